@@ -1,0 +1,11 @@
+"""The acts of the tour: each takes the tour's folder, does its job on real data, and gives back its section of the page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pushforward.cli.acts.transport import transport
+from pushforward.report import Section
+
+__all__ = ["ACTS"]
+
+ACTS: tuple[Callable[[Path], Section], ...] = (transport,)

@@ -1,0 +1,66 @@
+"""`pushforward doctor`: what is installed, what it runs on, and whether it solves."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from pushforward.cli.errors import NOT_CONVERGED, OK
+
+__all__ = ["Doctor"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Print versions, devices and threads, and solve one known problem on each device.
+
+    Exit code 0: every device gave the right answer; 1: one did not.
+    """
+
+    def run(self) -> int:
+        """Print the findings."""
+        from pushforward.cli.versions import machine, versions
+
+        for name, version in versions():
+            print(f"{name:<18}{version}")
+        print(f"{'machine':<18}{machine()}")
+        healthy = [_examine(device) for device in _devices()]
+        return OK if all(healthy) else NOT_CONVERGED
+
+
+def _devices() -> list[str]:
+    import torch
+
+    found = ["cpu"] + [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return found + (["mps"] if torch.backends.mps.is_available() else [])
+
+
+def _examine(device: str) -> bool:
+    """Solve a problem on one device whose answer is known, print one line, and say whether it was right."""
+    import torch
+
+    import pushforward as pf
+
+    # On a line the optimal plan keeps the order, so the exact cost is the mean squared difference of the sorted points.
+    dtype = torch.float32 if device == "mps" else torch.float64
+    tol = 1e-4 if dtype == torch.float32 else 1e-9
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.rand(200, generator=generator, dtype=torch.float64) for _ in range(2))
+    truth = float((x.sort().values - y.sort().values).square().mean())
+    cost = (x[:, None] - y[None, :]).square().to(device, dtype)
+    start = time.perf_counter()
+    try:
+        solution = pf.solve(cost, epsilon=1e-3, tol=tol, throw=False)
+        lower, upper = (float(bound) for bound in solution.bounds())
+    except (RuntimeError, pf.errors.PushforwardError) as error:  # RuntimeError is what torch raises for a broken device
+        print(f"{device:<18}FAILED: {' '.join(str(error).split())}")
+        return False
+    seconds = time.perf_counter() - start
+    slack = 1e-5 if dtype == torch.float32 else 1e-12
+    right = solution.status is pf.Status.CONVERGED and lower - slack <= truth <= upper + slack
+    name = f", {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else ""
+    print(
+        f"{device:<18}{'ok' if right else 'WRONG'}: {solution.status.name} in {seconds:.3f} s, marginal error "
+        f"{float(solution.marginal_error):.1e}, bounds {lower:.6f} to {upper:.6f} around {truth:.6f}{name}"
+    )
+    return right

@@ -1,0 +1,89 @@
+"""`pushforward`: read the command line, run the verb, turn what goes wrong into one line and an exit code."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import Annotated
+
+import tyro
+
+from pushforward.cli.doctor import Doctor
+from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, InputError
+from pushforward.cli.solve import Solve
+from pushforward.cli.tour import Tour
+
+__all__ = ["main"]
+
+Verb = (
+    Annotated[
+        Solve, tyro.conf.subcommand("solve", description="Solve transport between pictures, points, or for a cost.")
+    ]
+    | Annotated[
+        Tour, tyro.conf.subcommand("tour", description="Run the library on real data and write one page about it.")
+    ]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor", description="Print what is installed and solve on each device.")]
+)
+
+_DESCRIPTION = "Make one distribution match another."
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The words after `pushforward`; None for those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 a result that is not what was asked (it says so), 2 a wrong flag, file or content
+        (one line on stderr names it), 130 interrupted.
+    """
+    try:
+        return _parse(args).run()
+    except InputError as error:
+        return _fail(str(error), BAD_INPUT)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output, say `head`, has gone; there is nobody to tell.
+        sys.stdout = io.StringIO()
+        return 0
+
+
+def _parse(args: Sequence[str] | None) -> Solve | Tour | Doctor:
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                Verb,  # pyright: ignore[reportArgumentType]  a union of annotated classes is a type form
+                prog="pushforward",
+                description=_DESCRIPTION,
+                args=args,
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as stop:
+        if stop.code == BAD_INPUT:
+            raise InputError(_first_sentence(said.getvalue())) from None
+        raise
+
+
+def _first_sentence(box: str) -> str:
+    """The message in the box that tyro draws around an error: what stands before the first inner rule."""
+    words: list[str] = []
+    for line in box.splitlines()[1:]:
+        line = line.strip("│╰╯ ")
+        if line and not line.strip("─"):
+            break
+        words += line.split()
+    return " ".join(words) or "the command line could not be read; see pushforward --help"
+
+
+def _fail(message: str, code: int) -> int:
+    print("pushforward: " + " ".join(message.split()), file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

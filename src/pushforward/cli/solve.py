@@ -1,0 +1,214 @@
+"""`pushforward solve`: one transport problem from files."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from pushforward.cli.errors import NOT_CONVERGED, OK, InputError
+from pushforward.cli.files import make_folder
+
+if TYPE_CHECKING:
+    from pushforward.cli.inputs import Problem
+
+__all__ = ["Solve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solve:
+    """Solve optimal transport between two pictures, between two clouds of points, or for one cost matrix.
+
+    Pictures of one size (.png, .jpg, ...): grey value is mass on the pixel grid. Points (.npy, .csv, or .npz with
+    `points` and perhaps `weights`; a .csv may have a column `weight`): one point a row. One cost matrix (.npy, .csv, or
+    .npz with `cost` and perhaps `a` and `b`). Masses are normalised to 1.
+
+    Exit code 0: converged. 1: not converged; the partial result is printed, and says so. 2: a wrong flag or file.
+    """
+
+    a: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="A")]
+    """Source picture (.png, .jpg, ...: grey value is mass), points (.npy, .csv, .npz with `points` and perhaps
+    `weights`: one point a row), or the cost matrix (.npy, .csv, .npz with `cost` and perhaps `a` and `b`)."""
+    b: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="[B]", help_behavior_hint="")] = None
+    """Target picture of the same size, or points."""
+    epsilon: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0.05 of the mean cost)")
+    ] = None
+    """Entropic regularisation, in units of the cost."""
+    method: Literal["auto", "newton", "sns", "sinkhorn"] = "auto"
+    """The solver; auto chooses, and falls back where the first choice fails."""
+    tol: float = 1e-9
+    """L1 error of both marginals together that counts as converged."""
+    max_iterations: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: the method's own limit)")
+    ] = None
+    """Most iterations."""
+    exact: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: no)")] = False
+    """Compute the exact, unregularised transport cost as well."""
+    p: Annotated[Literal[1, 2] | None, tyro.conf.arg(metavar="{1,2}", help_behavior_hint="(default: 2)")] = None
+    """Pictures: the cost of a pair of pixels is |i - j|^p, summed over the two axes."""
+    scale: Annotated[
+        float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 1 / (longer side)^p)")
+    ] = None
+    """Pictures: factor on that cost. By default distances count in picture sides."""
+    background: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0)")] = None
+    """Pictures: mass added to every pixel, as a share of the largest grey value."""
+    cost: Annotated[
+        Literal["sqeuclidean", "euclidean", "manhattan", "cosine"] | None,
+        tyro.conf.arg(metavar="{sqeuclidean,euclidean,manhattan,cosine}", help_behavior_hint="(default: sqeuclidean)"),
+    ] = None
+    """Points: the cost of a pair."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """Folder for the potentials, the plan, the metrics, the recipe and a page that shows them."""
+    json: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: no)")] = False
+    """Print the result as JSON."""
+
+    def run(self) -> int:
+        """Solve, print, and write the run's folder if one is asked for."""
+        self._check_flags()
+        problem = self._read()
+        if self.out is not None:
+            make_folder(self.out)
+
+        from pushforward.errors import NotConverged, PushforwardError
+
+        import pushforward as pf
+
+        cost = self._cost(problem)
+        start = time.perf_counter()
+        try:
+            solution = pf.solve(
+                cost,
+                problem.a,
+                problem.b,
+                epsilon=self.epsilon,
+                method=self.method,
+                tol=self.tol,
+                max_iterations=self.max_iterations,
+                throw=False,
+            )
+            seconds = time.perf_counter() - start
+            exact = pf.exact(cost, problem.a, problem.b) if self.exact else None
+        except NotConverged as failure:
+            print(f"status            {failure.solution.status.name}\n                  {failure}")
+            return NOT_CONVERGED
+        except PushforwardError as error:
+            raise InputError(f"{self.a}: {error}") from None
+
+        result = _result(problem.title, solution, exact, seconds=seconds, tol=self.tol)
+        print(json.dumps(result, indent=2, allow_nan=False) if self.json else _block(result))
+        if self.out is not None:
+            from pushforward.cli.run_folder import write
+
+            page = write(self.out, self, problem, cost, (solution, exact), result)
+            if not self.json:
+                print(f"page              {page}")
+        return OK if solution.status is pf.Status.CONVERGED else NOT_CONVERGED
+
+    def _check_flags(self) -> None:
+        for flag, value in (("--epsilon", self.epsilon), ("--tol", self.tol), ("--scale", self.scale)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise InputError(f"{flag} {value}: must be a finite number above 0")
+        if self.max_iterations is not None and self.max_iterations < 1:
+            raise InputError(f"--max-iterations {self.max_iterations}: must be at least 1")
+        if self.background is not None and not (math.isfinite(self.background) and self.background >= 0):
+            raise InputError(f"--background {self.background}: must be a finite number, at least 0")
+
+    def _read(self) -> Problem:
+        from pushforward.cli.inputs import is_picture, read_cost, read_pictures, read_points
+
+        pictures = is_picture(self.a)
+        if self.b is not None and is_picture(self.b) != pictures:
+            raise InputError(f"{self.b}: and {self.a} are not of one kind; give two pictures or two files of points")
+        kind = "pictures" if pictures else "points" if self.b is not None else "cost"
+        for flag, value, only in (
+            ("--p", self.p, "pictures"),
+            ("--scale", self.scale, "pictures"),
+            ("--background", self.background, "pictures"),
+            ("--cost", self.cost, "points"),
+        ):
+            if value is not None and kind != only:
+                raise InputError(f"{flag}: is for {only} only; {self.a} holds {kind}")
+        if kind == "cost":
+            return read_cost(self.a)
+        if self.b is None:
+            raise InputError(f"{self.a}: is one picture; transport needs a second one of the same size")
+        return (
+            read_pictures(self.a, self.b, background=self.background or 0.0)
+            if pictures
+            else read_points(self.a, self.b)
+        )
+
+    def _cost(self, problem: Problem) -> Any:
+        import pushforward as pf
+
+        if problem.shape is not None:
+            p = self.p or 2
+            return pf.GridCost(problem.shape, p=p, scale=self.scale or 1.0 / max(problem.shape) ** p)
+        if problem.x is not None:
+            return pf.PointCost(problem.x, problem.y, self.cost or "sqeuclidean")
+        return problem.cost
+
+
+def _result(title: str, solution: Any, exact: Any, *, seconds: float, tol: float) -> dict[str, Any]:
+    lower, upper = solution.bounds()
+    counts = solution.iterations
+    return {
+        "problem": title,
+        "status": solution.status.name,
+        "message": solution.message,
+        "method": solution.method,
+        "epsilon": _number(solution.epsilon),
+        "value": _number(solution.value),
+        "transport_cost": _number(solution.transport_cost),
+        "bounds": [_number(lower), _number(upper)],
+        "marginal_error": _number(solution.marginal_error),
+        "tol": tol,
+        "duality_gap": _number(solution.duality_gap),
+        "iterations": {name: int(getattr(counts, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations")},
+        "seconds": seconds,
+        "exact": None if exact is None else {"cost": _number(exact.cost), "gap": _number(exact.gap)},
+    }
+
+
+def _number(value: Any) -> float | None:
+    """A float that JSON can hold; None for what is not finite."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _block(result: dict[str, Any]) -> str:
+    counts = result["iterations"]
+    lower, upper = result["bounds"]
+    rows = [
+        ("problem", result["problem"]),
+        ("status", result["status"]),
+        ("", result["message"]),
+        ("method", result["method"]),
+        ("epsilon", _show(result["epsilon"])),
+        ("value", f"{_show(result['value'])}   regularised optimum"),
+        ("transport cost", f"{_show(result['transport_cost'])}   <P, C>"),
+        ("bounds", f"{_show(lower)} to {_show(upper)}   certified, of the unregularised cost"),
+        ("marginal error", f"{_show(result['marginal_error'], 3)}   asked for {result['tol']:.3g}"),
+        (
+            "iterations",
+            f"{counts['sinkhorn']} Sinkhorn, {counts['newton']} Newton, {counts['cg']} CG; "
+            f"{counts['plan_evaluations']} plan evaluations",
+        ),
+        ("seconds", f"{result['seconds']:.3f}"),
+    ]
+    if result["exact"] is not None:
+        rows.insert(
+            8, ("exact cost", f"{_show(result['exact']['cost'])}   certified to {_show(result['exact']['gap'], 3)}")
+        )
+    if result["status"] != "CONVERGED":
+        rows.insert(2, ("", "PARTIAL RESULT: what follows is not the solution that was asked for"))
+    return "\n".join(f"{name:<18}{value}" for name, value in rows)
+
+
+def _show(value: float | None, digits: int = 9) -> str:
+    return "not finite" if value is None else f"{value:.{digits}g}"

@@ -1,0 +1,31 @@
+"""With what, and on what, a result was made."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["machine", "versions"]
+
+_PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn")
+
+
+def versions() -> list[tuple[str, str]]:
+    """Name and version of Python, of this package and of those that its results depend on."""
+    found = [("Python", platform.python_version())]
+    for name in _PACKAGES:
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            found.append((name, "not installed"))
+    return found
+
+
+def machine() -> str:
+    """System, processor and threads in one line."""
+    import torch
+
+    return (
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads"
+    )

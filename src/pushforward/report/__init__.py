@@ -1,0 +1,11 @@
+"""A run's folder as one self-contained HTML page.
+
+`RUN/report.json` holds the page as data (`Report`), the pictures lie beside it in `RUN/pictures/`, and `render` makes
+`RUN/index.html` of both. A job adds to a run by adding a `Section`; it never writes HTML.
+"""
+
+from pushforward.report.model import Code, Facts, Picture, Report, Section, Table, Text, load, save
+from pushforward.report.pictures import draw
+from pushforward.report.render import render
+
+__all__ = ["Code", "Facts", "Picture", "Report", "Section", "Table", "Text", "draw", "load", "render", "save"]

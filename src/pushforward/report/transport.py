@@ -1,0 +1,209 @@
+"""The blocks with which a page shows a transport problem and its solution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pushforward import plots
+from pushforward.report.model import Picture
+from pushforward.report.pictures import draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pushforward.ot import Solution
+    from scipy.sparse import coo_matrix
+
+__all__ = [
+    "bounds_picture",
+    "closing_bounds_picture",
+    "convergence_picture",
+    "morph_picture",
+    "pixels_picture",
+    "plan_picture",
+    "points_picture",
+]
+
+Array = NDArray[np.float64]
+
+
+def convergence_picture(folder: Path, solutions: Mapping[str, Solution], *, tol: float) -> Picture:
+    """Marginal error against plan evaluations, one line a solution.
+
+    Args:
+        folder: The run's folder.
+        solutions: Solutions of one problem by the name of their method.
+        tol: The error that was asked for.
+    """
+    curves = {
+        name: ([step.evaluations for step in solution.history], [float(step.error) for step in solution.history])
+        for name, solution in solutions.items()
+    }
+
+    def paint(figure: Figure) -> None:
+        plots.convergence(figure.subplots(), curves, tol=tol)
+
+    last = ", ".join(f"{name} {curve[0][-1]} evaluations" for name, curve in curves.items() if curve[0])
+    return draw(
+        folder,
+        "convergence",
+        paint,
+        alt=f"Marginal error falling with plan evaluations, by method: {last}.",
+        caption="How fast the plan comes to have the right marginals. A plan evaluation is one pass over all pairs, so "
+        "the axis counts work, not loops.",
+    )
+
+
+def plan_picture(folder: Path, plan: Array) -> Picture:
+    """The plan as a picture.
+
+    Args:
+        folder: The run's folder.
+        plan: The plan, shape (n, m).
+    """
+    share = float((plan > 1e-3 * plan.max()).mean())
+
+    def paint(figure: Figure) -> None:
+        plots.plan_picture(figure.subplots(), plan)
+
+    return draw(
+        folder,
+        "plan",
+        paint,
+        size=(4.6, 4.2),
+        alt=f"The {plan.shape[0]} x {plan.shape[1]} transport plan, mostly empty.",
+        caption=f"The plan: each row is a source point, each column a target point, coloured where mass goes. "
+        f"{100 * share:.1f} % of the entries exceed a thousandth of the largest: few of them matter, and a sparse "
+        "Newton step uses that.",
+    )
+
+
+def bounds_picture(folder: Path, limits: tuple[float, float], *, regularised: float, exact: float | None) -> Picture:
+    """The certified interval, with the exact cost in it where it is known.
+
+    Args:
+        folder: The run's folder.
+        limits: Certified lower and upper bound of the unregularised cost.
+        regularised: <P, C> of the regularised plan.
+        exact: The exact cost, or None.
+    """
+
+    def paint(figure: Figure) -> None:
+        plots.bounds(figure.subplots(), *limits, exact=exact, regularised=regularised)
+
+    return draw(
+        folder,
+        "bounds",
+        paint,
+        alt=f"An interval from {limits[0]:.6g} to {limits[1]:.6g}.",
+        caption=f"From the regularised solution alone: the unregularised cost is at least {limits[0]:.6g} and at most "
+        f"{limits[1]:.6g}. The lower bound is a feasible dual point, the upper bound a feasible plan."
+        + ("" if exact is None else f" The exact cost is {exact:.6g}."),
+    )
+
+
+def closing_bounds_picture(folder: Path, limits: Mapping[float, tuple[float, float]], *, exact: float) -> Picture:
+    """The certified interval for several epsilons.
+
+    Args:
+        folder: The run's folder.
+        limits: For each epsilon the certified lower and upper bound of the unregularised cost.
+        exact: The exact cost.
+    """
+    epsilons = sorted(limits)
+    lower, upper = zip(*(limits[epsilon] for epsilon in epsilons), strict=True)
+
+    def paint(figure: Figure) -> None:
+        plots.bounds_by_epsilon(figure.subplots(), epsilons, lower, upper, exact=exact)
+
+    width = upper[0] - lower[0]
+    return draw(
+        folder,
+        "bounds-by-epsilon",
+        paint,
+        alt="Upper and lower bound meeting at the exact cost as epsilon falls.",
+        caption=f"Less regularisation, tighter bounds: at epsilon = {epsilons[0]:.2g} they are {width:.2g} apart, "
+        f"{100 * width / exact:.2g} % of the exact cost.",
+    )
+
+
+def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_matrix) -> Picture:
+    """Two pictures side by side, and between them where the first one's pixels go on average.
+
+    Args:
+        folder: The run's folder.
+        a: Source weights, shape (height, width).
+        b: Target weights, shape (height, width).
+        plan: The plan between their pixels, in row-major order.
+    """
+    height, width = a.shape
+
+    def paint(figure: Figure) -> None:
+        left, middle, right = figure.subplots(1, 3)
+        plots.picture(left, a)
+        x = np.stack(np.divmod(np.arange(height * width), width)[::-1], axis=1)
+        plots.arrows(plots.picture(middle, np.zeros_like(a)), x, x, plan)
+        plots.picture(right, b)
+
+    return draw(
+        folder,
+        "pixels",
+        paint,
+        size=(7.2, 2.5),
+        wide=True,
+        alt="The source picture, lines from its pixels to where their mass goes, and the target picture.",
+        caption="Source, plan, target. Each line in the middle is one entry of the plan: it starts at a pixel of the "
+        "source, and its dot is where in the target the mass lands; stronger lines carry more.",
+    )
+
+
+def morph_picture(folder: Path, plan: coo_matrix, shape: tuple[int, int]) -> Picture:
+    """Mass on its way from one picture to the other, as a row of pictures.
+
+    Args:
+        folder: The run's folder.
+        plan: The plan between the pixels of two pictures, in row-major order.
+        shape: (height, width) of the pictures.
+    """
+
+    def paint(figure: Figure) -> None:
+        plots.frames(figure.subplots(), plan, shape)
+
+    return draw(
+        folder,
+        "morph",
+        paint,
+        size=(8.4, 1.35),
+        wide=True,
+        alt="Seven pictures: the source turns into the target, stroke by stroke.",
+        caption="The plan, walked: every bit of ink on a straight line from its pixel to its target, at seven moments.",
+    )
+
+
+def points_picture(folder: Path, x: Array, y: Array, plan: coo_matrix, weights: tuple[Any, Any]) -> Picture:
+    """Two clouds in the plane with the plan between them.
+
+    Args:
+        folder: The run's folder.
+        x: Source points, shape (n, 2).
+        y: Target points, shape (m, 2).
+        plan: The plan.
+        weights: The weights a and b, None for uniform.
+    """
+
+    def paint(figure: Figure) -> None:
+        ax = plots.points(figure.subplots(), x, y, a=weights[0], b=weights[1])
+        plots.arrows(ax, x, y, plan)
+
+    return draw(
+        folder,
+        "points",
+        paint,
+        size=(4.6, 4.4),
+        alt=f"{len(x)} source points joined to {len(y)} target points.",
+        caption="The heaviest entries of the plan as lines from source to target; stronger lines carry more mass.",
+    )

@@ -1,0 +1,88 @@
+"""Real sample data that ships inside installed packages, so that examples and the tour need no download.
+
+symbol   meaning                                          shape        unit
+a, b     weights of two digits' pixels, each of mass 1    (8, 8)       mass
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["digit", "digit_pair", "photograph"]
+
+Array = NDArray[np.float64]
+
+
+def digit(label: int, *, index: int = 0) -> Array:
+    """One handwritten digit as a distribution of ink over its pixels.
+
+    Args:
+        label: The digit that is shown, 0 to 9.
+        index: Which of the samples of that digit, in the data set's order (about 180 of each).
+
+    Returns:
+        Pixel weights, shape (8, 8), at least 0 and of total mass 1.
+
+    Raises:
+        ValueError: There is no such digit or no such sample of it.
+
+    Source: Alpaydin & Kaynak, optical recognition of handwritten digits (UCI), as scikit-learn ships it.
+
+    Example:
+        >>> digit(3).shape
+        (8, 8)
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    found = np.flatnonzero(labels == label)
+    if not -len(found) <= index < len(found):
+        raise ValueError(f"there is no sample {index} of digit {label}; label is 0 to 9 and index under {len(found)}")
+    ink = np.asarray(images[found[index]], dtype=np.float64).reshape(8, 8)
+    return ink / ink.sum()
+
+
+def digit_pair(source: int = 3, target: int = 8, *, index: int = 0) -> tuple[Array, Array]:
+    """Two handwritten digits as distributions of ink, see `digit`.
+
+    Args:
+        source: The first digit, 0 to 9.
+        target: The second digit, 0 to 9.
+        index: Which sample of each.
+
+    Returns:
+        Two arrays of pixel weights, shape (8, 8) each, of mass 1 each.
+
+    Raises:
+        ValueError: There is no such digit or no such sample of it.
+    """
+    return digit(source, index=index), digit(target, index=index)
+
+
+def photograph(name: Literal["china", "flower"], *, height: int | None = None) -> Array:
+    """One of scikit-learn's two colour photographs, 427 x 640 pixels, or a smaller copy of it.
+
+    Args:
+        name: "china" (a temple under a grey sky) or "flower" (a dahlia before green).
+        height: Height of the copy in pixels, 1 to 427; None for the full size. The width follows.
+
+    Returns:
+        Intensities in [0, 1], shape (height, width, 3).
+
+    Raises:
+        ValueError: There is no such photograph, or `height` is out of range.
+    """
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    if name not in ("china", "flower"):
+        raise ValueError(f'there is no photograph "{name}"; the two are "china" and "flower"')
+    picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
+    if height is not None:
+        if not 1 <= height <= picture.height:
+            raise ValueError(f"height is {height}; it must be 1 to {picture.height} pixels")
+        picture = picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BOX)
+    return np.asarray(picture, dtype=np.float64) / 255.0
