@@ -1,0 +1,63 @@
+"""This project's own solver, in the form that `peers.py` gives the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from measure import Answer
+from peers import Prepared, Solver
+from problems import Problem
+
+__all__ = ["OURS", "counts_of"]
+
+
+def counts_of(iterations: Any) -> dict[str, int]:
+    return {name: int(getattr(iterations, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations")}
+
+
+def solve(problem: Problem, *, method: str, grid: bool = False) -> Prepared:
+    """`pushforward.solve` at its default settings; a failure that it admits is returned and judged like any other."""
+    import torch
+
+    torch.set_num_threads(1)
+    import pushforward
+
+    cost: Any = problem.cost
+    if grid:
+        assert problem.grid is not None
+        shape, p = problem.grid
+        cost = pushforward.GridCost(shape, p=p, scale=1.0 / shape[0] ** p)
+
+    def run() -> Any:
+        return pushforward.solve(cost, problem.a, problem.b, epsilon=problem.epsilon, method=method, throw=False)
+
+    def read(solution: Any) -> Answer:
+        u = np.asarray(solution.f) / problem.epsilon + np.log(problem.a)
+        v = np.asarray(solution.g) / problem.epsilon + np.log(problem.b)
+        return Answer(u=u, v=v, counts=counts_of(solution.iterations), claim=solution.status.name)
+
+    return run, read
+
+
+def exact(problem: Problem) -> Prepared:
+    """`pushforward.exact`, the unregularised optimum, beside POT's emd."""
+    import torch
+
+    torch.set_num_threads(1)
+    import pushforward
+
+    def run() -> Any:
+        return pushforward.exact(problem.cost, problem.a, problem.b)
+
+    return run, lambda solution: Answer(plan=solution.plan.toarray(), claim=solution.status.name)
+
+
+OURS: dict[str, Solver] = {
+    "pushforward auto": Solver(prepare=solve, settings={"method": "auto"}),
+    "pushforward newton": Solver(prepare=solve, settings={"method": "newton"}),
+    "pushforward grid": Solver(prepare=solve, settings={"method": "auto", "grid": True}, grids_only=True),
+    "pushforward sns": Solver(prepare=solve, settings={"method": "sns"}),
+    "pushforward sinkhorn": Solver(prepare=solve, settings={"method": "sinkhorn"}),
+    "pushforward exact": Solver(prepare=exact),
+}
