@@ -70,13 +70,15 @@ def _parse(args: Sequence[str] | None) -> Solve | Tour | Doctor:
 
 
 def _first_sentence(box: str) -> str:
-    """The message in the box that tyro draws around an error: what stands before the first inner rule."""
+    """The message in the box that tyro draws around an error: title, message, a blank line or a rule, advice."""
     words: list[str] = []
     for line in box.splitlines()[1:]:
-        line = line.strip("│╰╯ ")
-        if line and not line.strip("─"):
-            break
-        words += line.split()
+        text = line.strip().strip("│╰╯")
+        if not text.strip("─- "):  # a rule, in Unicode or in ASCII, or nothing
+            if words:
+                break
+        elif not text.startswith(" " * 8):  # what is set this far in explains an argument
+            words += text.split()
     return " ".join(words) or "the command line could not be read; see pushforward --help"
 
 

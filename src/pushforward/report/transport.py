@@ -15,10 +15,12 @@ from pushforward.report.pictures import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from pushforward.ot import Solution
     from scipy.sparse import coo_matrix
 
+    from pushforward.ot import Solution
+
 __all__ = [
+    "Array",
     "bounds_picture",
     "closing_bounds_picture",
     "convergence_picture",

@@ -1,4 +1,4 @@
-"""The acts of the tour: each takes the tour's folder, does its job on real data, and gives back its section of the page."""
+"""The acts of the tour: each takes the tour's folder, does its job on real data, returns its section of the page."""
 
 from collections.abc import Callable
 from pathlib import Path

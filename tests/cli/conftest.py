@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pushforward.cli.main import main
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run the command line in this process."""
+
+    def run(*args: object) -> Outcome:
+        capsys.readouterr()
+        code = main([str(arg) for arg in args])
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which the process stands in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def pictures(here: Path) -> tuple[str, str]:
+    """Two real digits as grey pictures of 8 x 8 pixels."""
+    from pushforward.samples import digit_pair
+
+    for name, weights in zip(("three.png", "eight.png"), digit_pair(3, 8), strict=True):
+        Image.fromarray(np.uint8(255 * weights / weights.max())).save(here / name)
+    return "three.png", "eight.png"
+
+
+@pytest.fixture
+def clouds(here: Path) -> tuple[str, str]:
+    """Two clouds of points in the plane, 30 and 20 of them."""
+    rng = np.random.default_rng(0)
+    np.save(here / "x.npy", rng.normal(size=(30, 2)))
+    np.save(here / "y.npy", rng.normal(size=(20, 2)) + [3.0, 0.0])
+    return "x.npy", "y.npy"

@@ -1,0 +1,166 @@
+"""Whatever is wrong with a flag, a file or its content: exit code 2, one line on stderr that names it, no traceback."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+class Bomb:
+    """Makes a file when it is unpickled."""
+
+    def __reduce__(self):
+        return open, ("exploded", "w")
+
+
+def _grey(name: str, values: np.ndarray) -> None:
+    Image.fromarray(values.astype(np.uint8)).save(name)
+
+
+def _prepare() -> None:
+    """Every file, good and bad, that the cases below name."""
+    rng = np.random.default_rng(0)
+    _grey("good.png", rng.integers(1, 255, (6, 6)))
+    _grey("good2.png", rng.integers(1, 255, (6, 6)))
+    _grey("wide.png", rng.integers(1, 255, (6, 9)))
+    _grey("black.png", np.zeros((6, 6)))
+    Path("words.png").write_text("this is no picture")
+    Path("cut.png").write_bytes(Path("good.png").read_bytes()[:60])
+    np.save("x.npy", rng.random((5, 2)))
+    np.save("y.npy", rng.random((4, 2)))
+    np.save("y3.npy", rng.random((4, 3)))
+    np.save("line.npy", rng.random(5))
+    np.save("cube.npy", rng.random((2, 2, 2)))
+    np.save("none.npy", np.zeros((0, 2)))
+    np.save("text.npy", np.array([["a", "b"]]))
+    np.save("complex.npy", np.ones((3, 2), dtype=complex))
+    np.save("objects.npy", np.array([[Bomb(), 1.0]], dtype=object), allow_pickle=True)
+    np.save("nan.npy", np.array([[0.0, 1.0], [np.nan, 2.0]]))
+    np.save("minus-inf.npy", np.array([[0.0, -np.inf], [1.0, 2.0]]))
+    Path("bomb.npy").write_bytes(pickle.dumps(Bomb()))
+    Path("bomb.npz").write_bytes(pickle.dumps(Bomb()))
+    Path("cut.npy").write_bytes(Path("x.npy").read_bytes()[:-9])
+    np.savez("objects.npz", points=np.array([[Bomb()]], dtype=object))
+    np.savez("unknown.npz", points=np.ones((3, 2)), colour=np.ones(3))
+    np.savez("short.npz", points=np.ones((3, 2)), weights=np.ones(2))
+    np.savez("negative.npz", points=np.ones((3, 2)), weights=np.array([1.0, -1.0, 1.0]))
+    np.savez("massless.npz", points=np.ones((3, 2)), weights=np.zeros(3))
+    np.savez("cost-short.npz", cost=np.ones((3, 2)), a=np.ones(2))
+    Path("nan.csv").write_text("0,1\n2,nan\n")
+    Path("words.csv").write_text("0,1\n2,three\n")
+    Path("ragged.csv").write_text("0,1\n2,3,4\n")
+    Path("header.csv").write_text("x,y\n")
+    Path("latin.csv").write_bytes(b"0,1\n\xff\xfe,2\n")
+    Path("empty.csv").touch()
+    Path("empty.npy").touch()
+    Path("notes.txt").write_text("0,1\n")
+    Path("folder.npy").mkdir()
+    Path("taken").touch()
+
+
+CASES: list[tuple[str, str]] = [  # the words after `pushforward`, and what the one line must name
+    ("", "solve, tour, doctor"),
+    ("fly", "fly"),
+    ("solve", "pushforward solve: A"),
+    ("solve x.npy y.npy y3.npy", "y3.npy"),
+    ("solve x.npy y.npy --speed 3", "--speed"),
+    ("solve x.npy y.npy --method magic", "magic"),
+    ("solve x.npy y.npy --epsilon small", "small"),
+    ("solve x.npy y.npy --epsilon -1", "--epsilon"),
+    ("solve x.npy y.npy --epsilon 0", "--epsilon"),
+    ("solve x.npy y.npy --epsilon nan", "--epsilon"),
+    ("solve x.npy y.npy --epsilon inf", "--epsilon"),
+    ("solve x.npy y.npy --epsilon", "--epsilon"),
+    ("solve x.npy y.npy --tol 0", "--tol"),
+    ("solve x.npy y.npy --tol -1e-9", "--tol"),
+    ("solve x.npy y.npy --max-iterations 0", "--max-iterations"),
+    ("solve x.npy y.npy --max-iterations 1.5", "1.5"),
+    ("solve x.npy y.npy --cost chebyshev", "chebyshev"),
+    ("solve x.npy y.npy --p 1", "--p"),
+    ("solve x.npy y.npy --background 0.1", "--background"),
+    ("solve x.npy --cost euclidean", "--cost"),
+    ("solve good.png good2.png --p 3", "3"),
+    ("solve good.png good2.png --scale 0", "--scale"),
+    ("solve good.png good2.png --background -1", "--background"),
+    ("solve good.png good2.png --cost euclidean", "--cost"),
+    ("solve x.npy y.npy --out taken", "taken"),
+    ("solve x.npy y.npy --out taken/run", "taken/run"),
+    ("tour --out taken", "taken"),
+    ("tour --acts 3", "--acts"),
+    ("doctor x.npy", "x.npy"),
+    ("solve missing.npy y.npy", "missing.npy"),
+    ("solve x.npy missing.csv", "missing.csv"),
+    ("solve missing.png good.png", "missing.png"),
+    ("solve folder.npy y.npy", "folder.npy"),
+    ("solve empty.npy y.npy", "empty.npy"),
+    ("solve empty.csv y.npy", "empty.csv"),
+    ("solve notes.txt y.npy", "notes.txt"),
+    ("solve x.npy notes.txt", "notes.txt"),
+    ("solve good.png", "good.png"),
+    ("solve good.png x.npy", "x.npy"),
+    ("solve good.png wide.png", "wide.png"),
+    ("solve good.png black.png", "black.png"),
+    ("solve good.png words.png", "words.png"),
+    ("solve cut.png good.png", "cut.png"),
+    ("solve line.npy y.npy", "line.npy"),
+    ("solve x.npy y3.npy", "y3.npy"),
+    ("solve cube.npy", "cube.npy"),
+    ("solve line.npy", "line.npy"),
+    ("solve none.npy y.npy", "none.npy"),
+    ("solve text.npy y.npy", "text.npy"),
+    ("solve complex.npy y.npy", "complex.npy"),
+    ("solve objects.npy y.npy", "objects.npy"),
+    ("solve bomb.npy y.npy", "bomb.npy"),
+    ("solve bomb.npz y.npy", "bomb.npz"),
+    ("solve objects.npz y.npy", "objects.npz"),
+    ("solve cut.npy y.npy", "cut.npy"),
+    ("solve nan.npy y.npy", "nan.npy"),
+    ("solve nan.npy", "nan.npy"),
+    ("solve minus-inf.npy", "minus-inf.npy"),
+    ("solve unknown.npz y.npy", "unknown.npz"),
+    ("solve short.npz y.npy", "short.npz"),
+    ("solve negative.npz y.npy", "negative.npz"),
+    ("solve massless.npz y.npy", "massless.npz"),
+    ("solve cost-short.npz", "cost-short.npz"),
+    ("solve nan.csv y.npy", "nan.csv"),
+    ("solve words.csv y.npy", "words.csv"),
+    ("solve ragged.csv y.npy", "ragged.csv"),
+    ("solve header.csv y.npy", "header.csv"),
+    ("solve latin.csv y.npy", "latin.csv"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), CASES, ids=[case[0] or "nothing" for case in CASES])
+def test_one_line_names_it(words: str, named: str, here: Path, run: Callable):
+    _prepare()
+    outcome = run(*words.split())
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.count("\n") == 1, outcome.err
+    assert outcome.err.startswith("pushforward: ")
+    assert named in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not Path("exploded").exists(), "a pickle was loaded"
+
+
+def test_the_line_says_where_and_how_to_mend(here: Path, run: Callable):
+    _prepare()
+    assert 'line 2: "three" is not a number' in run("solve", "words.csv", "y.npy").err
+    assert "row 2, column 2 is nan" in run("solve", "nan.csv", "y.npy").err
+    assert "good.png is 6 x 6" in run("solve", "good.png", "wide.png").err
+    assert "never loaded" in run("solve", "objects.npy", "y.npy").err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")
+def test_a_file_that_may_not_be_read(here: Path, run: Callable):
+    _prepare()
+    Path("x.npy").chmod(0)
+    outcome = run("solve", "x.npy", "y.npy")
+    assert outcome.code == 2
+    assert "x.npy: cannot be read" in outcome.err

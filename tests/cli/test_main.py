@@ -1,0 +1,56 @@
+"""The command as a process, and what it does when it is interrupted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+import pushforward as pf
+
+
+@pytest.mark.parametrize("verb", [[], ["solve"], ["tour"], ["doctor"]], ids=lambda verb: " ".join(verb) or "top")
+def test_help_imports_nothing_heavy(verb: list[str]):
+    code = (
+        "import sys; from pushforward.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'numpy', 'scipy', 'matplotlib', 'jinja2', 'pydantic', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *verb, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: pushforward" in done.stdout
+
+
+def test_help_is_quick():
+    # The best of five, so that a busy machine does not count against us.
+    seconds: list[float] = []
+    for _ in range(5):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "pushforward.cli.main", "--help"], capture_output=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.7
+
+
+def test_errors_leave_the_process_with_code_two():
+    done = subprocess.run(
+        [sys.executable, "-m", "pushforward.cli.main", "solve", "missing.npy"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "pushforward: missing.npy: there is no such file\n"
+
+
+def test_interruption_is_one_line(run: Callable, clouds: tuple[str, str], monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pf, "solve", interrupted)
+    outcome = run("solve", *clouds)
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "pushforward: interrupted\n")
