@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 
@@ -76,11 +77,11 @@ def theme(name: ThemeName) -> Iterator[None]:
         name: "light" or "dark".
     """
     ink = _INK[name]
-    style = {
+    style: dict[Any, Any] = {
         "axes.edgecolor": ink,
         "axes.labelcolor": ink,
         "axes.linewidth": 0.8,
-        "axes.prop_cycle": mpl.cycler(color=_CYCLES[name]),
+        "axes.prop_cycle": cycler(color=_CYCLES[name]),
         "axes.spines.right": False,
         "axes.spines.top": False,
         "axes.titlecolor": ink,

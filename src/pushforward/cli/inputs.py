@@ -11,14 +11,13 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pushforward.cli.errors import InputError
 
-__all__ = ["Problem", "read_cost", "read_pictures", "read_points", "is_picture"]
+__all__ = ["CostMatrix", "Pictures", "Points", "Problem", "read_cost", "read_pictures", "read_points", "is_picture"]
 
 Array = NDArray[np.float64]
 
@@ -27,28 +26,59 @@ _ARRAYS = {".npy", ".npz", ".csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
-    """A transport problem as it was read.
+class Pictures:
+    """Two pictures of one size.
 
     Args:
-        kind: What the files held.
         title: The problem in a few words.
-        a: Source weights, shape (n,), of mass 1; None for uniform.
-        b: Target weights, shape (m,), of mass 1; None for uniform.
-        cost: The cost matrix, shape (n, m), where one was given.
-        shape: (height, width) of the pictures.
-        x: Source points, shape (n, d).
-        y: Target points, shape (m, d).
+        shape: (height, width) in pixels.
+        a: Source weights, shape (height * width,), of mass 1.
+        b: Target weights, shape (height * width,), of mass 1.
     """
 
-    kind: Literal["pictures", "points", "cost"]
     title: str
-    a: Array | None = None
-    b: Array | None = None
-    cost: Array | None = None
-    shape: tuple[int, int] | None = None
-    x: Array | None = None
-    y: Array | None = None
+    shape: tuple[int, int]
+    a: Array
+    b: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Two clouds of points.
+
+    Args:
+        title: The problem in a few words.
+        x: Source points, shape (n, d).
+        y: Target points, shape (m, d).
+        a: Source weights, shape (n,), of mass 1; None for uniform.
+        b: Target weights, shape (m,), of mass 1; None for uniform.
+    """
+
+    title: str
+    x: Array
+    y: Array
+    a: Array | None
+    b: Array | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostMatrix:
+    """A cost for every pair.
+
+    Args:
+        title: The problem in a few words.
+        cost: Shape (n, m), infinite where a pair is forbidden.
+        a: Source weights, shape (n,), of mass 1; None for uniform.
+        b: Target weights, shape (m,), of mass 1; None for uniform.
+    """
+
+    title: str
+    cost: Array
+    a: Array | None
+    b: Array | None
+
+
+Problem = Pictures | Points | CostMatrix
 
 
 def is_picture(file: Path) -> bool:
@@ -65,7 +95,7 @@ def is_picture(file: Path) -> bool:
     return end in _PICTURES
 
 
-def read_pictures(first: Path, second: Path, *, background: float) -> Problem:
+def read_pictures(first: Path, second: Path, *, background: float) -> Pictures:
     """Two pictures of one size as distributions over the pixel grid.
 
     Args:
@@ -87,12 +117,10 @@ def read_pictures(first: Path, second: Path, *, background: float) -> Problem:
             raise InputError(f"{file}: is black everywhere, so there is no mass to move")
         weights.append((mass / mass.sum()).ravel())
     height, width = grey[0].shape
-    return Problem(
-        kind="pictures", title=f"two pictures of {sizes[0]} pixels", shape=(height, width), a=weights[0], b=weights[1]
-    )
+    return Pictures(title=f"two pictures of {sizes[0]} pixels", shape=(height, width), a=weights[0], b=weights[1])
 
 
-def read_points(first: Path, second: Path) -> Problem:
+def read_points(first: Path, second: Path) -> Points:
     """Two clouds of points, weighted or not; weights are normalised to mass 1.
 
     Raises:
@@ -101,10 +129,10 @@ def read_points(first: Path, second: Path) -> Problem:
     (x, a), (y, b) = _points(first), _points(second)
     if x.shape[1] != y.shape[1]:
         raise InputError(f"{second}: its points have {y.shape[1]} coordinates but those of {first} have {x.shape[1]}")
-    return Problem(kind="points", title=f"{len(x)} and {len(y)} points in {x.shape[1]} dimensions", x=x, y=y, a=a, b=b)
+    return Points(title=f"{len(x)} and {len(y)} points in {x.shape[1]} dimensions", x=x, y=y, a=a, b=b)
 
 
-def read_cost(file: Path) -> Problem:
+def read_cost(file: Path) -> CostMatrix:
     """A cost matrix, infinite where a pair is forbidden, with weights or without.
 
     Raises:
@@ -116,7 +144,7 @@ def read_cost(file: Path) -> Problem:
         raise InputError(f"{file}: {_first_bad(cost, np.isnan(cost) | np.isneginf(cost))}; a cost is a number or inf")
     n, m = cost.shape
     a, b = (_weights(file, key, found.get(key), size) for key, size in (("a", n), ("b", m)))
-    return Problem(kind="cost", title=f"a cost matrix of {n} x {m}", cost=cost, a=a, b=b)
+    return CostMatrix(title=f"a cost matrix of {n} x {m}", cost=cost, a=a, b=b)
 
 
 def _grey(file: Path) -> Array:

@@ -22,6 +22,7 @@ from scipy import sparse
 
 import pushforward as pf
 from pushforward import report
+from pushforward.cli.inputs import Pictures, Points
 from pushforward.report import transport
 
 if TYPE_CHECKING:
@@ -135,10 +136,10 @@ def _blocks(
     if plan is None:
         n, m = solution.plan.shape
         blocks.append(report.Text(text=f"The plan has {n} x {m} entries, too many to be written or drawn here."))
-    elif problem.shape is not None:
-        a, b = (np.reshape(weights, problem.shape) for weights in (problem.a, problem.b))
+    elif isinstance(problem, Pictures):
+        a, b = problem.a.reshape(problem.shape), problem.b.reshape(problem.shape)
         blocks.append(transport.pixels_picture(folder, a, b, plan))
-    elif problem.x is not None and problem.x.shape[1] == 2:
+    elif isinstance(problem, Points) and problem.x.shape[1] == 2:
         blocks.append(transport.points_picture(folder, problem.x, problem.y, plan, (problem.a, problem.b)))
     if plan is not None:
         blocks.append(transport.plan_picture(folder, plan.toarray()))

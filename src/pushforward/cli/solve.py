@@ -15,7 +15,8 @@ from pushforward.cli.errors import NOT_CONVERGED, OK, InputError
 from pushforward.cli.files import make_folder
 
 if TYPE_CHECKING:
-    from pushforward.cli.inputs import Problem
+    from pushforward import GridCost, PointCost
+    from pushforward.cli.inputs import Array, Problem
 
 __all__ = ["Solve"]
 
@@ -75,9 +76,8 @@ class Solve:
         if self.out is not None:
             make_folder(self.out)
 
-        from pushforward.errors import NotConverged, PushforwardError
-
         import pushforward as pf
+        from pushforward.errors import NotConverged, PushforwardError
 
         cost = self._cost(problem)
         start = time.perf_counter()
@@ -144,13 +144,14 @@ class Solve:
             else read_points(self.a, self.b)
         )
 
-    def _cost(self, problem: Problem) -> Any:
+    def _cost(self, problem: Problem) -> GridCost | PointCost | Array:
         import pushforward as pf
+        from pushforward.cli.inputs import Pictures, Points
 
-        if problem.shape is not None:
+        if isinstance(problem, Pictures):
             p = self.p or 2
             return pf.GridCost(problem.shape, p=p, scale=self.scale or 1.0 / max(problem.shape) ** p)
-        if problem.x is not None:
+        if isinstance(problem, Points):
             return pf.PointCost(problem.x, problem.y, self.cost or "sqeuclidean")
         return problem.cost
 

@@ -4,8 +4,8 @@
 `RUN/index.html` of both. A job adds to a run by adding a `Section`; it never writes HTML.
 """
 
-from pushforward.report.model import Code, Facts, Picture, Report, Section, Table, Text, load, save
+from pushforward.report.model import Block, Code, Facts, Picture, Report, Section, Table, Text, load, save
 from pushforward.report.pictures import draw
 from pushforward.report.render import render
 
-__all__ = ["Code", "Facts", "Picture", "Report", "Section", "Table", "Text", "draw", "load", "render", "save"]
+__all__ = ["Block", "Code", "Facts", "Picture", "Report", "Section", "Table", "Text", "draw", "load", "render", "save"]
