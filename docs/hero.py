@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 import pushforward as pf
 from pushforward import plots, report
+from pushforward.report.transport import curve
 from pushforward.samples import digit_pair
 
 a, b = digit_pair(3, 8)
@@ -18,10 +19,7 @@ solutions = {
     for method in ("sinkhorn", "sns", "newton")
 }
 plan = solutions["newton"].plan
-curves = {
-    method: ([step.evaluations for step in found.history], [step.error for step in found.history])
-    for method, found in solutions.items()
-}
+curves = {method: curve(found) for method, found in solutions.items()}
 
 
 def paint(figure: Figure) -> None:

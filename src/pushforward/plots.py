@@ -4,7 +4,7 @@ Colours come from the rcParams in force, so the same function draws for a light 
 
     with plots.theme("dark"):
         figure = plots.figure(4.6, 3.2)
-        plots.convergence(figure.subplots(), {"sinkhorn": (evaluations, errors)})
+        plots.convergence(figure.subplots(), {"sinkhorn": (passes, errors)})
 
 Backgrounds are transparent. The palette is Okabe and Ito's, lightened or darkened to keep at least 3:1 contrast.
 """
@@ -120,25 +120,25 @@ def figure(width: float, height: float) -> Figure:
 
 
 def convergence(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, tol: float | None = None) -> Axes:
-    """Marginal error against plan evaluations, one line a method, both axes logarithmic.
+    """Marginal error against passes over the plan, one line a method, both axes logarithmic.
 
     Args:
         ax: Where to draw.
-        curves: For each method's name the plan evaluations so far (n x m passes) and the L1 marginal errors, two
+        curves: For each method's name the passes over the plan so far and the L1 marginal errors, two
             sequences of one length; errors of exactly 0 are left out.
         tol: The error that was asked for, drawn as a line; None for none.
 
     Returns:
         The same Axes.
     """
-    for name, (evaluations, errors) in curves.items():
-        x, y = np.asarray(evaluations, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    for name, (passes, errors) in curves.items():
+        x, y = np.asarray(passes, dtype=np.float64), np.asarray(errors, dtype=np.float64)
         keep = (x > 0) & (y > 0) & np.isfinite(y)
         if keep.any():
             label, colour, dashes = _METHODS.get(name, (name, None, "-"))
             ax.plot(x[keep], y[keep], color=colour, linestyle=dashes, label=label)
             ax.plot(x[keep][-1], y[keep][-1], color=ax.lines[-1].get_color(), marker="o", markersize=5, zorder=3)
-    ax.set(xscale="log", yscale="log", xlabel="plan evaluations", ylabel="marginal error (L1)")
+    ax.set(xscale="log", yscale="log", xlabel="passes over the plan", ylabel="marginal error (L1)")
     ax.yaxis.set_major_locator(LogLocator(numticks=7))
     ax.minorticks_off()
     ax.grid(axis="y")
@@ -217,7 +217,7 @@ def arrows(ax: Axes, x: ArrayLike, y: ArrayLike, plan: coo_matrix, *, most: int 
     )
     lines.set_capstyle("round")
     ax.add_collection(lines)
-    ax.scatter(ends[:, 0], ends[:, 1], s=2 + 10 * share, color="C1", alpha=strength, linewidths=0, zorder=3)
+    ax.scatter(ends[:, 0], ends[:, 1], s=2 + 10 * share, color="C1", alpha=strength, linewidths=0, zorder=2)
     return ax
 
 

@@ -23,6 +23,7 @@ from scipy import sparse
 import pushforward as pf
 from pushforward import report
 from pushforward.cli.inputs import Pictures, Points
+from pushforward.cli.versions import footer
 from pushforward.report import transport
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def write(
         title=f"Transport: {problem.title}",
         lead=solution.message,
         sections=(report.Section(title="The solution", blocks=tuple(blocks)),),
-        footer=(f"pushforward {pf.__version__}",),
+        footer=footer(),
     )
     report.save(page, folder)
     return report.render(folder)

@@ -171,7 +171,9 @@ def _result(title: str, solution: Any, exact: Any, *, seconds: float, tol: float
         "marginal_error": _number(solution.marginal_error),
         "tol": tol,
         "duality_gap": _number(solution.duality_gap),
-        "iterations": {name: int(getattr(counts, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations")},
+        "iterations": {
+            name: int(getattr(counts, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations", "products")
+        },
         "seconds": seconds,
         "exact": None if exact is None else {"cost": _number(exact.cost), "gap": _number(exact.gap)},
     }
@@ -198,7 +200,7 @@ def _block(result: dict[str, Any]) -> str:
         (
             "iterations",
             f"{counts['sinkhorn']} Sinkhorn, {counts['newton']} Newton, {counts['cg']} CG; "
-            f"{counts['plan_evaluations']} plan evaluations",
+            f"{counts['plan_evaluations']} plan evaluations, {counts['products']} products",
         ),
         ("seconds", f"{result['seconds']:.3f}"),
     ]

@@ -24,7 +24,7 @@ class Tour:
         make_folder(self.out)
         from pushforward import report
         from pushforward.cli.acts import ACTS
-        from pushforward.cli.versions import machine, versions
+        from pushforward.cli.versions import footer
 
         sections: list[report.Section] = []
         for act in ACTS:
@@ -36,7 +36,7 @@ class Tour:
             title="A tour of pushforward",
             lead="Make one distribution match another: what the library does, measured on this machine a moment ago.",
             sections=tuple(sections),
-            footer=(", ".join(f"{name} {version}" for name, version in versions()), machine()),
+            footer=footer(),
         )
         report.save(page, self.out)
         print(report.render(self.out))

@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["machine", "versions"]
+__all__ = ["footer", "machine", "versions"]
 
 _PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn")
 
@@ -29,3 +29,8 @@ def machine() -> str:
     return (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads"
     )
+
+
+def footer() -> tuple[str, ...]:
+    """What a page says at its end about how it was made."""
+    return ", ".join(f"{name} {version}" for name, version in versions()), machine()

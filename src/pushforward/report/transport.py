@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Array",
     "bounds_picture",
+    "curve",
     "closing_bounds_picture",
     "convergence_picture",
     "morph_picture",
@@ -33,30 +34,35 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
+def curve(solution: Solution) -> tuple[list[int], list[float]]:
+    """Passes over the plan and the marginal error after each step of a solution, the error of its plan last."""
+    counts = solution.iterations
+    passes = [step.evaluations for step in solution.history] + [counts.plan_evaluations + counts.products]
+    return passes, [step.error for step in solution.history] + [float(solution.marginal_error)]
+
+
 def convergence_picture(folder: Path, solutions: Mapping[str, Solution], *, tol: float) -> Picture:
-    """Marginal error against plan evaluations, one line a solution.
+    """Marginal error against passes over the plan, one line a solution.
 
     Args:
         folder: The run's folder.
         solutions: Solutions of one problem by the name of their method.
         tol: The error that was asked for.
     """
-    curves = {
-        name: ([step.evaluations for step in solution.history], [float(step.error) for step in solution.history])
-        for name, solution in solutions.items()
-    }
+    curves = {name: curve(solution) for name, solution in solutions.items()}
 
     def paint(figure: Figure) -> None:
         plots.convergence(figure.subplots(), curves, tol=tol)
 
-    last = ", ".join(f"{name} {curve[0][-1]} evaluations" for name, curve in curves.items() if curve[0])
+    last = ", ".join(f"{name} {passes[-1]} passes" for name, (passes, _) in curves.items())
     return draw(
         folder,
         "convergence",
         paint,
-        alt=f"Marginal error falling with plan evaluations, by method: {last}.",
-        caption="How fast the plan comes to have the right marginals. A plan evaluation is one pass over all pairs, so "
-        "the axis counts work, not loops.",
+        alt=f"Marginal error against passes over the plan, by method: {last}.",
+        caption="How fast the plan comes to have the right marginals. A pass looks at every pair once, whether for an "
+        "exponential or for a product, so the axis counts work, not loops. A method that solves easier problems first, "
+        "with a larger epsilon, starts anew on each.",
     )
 
 
@@ -77,10 +83,10 @@ def plan_picture(folder: Path, plan: Array) -> Picture:
         "plan",
         paint,
         size=(4.6, 4.2),
-        alt=f"The {plan.shape[0]} x {plan.shape[1]} transport plan, mostly empty.",
+        alt=f"The {plan.shape[0]} x {plan.shape[1]} transport plan.",
         caption=f"The plan: each row is a source point, each column a target point, coloured where mass goes. "
-        f"{100 * share:.1f} % of the entries exceed a thousandth of the largest: few of them matter, and a sparse "
-        "Newton step uses that.",
+        f"{100 * share:.1f} % of the entries exceed a thousandth of the largest: the smaller epsilon, the fewer, and "
+        "the cheaper a sparse Newton step.",
     )
 
 
