@@ -32,3 +32,6 @@ check: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[bench]'
 	$(BIN)/python benchmarks/ot_solvers.py
+	$(BIN)/python benchmarks/published_table.py
+	$(BIN)/python benchmarks/ot_batches.py
+	$(BIN)/python benchmarks/tables.py
