@@ -1,0 +1,167 @@
+"""The only place that inspects what a user passed in. Everything behind it may trust its arguments."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pushforward._interop import compute_dtype, to_tensor
+from pushforward.errors import InvalidArgument, MassError, NonFiniteError, ShapeError
+
+__all__ = [
+    "check_choice",
+    "check_cost",
+    "check_count",
+    "check_equal_mass",
+    "check_finite",
+    "check_points",
+    "check_positive",
+    "check_same_device",
+    "check_weights",
+]
+
+# Masses may differ by this share of themselves before a balanced problem is refused; float32 weights that
+# were normalised differ by about 1e-7.
+MASS_TOLERANCE = 1e-6
+
+
+def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> float:
+    """`value` as a positive float.
+
+    Raises:
+        InvalidArgument: It is not a single real number, or not positive, or not finite.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise InvalidArgument(f"{name} must be a positive number, got {_short(value)}") from None
+    if isinstance(value, bool) or not number > 0 or (math.isinf(number) and not allow_inf):
+        raise InvalidArgument(f"{name} must be a positive finite number, got {_short(value)}")
+    return number
+
+
+def check_count(name: str, value: Any, *, least: int = 1) -> int:
+    """`value` as an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgument(f"{name} must be an integer of at least {least}, got {_short(value)}")
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """`value`, which must be one of `choices`."""
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidArgument(f"{name} must be one of {', '.join(map(repr, choices))}; got {_short(value)}")
+    return value
+
+
+def check_finite(name: str, tensor: Tensor) -> Tensor:
+    """`tensor`, which must hold no NaN and no infinity.
+
+    Raises:
+        NonFiniteError: It does; the message gives the first such index.
+    """
+    # A sum is one pass and is finite unless an entry is not (or the sum overflows, which the second look excuses).
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach().sum())):
+        _name_first(name, tensor, ~torch.isfinite(tensor), "finite numbers are needed")
+    return tensor
+
+
+def check_points(name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    """Points, shape (n, d), in computing precision."""
+    points = to_tensor(name, value, device)
+    if points.ndim != 2 or 0 in points.shape:
+        raise ShapeError(f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension), at least one of each")
+    return check_finite(name, points.to(compute_dtype(points.device)))
+
+
+def check_cost(cost: Any) -> Tensor:
+    """A cost matrix or a batch of them, (n, m) or (B, n, m), as the caller has it; +inf forbids a pair.
+
+    Raises:
+        ShapeError: Wrong number of axes, or an empty one.
+        NonFiniteError: NaN or -inf.
+    """
+    tensor = to_tensor("cost", cost)
+    if tensor.ndim not in (2, 3):
+        raise ShapeError(f"cost has shape {tuple(tensor.shape)}; (n, m) or a batch (B, n, m) is needed")
+    if 0 in tensor.shape:
+        raise ShapeError(f"cost has shape {tuple(tensor.shape)}: an empty side has nothing to transport")
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach().sum())):
+        _name_first("cost", tensor, torch.isnan(tensor) | (tensor == -torch.inf), "only finite costs, or +inf for a forbidden pair, are allowed")
+    return tensor
+
+
+def check_weights(name: str, value: Any, size: int, batch: int | None, like: Tensor, axis: str) -> Tensor:
+    """Weights as (batch or 1, size) in computing precision; uniform, of mass 1, where `value` is None.
+
+    Args:
+        name: "a" or "b".
+        value: (size,), (batch, size) or None.
+        size: Entries that the cost asks for.
+        batch: B for a batched cost, else None.
+        like: Tensor whose device the weights must share.
+        axis: What the cost calls these entries, for the message: "row" or "column".
+
+    Raises:
+        ShapeError, NonFiniteError, MassError: With the offending shape, index or sum.
+    """
+    dtype = compute_dtype(like.device)
+    if value is None:
+        return torch.full((batch or 1, size), 1.0 / size, dtype=dtype, device=like.device)
+    weights = to_tensor(name, value, like.device)
+    check_same_device(("cost", like), (name, weights))
+    allowed = [(size,)] if batch is None else [(size,), (batch, size)]
+    if tuple(weights.shape) not in allowed:
+        raise ShapeError(
+            f"{name} has shape {tuple(weights.shape)} but cost has {size} {axis}s{'' if batch is None else f' in a batch of {batch}'}; "
+            f"{name} is the weight of each {axis}: {' or '.join(map(str, allowed))} is needed"
+        )
+    check_finite(name, weights)
+    weights = weights.to(dtype)
+    if bool((weights.detach() < 0).any()):
+        _name_first(name, weights, weights < 0, "weights must be at least 0", MassError)
+    if weights.ndim == 1:
+        weights = weights.expand(batch or 1, size)
+    if not bool((weights.detach().sum(-1) > 0).all()):
+        raise MassError(f"{name} sums to 0: there is nothing to transport")
+    return weights
+
+
+def check_equal_mass(a: Tensor, b: Tensor) -> None:
+    """Both sides must hold the same mass, problem by problem.
+
+    Raises:
+        MassError: They differ by more than one part in a million.
+    """
+    mass_a, mass_b = a.detach().sum(-1), b.detach().sum(-1)
+    differ = (mass_a - mass_b).abs() > MASS_TOLERANCE * torch.maximum(mass_a, mass_b)
+    if bool(differ.any()):
+        k = int(differ.nonzero()[0])
+        raise MassError(
+            f"a sums to {float(mass_a[k]):.9g} but b sums to {float(mass_b[k]):.9g}{f' (problem {k} of the batch)' if len(a) > 1 else ''}; "
+            "a plan keeps mass: normalise both, or pass unbalanced= to let it change"
+        )
+
+
+def check_same_device(*named: tuple[str, Tensor]) -> None:
+    """All tensors must live on one device."""
+    (first, reference), *others = named
+    for name, tensor in others:
+        if tensor.device != reference.device:
+            raise InvalidArgument(f"{name} is on {tensor.device} but {first} is on {reference.device}; move one of them")
+
+
+def _name_first(name: str, tensor: Tensor, bad: Tensor, advice: str, error: type[InvalidArgument] = NonFiniteError) -> None:
+    where = bad.detach().nonzero()
+    if len(where):
+        index = tuple(int(k) for k in where[0])
+        raise error(f"{name}[{', '.join(map(str, index))}] is {float(tensor[index]):g}; {advice}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 60 else f"{text[:57]}..."

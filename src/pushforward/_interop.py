@@ -1,0 +1,61 @@
+"""numpy, DLPack and nested lists <-> torch, at the public boundary only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward.errors import InvalidArgument
+
+__all__ = ["compute_dtype", "like_input", "result_dtype", "to_tensor"]
+
+
+def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    """A tensor over the caller's numbers, sharing their memory where it can; never written to.
+
+    Args:
+        name: The argument's name, for the error message.
+        value: A tensor, a numpy array, anything with `__dlpack__` or `__array__`, or nested lists of numbers.
+        device: Where numbers that are not tensors yet are put.
+
+    Raises:
+        InvalidArgument: `value` is not an array of real numbers.
+    """
+    if isinstance(value, Tensor):
+        tensor = value
+    else:
+        try:
+            if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+                tensor = torch.from_dlpack(value)
+            else:
+                array = np.asarray(value)
+                # Negative strides and byte-swapped or read-only memory are numpy's own: torch wants a plain copy.
+                plain = array.dtype.isnative and array.flags.writeable and all(s >= 0 for s in array.strides)
+                tensor = torch.from_numpy(array if plain else np.array(array, dtype=array.dtype.newbyteorder("=")))
+        except (TypeError, ValueError, RuntimeError, BufferError) as reason:
+            raise InvalidArgument(f"{name} is not an array of real numbers: {reason}") from None
+        tensor = tensor if device is None else tensor.to(device)
+    if tensor.is_complex() or tensor.is_quantized:
+        raise InvalidArgument(f"{name} has dtype {tensor.dtype}; real numbers are needed")
+    return tensor.to_dense() if tensor.layout is not torch.strided else tensor
+
+
+def compute_dtype(device: torch.device) -> torch.dtype:
+    """float64 wherever the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def result_dtype(tensor: Tensor) -> torch.dtype:
+    """The dtype in which results go back: the caller's own if it is a floating one, else the computing one."""
+    return tensor.dtype if tensor.is_floating_point() else compute_dtype(tensor.device)
+
+
+def like_input(result: Tensor, as_numpy: bool) -> Any:
+    """`result` as numpy if the caller came with numpy, else as it is."""
+    if not as_numpy:
+        return result
+    array = result.detach().cpu().numpy()
+    return array[()] if array.ndim == 0 else array

@@ -1,0 +1,60 @@
+"""What can go wrong, as types: catch `PushforwardError` for all of it, or the one that you can mend."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pushforward.ot.solution import Solution
+
+__all__ = [
+    "InfeasibleError",
+    "InvalidArgument",
+    "MassError",
+    "NonFiniteError",
+    "NotConverged",
+    "PushforwardError",
+    "ShapeError",
+    "TooLargeError",
+]
+
+
+class PushforwardError(Exception):
+    """Everything that this library raises on purpose."""
+
+
+class InvalidArgument(PushforwardError, ValueError):
+    """An argument has a value that the call cannot use; the message names it and says what would do."""
+
+
+class ShapeError(InvalidArgument):
+    """An array has the wrong number of axes, or its sizes contradict another argument's."""
+
+
+class NonFiniteError(InvalidArgument):
+    """An array holds NaN or an infinity where a number is needed."""
+
+
+class MassError(InvalidArgument):
+    """Weights are negative, sum to nothing, or sum to different masses on the two sides."""
+
+
+class TooLargeError(PushforwardError, MemoryError):
+    """A result would not fit in memory; raised before it is allocated, with the bytes that it would take."""
+
+
+class NotConverged(PushforwardError, RuntimeError):
+    """The answer did not reach its tolerance.
+
+    Args:
+        message: What happened, with the error reached beside the error asked.
+        solution: The best answer found, usable and honest about its error.
+    """
+
+    def __init__(self, message: str, solution: Solution[Any] | None = None) -> None:
+        super().__init__(message)
+        self.solution = solution
+
+
+class InfeasibleError(NotConverged):
+    """No plan with these marginals avoids the forbidden (infinite-cost) pairs."""

@@ -1,0 +1,91 @@
+"""What a solve did: the counts, the curve, and the hook that shows progress."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+__all__ = ["Iterations", "Recorder", "Step"]
+
+
+@dataclass(frozen=True, slots=True)
+class Iterations:
+    """How much work a solve took.
+
+    Args:
+        sinkhorn: Sinkhorn steps, each exact on both marginals in turn.
+        newton: Newton steps.
+        cg: Conjugate-gradient iterations inside all Newton steps.
+        plan_evaluations: Passes that exponentiate all n x m entries.
+        products: Products of a plan, whole or sparse, with a vector.
+    """
+
+    sinkhorn: int
+    newton: int
+    cg: int
+    plan_evaluations: int
+    products: int
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One iteration, as `solve(..., progress=hook)` hears of it and `Solution.history` keeps it.
+
+    Args:
+        kind: "sinkhorn" or "newton".
+        epsilon: Regularisation of the level that the step worked on; the last level's is the problem's own.
+        error: L1 error of both marginals over the mass, before the step; the worst of a batch.
+        evaluations: Passes over the plan so far, exponentials and products alike.
+        seconds: Wall-clock time since the solve began.
+    """
+
+    kind: str
+    epsilon: float
+    error: float
+    evaluations: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Recorder:
+    """Counts while a solver runs.
+
+    Args:
+        limit: Sinkhorn and Newton steps allowed together.
+        hook: Called with every `Step`.
+    """
+
+    limit: int
+    hook: Callable[[Step], None] | None = None
+    sinkhorn: int = 0
+    newton: int = 0
+    cg: int = 0
+    plan_evaluations: int = 0
+    products: int = 0
+    steps: list[Step] = field(default_factory=list)
+    _began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def exhausted(self) -> bool:
+        return self.sinkhorn + self.newton >= self.limit
+
+    def record(self, kind: str, epsilon: float, error: float) -> None:
+        """Note the error before a step of this kind, and count the step."""
+        if kind == "newton":
+            self.newton += 1
+        else:
+            self.sinkhorn += 1
+        step = Step(kind, epsilon, error, self.plan_evaluations + self.products, time.perf_counter() - self._began)
+        self.steps.append(step)
+        if self.hook is not None:
+            self.hook(step)
+
+    def absorb(self, other: Recorder) -> None:
+        """Add the counts and steps of another problem of the same batch."""
+        for name in ("sinkhorn", "newton", "cg", "plan_evaluations", "products"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.steps += other.steps
+
+    def counts(self) -> Iterations:
+        return Iterations(self.sinkhorn, self.newton, self.cg, self.plan_evaluations, self.products)

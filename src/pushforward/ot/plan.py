@@ -1,0 +1,314 @@
+"""The only code that touches n x m numbers: build a plan around potentials, multiply by it, measure it.
+
+    P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)
+
+A *kernel* is such a plan K, built at some potentials and then kept: the algorithms move the potentials by epsilon log u and
+epsilon log v and work with P = diag(u) K diag(v), so that a step costs products with K and no exponential.
+
+symbol   meaning                                              shape
+C        cost                                                 (B, n, m)
+g, f     potentials of the columns and of the rows            (B, m), (B, n)
+a, b     weights, all positive here (zeros were taken out)    (B, n), (B, m)
+u, v     scalings relative to the kernel's own potentials     (B, n), (B, m)
+
+Every pass starts from g alone: f is the row update that makes the rows exact,
+f_i = -lambda epsilon log sum_j b_j exp((g_j - C_ij)/epsilon), lambda = 1, or rho/(rho + epsilon) where the row marginal is relaxed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from torch import Tensor
+
+__all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured", "SparseKernel", "SparsePattern"]
+
+# exp() of anything lower is denormal, on which library kernels are 3 to 20 times slower; e^-700 is 1e-304.
+LOWEST_EXPONENT = -700.0
+LOWEST_COST = -1e300
+# Numbers of one block of rows: 1 MB of float64 stays in a core's L2 between the five operations of a pass.
+BLOCK = 1 << 17
+
+
+class Kernel(Protocol):
+    """What the algorithms may ask of an n x m plan."""
+
+    @property
+    def entries(self) -> int:
+        """How many numbers a product reads."""
+        ...
+
+    def rows(self, v: Tensor) -> Tensor:
+        """K v, shape (B, n)."""
+        ...
+
+    def cols(self, u: Tensor) -> Tensor:
+        """K^T u, shape (B, m)."""
+        ...
+
+    def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A plan measured exactly, in one pass over the cost: its row potentials, column sums and cost by column."""
+
+    f: Tensor
+    cols: Tensor
+    cost_by_col: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class DenseKernel:
+    """A plan held as a matrix, shape (B, n, m)."""
+
+    matrix: Tensor
+
+    @property
+    def entries(self) -> int:
+        return self.matrix.numel()
+
+    def rows(self, v: Tensor) -> Tensor:
+        if self.matrix.shape[0] == 1:  # a matrix-vector product is twice as fast as a batch of one
+            return torch.mv(self.matrix[0], v[0])[None]
+        return torch.bmm(self.matrix, v[..., None])[..., 0]
+
+    def cols(self, u: Tensor) -> Tensor:
+        if self.matrix.shape[0] == 1:
+            return torch.mv(self.matrix[0].T, u[0])[None]
+        return torch.bmm(u[:, None], self.matrix)[:, 0]
+
+    def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        half = self.matrix * left.sqrt()[..., None] * right[:, None]
+        return half.mT @ half
+
+
+class SparsePattern:
+    """The pairs whose plan entries can matter near given potentials: those with f_i + g_j - C_ij >= -radius.
+
+    Entries outside are below exp(-radius/epsilon) there, and stay below a bound as long as the potentials have not moved far
+    (`covers`), so one pattern, found in one pass over the cost, serves several epsilons and many steps.
+
+    Args:
+        cost: (n, m) cost.
+        f, g: Potentials, (n,) and (m,), in units of the cost.
+        radius: Slack kept, in units of the cost.
+    """
+
+    def __init__(self, cost: Tensor, f: Tensor, g: Tensor, radius: float) -> None:
+        n, m = cost.shape
+        step = max(1, BLOCK // m)
+        buffer = cost.new_empty(step, m)
+        mask = torch.empty(step, m, dtype=torch.bool)
+        counts, columns, slacks = [], [], []
+        for i in range(0, n, step):
+            part = cost[i : i + step]
+            slack = torch.sub(g, part, out=buffer[: len(part)]).add_(f[i : i + step, None])
+            near = torch.ge(slack, -radius, out=mask[: len(part)]).numpy()
+            found = np.flatnonzero(near)
+            counts.append(np.count_nonzero(near, axis=1))
+            columns.append((found % m).astype(np.int32))
+            slacks.append(slack.numpy().reshape(-1)[found])
+        self.shape = (n, m)
+        self.row = np.repeat(np.arange(n, dtype=np.int32), np.concatenate(counts))
+        self.col = np.concatenate(columns)
+        self.cost = f.numpy()[self.row] + g.numpy()[self.col] - np.concatenate(slacks)
+        self._moved(f, g, radius)
+
+    def _moved(self, f: Tensor, g: Tensor, radius: float) -> None:
+        self._f, self._g, self.radius = f.clone(), g.clone(), radius
+        self._starts = np.searchsorted(self.row, np.arange(self.shape[0] + 1)).astype(np.int32)
+
+    @staticmethod
+    def density(cost: Tensor, f: Tensor, g: Tensor, radius: float) -> float:
+        """The share of pairs that a pattern would keep, estimated on 32 rows."""
+        some = torch.linspace(0, cost.shape[0] - 1, 32, dtype=torch.float64).long()
+        return float((f[some, None] + g - cost[some] >= -radius).to(torch.float64).mean())
+
+    def covers(self, f: Tensor, g: Tensor, radius: float) -> bool:
+        """Whether every pair with f_i + g_j - C_ij >= -radius is among those kept."""
+        return self.radius - float((f - self._f).max() + (g - self._g).max()) >= radius
+
+    def shrink(self, f: Tensor, g: Tensor, radius: float) -> None:
+        """Drop the pairs that a smaller radius does not need."""
+        keep = np.flatnonzero(f.numpy()[self.row] + g.numpy()[self.col] - self.cost >= -radius)
+        self.row, self.col, self.cost = self.row[keep], self.col[keep], self.cost[keep]
+        self._moved(f, g, radius)
+
+    def kernel(self, log_row: Tensor, log_col: Tensor, epsilon: float) -> SparseKernel:
+        """The plan on these pairs; `log_row` is f/epsilon + log a, `log_col` is g/epsilon + log b."""
+        values = log_row.numpy()[self.row]
+        values += log_col.numpy()[self.col]
+        values -= self.cost / epsilon
+        np.exp(values, out=values)
+        return SparseKernel(sparse.csr_matrix((values, self.col, self._starts), shape=self.shape))
+
+
+class SparseKernel:
+    """A plan held on a sparse pattern, for one problem on the CPU; scipy's products beat torch's sparse ones there."""
+
+    def __init__(self, matrix: sparse.csr_matrix) -> None:
+        self.matrix = matrix
+        self._transposed = matrix.T
+
+    @property
+    def entries(self) -> int:
+        return int(self.matrix.nnz)
+
+    def rows(self, v: Tensor) -> Tensor:
+        return torch.from_numpy(self.matrix @ v[0].numpy())[None]
+
+    def cols(self, u: Tensor) -> Tensor:
+        return torch.from_numpy(self._transposed @ u[0].numpy())[None]
+
+    def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        n, m = self.matrix.shape
+        half = self.matrix.copy()
+        half.data *= np.repeat(left[0].sqrt().numpy(), np.diff(half.indptr)) * right[0].numpy()[half.indices]
+        # Entries this small against their column change no eigenvalue that the preconditioner can see.
+        scale = torch.from_numpy(half.T @ np.ones(n)).clamp_min(1e-300).numpy()
+        keep = half.data > 1e-9 * scale[half.indices]
+        starts = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)[half.indptr]
+        half = sparse.csr_matrix((half.data[keep], half.indices[keep], starts), shape=(n, m))
+        if half.nnz < 0.04 * n * m:
+            return torch.from_numpy((half.T @ half).toarray())[None]
+        dense = torch.from_numpy(half.toarray())
+        return (dense.T @ dense)[None]
+
+
+@dataclass(frozen=True, slots=True)
+class DenseGeometry:
+    """A cost matrix, batched: shape (B, n, m), with +inf where a pair is forbidden.
+
+    Args:
+        cost: (B, n, m).
+        forbidden: Whether any entry is infinite.
+        mean: Mean of the finite entries, over the whole batch.
+    """
+
+    cost: Tensor
+    forbidden: bool
+    mean: float
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        b, n, m = self.cost.shape
+        return b, n, m
+
+    @property
+    def sparse_pays(self) -> bool:
+        """Active sets are for one problem on the CPU; a GPU streams the dense plan faster than it gathers."""
+        b, n, m = self.cost.shape
+        return b == 1 and self.cost.device.type == "cpu" and n * m >= 64 * 64
+
+    @property
+    def peak(self) -> float:
+        """The largest cost."""
+        return float(self.cost.amax())
+
+    def transposed(self) -> DenseGeometry:
+        return DenseGeometry(self.cost.mT, self.forbidden, self.mean)
+
+    def matrix(self) -> Tensor:
+        return self.cost
+
+    def select(self, rows: Tensor, cols: Tensor) -> DenseGeometry:
+        """The sub-problem on some rows and columns (boolean masks)."""
+        return DenseGeometry(self.cost[:, rows][:, :, cols], self.forbidden, self.mean)
+
+    def _blocks(self) -> Iterator[tuple[slice, slice]]:
+        b, n, m = self.cost.shape
+        if self.cost.device.type != "cpu":
+            yield slice(0, b), slice(0, n)
+        elif n * m <= BLOCK:
+            step = max(1, BLOCK // (n * m))
+            yield from ((slice(k, k + step), slice(0, n)) for k in range(0, b, step))
+        else:
+            step = max(1, BLOCK // m)
+            yield from ((slice(k, k + 1), slice(i, i + step)) for k in range(b) for i in range(0, n, step))
+
+    def kernel(
+        self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
+    ) -> tuple[DenseKernel, Tensor, Tensor]:
+        """The plan at g with exact rows, as a kernel; also its f (B, n) and its column sums (B, m).
+
+        Args:
+            g: Column potentials, (B, m), in units of the cost.
+            epsilon: Regularisation, in units of the cost.
+            a, b: Weights, (B, n) and (B, m), positive.
+            damping: lambda of the row update (module docstring).
+            out: Memory for the plan, reused from the last call, if any.
+        """
+        stored = torch.empty_like(self.cost, memory_format=torch.contiguous_format) if out is None else out
+        measured = self._pass(g, epsilon, a, b, damping, stored, with_cost=False)
+        return DenseKernel(stored), measured.f, measured.cols
+
+    def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
+        """What the plan at g, rows made exact, comes to; the plan itself is never held."""
+        return self._pass(g, epsilon, a, b, damping, None, with_cost=True)
+
+    def _pass(
+        self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, damping: float, out: Tensor | None, *, with_cost: bool
+    ) -> Measured:
+        log_col = g / epsilon + b.log()
+        f, cols, cost_by_col = torch.empty_like(a), torch.zeros_like(b), torch.zeros_like(b)
+        for k, i in self._blocks():
+            part = self.cost[k, i]
+            plan = torch.add(
+                log_col[k, None], part, alpha=-1 / epsilon, out=None if out is None else out[k, i]
+            )  # (g_j - C_ij)/epsilon + log b_j
+            top = plan.amax(-1, keepdim=True).clamp_(min=LOWEST_COST)  # -inf - -inf on a row without partners
+            plan.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_()
+            if self.forbidden:
+                plan.masked_fill_(part == torch.inf, 0.0)
+            sums = plan.sum(-1)
+            lse = torch.where(sums > 0, top[..., 0] + sums.log(), 0.0)
+            f[k, i] = -damping * epsilon * lse
+            scale = a[k, i] * torch.exp(f[k, i] / epsilon + top[..., 0]) if damping < 1 else a[k, i] / sums
+            scale = torch.where(a[k, i] > 0, scale, 0.0)
+            cols[k] += (scale[:, None] @ plan)[:, 0]
+            if with_cost:
+                weighted = plan.mul_(part.nan_to_num(posinf=0.0) if self.forbidden else part)
+                cost_by_col[k] += (scale[:, None] @ weighted)[:, 0]
+            elif out is not None:
+                plan.mul_(scale[..., None])
+        return Measured(f, cols, cost_by_col)
+
+    def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
+        """The plan at (f, g), dense, shape (B, n, m); exactly zero on forbidden pairs and where a weight is zero."""
+        exponent = torch.sub(g[:, None], self.cost).add_(f[..., None]).div_(epsilon)
+        density = exponent.clamp_(LOWEST_EXPONENT, -LOWEST_EXPONENT).exp_()
+        plan = density * (a[..., None] * b[:, None]) if density.requires_grad else density.mul_(a[..., None]).mul_(b[:, None])
+        return plan.masked_fill(self.cost == torch.inf, 0.0) if self.forbidden else plan
+
+    def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        """P v for v of shape (B, m, k), in blocks of rows: the plan is never held. Returns (B, n, k)."""
+        out = v.new_empty(*a.shape, v.shape[-1])
+        for k, i in self._blocks():
+            part = DenseGeometry(self.cost[k, i], self.forbidden, self.mean)
+            out[k, i] = part.plan(f[k, i], g[k], epsilon, a[k, i], b[k]) @ v[k]
+        return out
+
+    def c_transform(self, g: Tensor) -> Tensor:
+        """f_i = min_j C_ij - g_j, the largest row potentials that g allows without regularisation; shape (B, n)."""
+        f = g.new_empty(self.cost.shape[:2])
+        for k, i in self._blocks():
+            f[k, i] = (self.cost[k, i] - g[k, None]).amin(-1)
+        return f
+
+    def bilinear(self, x: Tensor, y: Tensor) -> Tensor:
+        """sum_ij x_i C_ij y_j for x (B, n), y (B, m) non-negative; infinite where mass sits on a forbidden pair."""
+        total = x.new_zeros(x.shape[0])
+        for k, i in self._blocks():
+            part = self.cost[k, i]
+            if self.forbidden:
+                part = torch.where((x[k, i, None] > 0) & (y[k, None] > 0), part, 0.0)
+            total[k] += (x[k, i] * (part @ y[k, :, None])[..., 0]).sum(-1)
+        return total

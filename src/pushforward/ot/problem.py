@@ -1,0 +1,85 @@
+"""What is asked of a solver: weights, regularisation and geometry, checked and in computing precision.
+
+    min_P  <P, C> + epsilon KL(P | a b^T) + rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)
+
+with KL(x | y) = sum x log(x/y) - x + y. rho = inf makes a marginal exact. The dual has the optimality conditions
+P 1 = a exp(-f/rho_a), P^T 1 = b exp(-g/rho_b), called *targets* below; for rho = inf they are a and b themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pushforward.ot.plan import DenseGeometry, Measured
+from pushforward.ot.solvers.grid import GridGeometry
+
+__all__ = ["Geometry", "Problem"]
+
+Geometry = DenseGeometry | GridGeometry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """A (batch of) transport problems.
+
+    Args:
+        geometry: The cost, (B, n, m).
+        a, b: Weights of rows and columns, (B, n) and (B, m), at least 0; of equal mass where both marginals are exact.
+        epsilon: Entropic regularisation, in units of the cost.
+        rho_a, rho_b: Price of leaving each marginal, in units of the cost; inf keeps it exact.
+    """
+
+    geometry: Geometry
+    a: Tensor
+    b: Tensor
+    epsilon: float
+    rho_a: float = math.inf
+    rho_b: float = math.inf
+
+    @property
+    def mass(self) -> Tensor:
+        """Mass by which errors are scaled, (B, 1)."""
+        return 0.5 * (self.a.sum(-1, keepdim=True) + self.b.sum(-1, keepdim=True))
+
+    @property
+    def balanced(self) -> bool:
+        """Whether both marginals are exact."""
+        return self.rho_a == self.rho_b == math.inf
+
+    def at(self, epsilon: float) -> Problem:
+        """The same problem with another regularisation."""
+        return dataclasses.replace(self, epsilon=epsilon)
+
+    def transposed(self) -> Problem:
+        """Rows and columns exchanged."""
+        return Problem(
+            geometry=self.geometry.transposed(),
+            a=self.b,
+            b=self.a,
+            epsilon=self.epsilon,
+            rho_a=self.rho_b,
+            rho_b=self.rho_a,
+        )
+
+    def damping(self, side: str) -> float:
+        """lambda = rho/(rho + epsilon) of the update of the rows ("a") or columns ("b")."""
+        rho = self.rho_a if side == "a" else self.rho_b
+        return 1.0 if rho == math.inf else rho / (rho + self.epsilon)
+
+    def targets(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """The marginals that the optimality conditions ask for at these potentials."""
+        return self.a * torch.exp(-f / self.rho_a), self.b * torch.exp(-g / self.rho_b)
+
+    def measure(self, g: Tensor) -> Measured:
+        """One exact pass over the plan at g."""
+        return self.geometry.measure(g, self.epsilon, self.a, self.b, damping=self.damping("a"))
+
+    def error(self, measured: Measured, g: Tensor) -> Tensor:
+        """L1 error of both marginals over the mass, (B, 1); the rows of a measured plan are exact."""
+        _, target = self.targets(measured.f, g)
+        return (measured.cols - target).abs().sum(-1, keepdim=True) / self.mass

@@ -1,0 +1,232 @@
+"""How good an answer is: the result of `solve`, with its plan as an operator and certified bounds.
+
+    value            <f, a> + <g, b> - epsilon (sum P - sum a sum b), the dual at the potentials returned (its relaxed form where
+                     marginals are relaxed): always a lower bound of the optimum, and equal to it at convergence
+    transport_cost   <P, C>
+    marginal_error   |P 1 - a|_1 + |P^T 1 - b|_1 over the mass, recomputed from these potentials in a pass over the whole cost
+    duality_gap      an upper bound of (optimum - value): the price of a plan with exact marginals made from P, minus value
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import math
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from pushforward._interop import like_input, to_tensor
+from pushforward.errors import ShapeError, TooLargeError
+from pushforward.ot.certificates import certified_bounds
+from pushforward.ot.history import Iterations, Step
+from pushforward.ot.problem import Problem
+
+__all__ = ["Plan", "Solution", "Status"]
+
+Array = TypeVar("Array")
+
+
+class Status(enum.Enum):
+    """How a solve ended; the value of a member is what it means."""
+
+    CONVERGED = "the marginal error, recomputed from the plan, is within the tolerance"
+    ITERATION_LIMIT = "max_iterations were used up before the tolerance was reached"
+    STALLED = "the error stopped falling before the tolerance was reached: rounding, or an epsilon too small for this cost"
+    INFEASIBLE = "no plan with these marginals avoids the forbidden (infinite-cost) pairs"
+    NON_FINITE = "the potentials left the range of floating-point numbers"
+
+    @property
+    def message(self) -> str:
+        """What this status means."""
+        return str(self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How results go back to the caller.
+
+    Args:
+        batched: Whether the caller gave a batch; else the batch axis is dropped.
+        as_numpy: Whether the caller came with numpy.
+        dtype: The caller's floating dtype.
+    """
+
+    batched: bool
+    as_numpy: bool
+    dtype: torch.dtype
+
+    def __call__(self, result: Tensor) -> Any:
+        result = result if self.batched else result[0]
+        return like_input(result.to(self.dtype), self.as_numpy)
+
+    def number(self, result: Tensor) -> Any:
+        """A quality of the solution, (B,): a float, or float64 numbers one a problem."""
+        return like_input(result.detach(), self.as_numpy) if self.batched else float(result.detach()[0])
+
+
+class Plan(Generic[Array]):
+    """A transport plan as an operator: products without ever holding n x m numbers; a matrix on request.
+
+    Example:
+        >>> import pushforward as pf
+        >>> plan = pf.solve(torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64), epsilon=0.1).plan
+        >>> plan @ torch.ones(2, dtype=torch.float64)
+        tensor([0.5000, 0.5000], dtype=torch.float64)
+    """
+
+    def __init__(self, problem: Problem, f: Tensor, g: Tensor, output: Output) -> None:
+        self._problem, self._f, self._g, self._output = problem, f, g, output
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, m), or (B, n, m)."""
+        shape = self._problem.geometry.shape
+        return shape if self._output.batched else shape[1:]
+
+    @property
+    def T(self) -> Plan[Array]:  # noqa: N802 - the name that arrays have
+        """The plan read from the columns' side."""
+        return Plan(self._problem.transposed(), self._g, self._f, self._output)
+
+    def __matmul__(self, v: Array) -> Array:
+        """P v for v of shape (m,), (m, k), or with the batch axis in front."""
+        p = self._problem
+        batch, _, m = p.geometry.shape
+        given = to_tensor("v", v, p.a.device).to(p.a.dtype)
+        wide = given if self._output.batched else given[None]
+        vector = wide.ndim == 2
+        wide = wide[..., None] if vector else wide
+        if wide.ndim != 3 or wide.shape[:2] != (batch, m):
+            raise ShapeError(f"v has shape {tuple(given.shape)} but the plan has shape {self.shape}")
+        result = p.geometry.product(self._f, self._g, p.epsilon, p.a, p.b, wide)
+        return self._output(result[..., 0] if vector else result)
+
+    def barycentric(self, y: Array) -> Array:
+        """Where each row's mass goes on average: (P y)_i / (P 1)_i for targets y of shape (m, d); NaN for a row without mass."""
+        p = self._problem
+        batch, _, m = p.geometry.shape
+        given = to_tensor("y", y, p.a.device).to(p.a.dtype)
+        wide = given.expand(batch, *given.shape) if given.ndim == 2 else given
+        if wide.ndim != 3 or wide.shape[:2] != (batch, m):
+            raise ShapeError(f"y has shape {tuple(given.shape)} but the plan has shape {self.shape}: a point for each column is needed")
+        both = torch.cat([wide, torch.ones_like(wide[..., :1])], dim=-1)
+        moved = p.geometry.product(self._f, self._g, p.epsilon, p.a, p.b, both)
+        return self._output(moved[..., :-1] / moved[..., -1:])
+
+    def to_dense(self) -> Array:
+        """The plan as a matrix, (n, m) or (B, n, m).
+
+        Raises:
+            TooLargeError: It would not fit in memory; said before anything is allocated.
+        """
+        p = self._problem
+        refuse_if_too_large("the dense plan", p.geometry.shape, p.a)
+        return self._output(p.geometry.plan(self._f, self._g, p.epsilon, p.a, p.b))
+
+    def to_sparse(self, threshold: float = 1e-12) -> Any:
+        """The entries of at least `threshold` times the mass, as a scipy COO array (for numpy callers) or a torch COO tensor."""
+        dense = to_tensor("plan", self.to_dense())
+        kept = torch.where(dense >= threshold * float(self._problem.mass.mean()), dense, 0).to_sparse_coo().coalesce()
+        if not self._output.as_numpy:
+            return kept
+        import scipy.sparse
+
+        return scipy.sparse.coo_array((kept.values().numpy(), tuple(kept.indices().numpy())), shape=tuple(kept.shape))
+
+
+def refuse_if_too_large(what: str, shape: tuple[int, ...], like: Tensor) -> None:
+    """Raise before an allocation that cannot succeed.
+
+    Raises:
+        TooLargeError: With the bytes that `what` would take and those that are free.
+    """
+    needed = math.prod(shape) * like.element_size()
+    if like.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(like.device)
+    else:
+        free = available_memory()
+    if needed > free:
+        raise TooLargeError(
+            f"{what} of shape {shape} would take {needed:,} bytes and {free:,} are free; use plan @ v, plan.barycentric(y) or bounds()"
+        )
+
+
+def available_memory() -> int:
+    """Bytes of memory that a process may still take, as far as the system tells."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 1 << 62
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution(Generic[Array]):
+    """What `solve` returns.
+
+    Args:
+        status: How it ended; the worst of a batch.
+        value: The regularised optimum, from the dual (module docstring). Differentiable.
+        f, g: Potentials of rows (n,) and columns (m,), in units of the cost, with <f, a> = <g, b>. Differentiable.
+        marginal_error: L1 error of both marginals over the mass, recomputed from f and g.
+        duality_gap: At least optimum - value.
+        iterations: Counts of the work done.
+        history: Every step with the error before it.
+        epsilon: Regularisation used, in units of the cost.
+        method: Solver that gave the answer.
+
+    For a batch every number has a leading axis B. f, g, value, transport_cost and the plan are in the caller's dtype and library; they
+    were computed in float64, and marginal_error is that of the float64 plan.
+    """
+
+    status: Status
+    value: Array
+    f: Array
+    g: Array
+    marginal_error: Any
+    duality_gap: Any
+    iterations: Iterations
+    history: tuple[Step, ...] = field(repr=False)
+    epsilon: float
+    method: str
+    _problem: Problem = field(repr=False)
+    _f: Tensor = field(repr=False)
+    _g: Tensor = field(repr=False)
+    _output: Output = field(repr=False)
+    _transport_cost: Any = field(repr=False)
+    _graph_cost: Tensor | None = field(default=None, repr=False)
+
+    @functools.cached_property
+    def transport_cost(self) -> Array:
+        """<P, C>: what the plan costs without the regularisation. Differentiable."""
+        cost = self._transport_cost
+        return self._output(cost() if callable(cost) else cost)
+
+    @functools.cached_property
+    def plan(self) -> Plan[Array]:
+        """The plan as an operator."""
+        problem = self._problem
+        if self._graph_cost is not None:
+            problem = dataclasses.replace(problem, geometry=dataclasses.replace(problem.geometry, cost=self._graph_cost))
+        return Plan(problem, self._f, self._g, self._output)
+
+    @property
+    def converged(self) -> bool:
+        """Whether the marginal error is within the tolerance."""
+        return self.status is Status.CONVERGED
+
+    def bounds(self) -> tuple[Any, Any]:
+        """Certified bounds (lower, upper) of the *unregularised* optimal transport cost.
+
+        Lower: the dual value of potentials made feasible by two c-transforms. Upper: the cost of a plan with exact marginals, P
+        rounded as in Altschuler et al. 2017 (arXiv 1705.09634), algorithm 2. Both give way by a bound on their own rounding errors.
+
+        Raises:
+            ShapeError: The problem relaxes its marginals, so that there is no such cost.
+        """
+        lower, upper = certified_bounds(self._problem, self._g)
+        return self._output.number(lower), self._output.number(upper)

@@ -1,0 +1,333 @@
+"""The front door: check what was given, choose a solver, say how good its answer is.
+
+Source of the problem's form and of the solvers: `problem.py`, `solvers/`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward._checks import (
+    check_choice,
+    check_cost,
+    check_count,
+    check_equal_mass,
+    check_positive,
+    check_same_device,
+    check_weights,
+)
+from pushforward._interop import compute_dtype, result_dtype, to_tensor
+from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
+from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
+from pushforward.ot.cost import GridCost, PointCost
+from pushforward.ot.gradients import attach
+from pushforward.ot.history import Recorder, Step
+from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.problem import Problem
+from pushforward.ot.solution import Output, Solution, Status, refuse_if_too_large
+from pushforward.ot.solvers.grid import GridGeometry
+from pushforward.ot.solvers.newton import Newton, newton
+from pushforward.ot.solvers.sinkhorn import Sinkhorn, sinkhorn
+from pushforward.ot.solvers.sns import SNS, sns
+
+__all__ = ["Method", "Question", "read_problem", "solve", "solve_detached"]
+
+Method = Literal["auto", "newton", "sns", "sinkhorn"] | Newton | SNS | Sinkhorn
+
+# Steps allowed where the caller sets no limit. A Newton step is worth hundreds of Sinkhorn's.
+LIMITS = {"auto": 2000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
+# A batch is solved in one go while its problems are small; above this many entries each, one after the other is as fast.
+SMALL = 128 * 128
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What was asked, checked, with the graph of the caller's tensors still attached."""
+
+    cost: Tensor | None
+    problem: Problem
+    output: Output
+
+
+def solve(
+    cost: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    epsilon: float | None = None,
+    method: Method = "auto",
+    tol: float = 1e-9,
+    max_iterations: int | None = None,
+    init: Any = None,
+    unbalanced: float | tuple[float, float] | None = None,
+    throw: bool = True,
+    progress: Callable[[Step], None] | None = None,
+) -> Solution[Any]:
+    """Entropic optimal transport: min <P, C> + epsilon KL(P | a b^T) over plans P with P 1 = a, P^T 1 = b.
+
+    Args:
+        cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair. Tensors and numpy arrays of any real
+            dtype are taken, computed with in float64, and never changed.
+        a: Weights of the rows, (n,) or (B, n), at least 0; uniform if None.
+        b: Weights of the columns, (m,) or (B, m), of the same mass as a.
+        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean absolute cost (`Solution.epsilon` tells).
+        method: "auto"; "newton" (ours), "sns" (as published), "sinkhorn"; or their settings objects.
+        tol: L1 error of both marginals over the mass that counts as converged.
+        max_iterations: Sinkhorn and Newton steps at most; None leaves it to the method.
+        init: Where to start: a `Solution` of a similar problem, or its g, (m,) or (B, m).
+        unbalanced: Price rho of leaving the marginals, rho KL(P 1 | a) + rho KL(P^T 1 | b), in units of the cost; one for both or (rho_a, rho_b); inf
+            keeps that marginal exact.
+        throw: Whether not reaching `tol` raises; else the solution's status says it.
+        progress: Called with every step.
+
+    Returns:
+        The `Solution`; tensors for tensors, numpy for numpy.
+
+    Raises:
+        InvalidArgument: An argument cannot be used (`ShapeError`, `NonFiniteError`, `MassError` among its kinds); the message names it.
+        NotConverged: `tol` was not reached and `throw` is set; carries the partial `solution`.
+
+    Example:
+        >>> import pushforward as pf
+        >>> sol = pf.solve(torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64), epsilon=0.01)
+        >>> sol.status.name, sol.plan.to_dense().tolist()
+        ('CONVERGED', [[0.5, 0.0], [0.0, 0.5]])
+    """
+    name, settings = _method(method)
+    tol = check_positive("tol", tol)
+    limit = check_count("max_iterations", LIMITS[name] if max_iterations is None else max_iterations)
+    question = read_problem(cost, a, b, epsilon=epsilon, unbalanced=unbalanced)
+    recorder = Recorder(limit, progress)
+    problem = question.problem
+    with torch.no_grad(), torch.autocast(problem.a.device.type, enabled=False):
+        start = _start(init, problem)
+        g = _solve_all(problem, start, tol, recorder, name, settings)
+        solution = _assess(question, g, tol, recorder, name)
+    if question.cost is not None or problem.a.requires_grad or problem.b.requires_grad:
+        solution = attach(solution, question.cost)
+    if throw and not solution.converged:
+        kind = InfeasibleError if solution.status is Status.INFEASIBLE else NotConverged
+        error = float(np.max(np.asarray(_plain(solution.marginal_error))))
+        advice = "pass throw=False to use the partial solution" if solution.status is not Status.INFEASIBLE else "allow more pairs, or pass unbalanced="
+        raise kind(f"{solution.status.message}; marginal error {error:.2g}, asked {tol:.2g}; {advice}", solution)
+    return solution
+
+
+def _plain(value: Any) -> Any:
+    return value.cpu().numpy() if isinstance(value, Tensor) else value
+
+
+def _method(method: Method) -> tuple[str, Any]:
+    for kind, name in ((Newton, "newton"), (SNS, "sns"), (Sinkhorn, "sinkhorn")):
+        if isinstance(method, kind):
+            return name, method
+    return check_choice("method", method, tuple(LIMITS)), None
+
+
+def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) -> Question:
+    """Check what a caller passed to `solve` or `exact`, and put it into computing form."""
+    if isinstance(cost, GridCost):
+        return _ask_grid(cost, a, b, epsilon, unbalanced)
+    if isinstance(cost, PointCost):
+        as_numpy, matrix = not isinstance(cost.x, Tensor), cost.matrix()
+        dtype = result_dtype(cost.x) if isinstance(cost.x, Tensor) else result_dtype(to_tensor("x", cost.x))
+        check_cost(matrix)
+    else:
+        as_numpy, matrix = not isinstance(cost, Tensor), check_cost(cost)
+        dtype = result_dtype(matrix)
+    batch = len(matrix) if matrix.ndim == 3 else None
+    n, m = matrix.shape[-2:]
+    weights_a = check_weights("a", a, n, batch, matrix, "row")
+    weights_b = check_weights("b", b, m, batch, matrix, "column")
+    needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in (matrix, weights_a, weights_b))
+    computed = matrix.to(compute_dtype(matrix.device))
+    computed = computed if batch is not None else computed[None]
+    total = float(computed.detach().sum())
+    forbidden = not math.isfinite(total) and bool((computed.detach() == torch.inf).any())
+    finite = computed.detach()[torch.isfinite(computed.detach())] if forbidden else computed.detach()
+    mean = float(finite.abs().mean()) if len(finite) else 1.0
+    geometry = DenseGeometry(computed.detach(), forbidden, mean)
+    problem = _problem(geometry, weights_a, weights_b, epsilon, unbalanced)
+    return Question(computed if needs_graph else None, problem, Output(batch is not None, as_numpy, dtype))
+
+
+def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> Question:
+    given = {name: to_tensor(name, value) for name, value in (("a", a), ("b", b)) if value is not None}
+    tensors = [value for value in (a, b) if isinstance(value, Tensor)]
+    like = tensors[0] if tensors else next(iter(given.values()), torch.empty(0, dtype=torch.float64))
+    check_same_device(*[(name, given[name]) for name in given if isinstance({"a": a, "b": b}[name], Tensor)] or [("a", like)])
+    batches = {len(value) for value in given.values() if value.ndim == 2}
+    if len(batches) > 1:
+        raise ShapeError(f"a has shape {tuple(given['a'].shape)} but b has {tuple(given['b'].shape)}: their batches differ")
+    batch = batches.pop() if batches else None
+    n = math.prod(cost.shape)
+    weights = [check_weights(name, value, n, batch, like, "pixel") for name, value in (("a", a), ("b", b))]
+    geometry = GridGeometry(cost.axis_costs(like.device, compute_dtype(like.device)), batch or 1)
+    problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced)
+    graph = None
+    if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+        refuse_if_too_large("the derivative of a grid's plan", geometry.shape, problem.a)
+        graph = geometry.matrix()
+    return Question(graph, problem, Output(batch is not None, not tensors, result_dtype(like)))
+
+
+def _problem(geometry: DenseGeometry | GridGeometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any) -> Problem:
+    rho_a, rho_b = _relaxation(unbalanced)
+    if rho_a == rho_b == math.inf:
+        check_equal_mass(a, b)
+        b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
+    if epsilon is None:
+        epsilon = 0.05 * geometry.mean or 1.0
+    return Problem(geometry=geometry, a=a, b=b, epsilon=check_positive("epsilon", epsilon), rho_a=rho_a, rho_b=rho_b)
+
+
+def _relaxation(unbalanced: Any) -> tuple[float, float]:
+    if unbalanced is None:
+        return math.inf, math.inf
+    pair = unbalanced if isinstance(unbalanced, tuple | list) else (unbalanced, unbalanced)
+    if len(pair) != 2:
+        raise InvalidArgument(f"unbalanced must be a number or a pair (rho_a, rho_b), got {unbalanced!r}")
+    rho_a, rho_b = (check_positive("unbalanced", rho, allow_inf=True) for rho in pair)
+    return rho_a, rho_b
+
+
+def _start(init: Any, problem: Problem) -> Tensor | None:
+    if init is None:
+        return None
+    g = init._g if isinstance(init, Solution) else to_tensor("init", init, problem.b.device).detach()
+    g = g[None] if g.ndim == 1 else g
+    if g.shape[-1] != problem.b.shape[1] or len(g) not in (1, len(problem.b)) or not bool(torch.isfinite(g).all()):
+        raise ShapeError(f"init has column potentials of shape {tuple(g.shape)}; finite ones of shape {tuple(problem.b.shape)} are needed")
+    return g.to(problem.b).expand_as(problem.b)
+
+
+def _solve_all(problem: Problem, start: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
+    """Column potentials of every problem of the batch, (B, m)."""
+    batch, n, m = problem.geometry.shape
+    problem = _detached(problem)
+    together = isinstance(problem.geometry, GridGeometry) or n * m <= SMALL
+    if (batch == 1 or together) and name != "sns":
+        return _solve_some(problem, start, tol, recorder, name, settings)
+    parts = []
+    for k in range(batch):
+        one = Problem(
+            geometry=_only(problem.geometry, k),
+            a=problem.a[k : k + 1],
+            b=problem.b[k : k + 1],
+            epsilon=problem.epsilon,
+            rho_a=problem.rho_a,
+            rho_b=problem.rho_b,
+        )
+        own = Recorder(recorder.limit, recorder.hook)
+        parts.append(_solve_some(one, None if start is None else start[k : k + 1], tol, own, name, settings))
+        recorder.absorb(own)
+    return torch.cat(parts)
+
+
+def solve_detached(problem: Problem, tol: float) -> Tensor:
+    """Column potentials of a problem already in computing form, for callers inside the library."""
+    return _solve_all(problem, None, tol, Recorder(LIMITS["auto"]), "auto", None)
+
+
+def _only(geometry: DenseGeometry | GridGeometry, k: int) -> DenseGeometry | GridGeometry:
+    if isinstance(geometry, GridGeometry):
+        return GridGeometry(geometry.axis_costs, 1)
+    return DenseGeometry(geometry.cost[k : k + 1], geometry.forbidden, geometry.mean)
+
+
+def _detached(problem: Problem) -> Problem:
+    return Problem(
+        geometry=problem.geometry,
+        a=problem.a.detach(),
+        b=problem.b.detach(),
+        epsilon=problem.epsilon,
+        rho_a=problem.rho_a,
+        rho_b=problem.rho_b,
+    )
+
+
+def _solve_some(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
+    """Potentials of problems that are solved together; rows and columns without weight are left out where that saves work."""
+    rows, cols = problem.a[0] > 0, problem.b[0] > 0
+    if len(problem.a) > 1 or isinstance(problem.geometry, GridGeometry) or bool(rows.all() and cols.all()):
+        return _run(problem, g, tol, recorder, name, settings)
+    inner = Problem(
+        geometry=problem.geometry.select(rows, cols),
+        a=problem.a[:, rows],
+        b=problem.b[:, cols],
+        epsilon=problem.epsilon,
+        rho_a=problem.rho_a,
+        rho_b=problem.rho_b,
+    )
+    found = torch.zeros_like(problem.b)
+    found[:, cols] = _run(inner, None if g is None else g[:, cols], tol, recorder, name, settings)
+    return found
+
+
+def _run(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
+    if name == "sinkhorn":
+        return sinkhorn(problem, g, tol, recorder, settings)[0]
+    if name == "sns":
+        return sns(problem, g, tol, recorder, settings)[0]
+    found, done = newton(problem, g, tol, recorder, settings)
+    if done or name != "auto":
+        return found
+    # Where the usual path fails, a slower one with small steps; where that fails too, what Sinkhorn makes of it.
+    gentle = Newton(factor=1.5, level_tol=1e-3, shift=1.0)
+    second, done = newton(problem, None, tol, recorder, gentle)
+    return second if done else sinkhorn(problem, second, tol, recorder)[0]
+
+
+def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name: str) -> Solution[Any]:
+    """Measure the plan at g, fill in what has no weight, and say how good it is."""
+    problem = _detached(question.problem)
+    recorder.plan_evaluations += 1
+    g = torch.where(torch.isfinite(g), g, 0.0)
+    measured = problem.measure(g)
+    f = measured.f
+    idle = problem.b <= 0
+    if bool(idle.any()):
+        turned = problem.transposed()
+        g = torch.where(idle, turned.measure(f).f, g)
+    error = problem.error(measured, g)[:, 0]
+    value = dual_value(problem, f, g, measured.cols.sum(-1))
+    status = _status(problem, f, error, value, tol, recorder)
+    gap = duality_gap(problem, measured, g)
+    if problem.balanced:
+        shift = 0.5 * ((problem.b * g).sum(-1) - (problem.a * f).sum(-1)) / problem.mass[:, 0]
+        f, g = f + shift[:, None], g - shift[:, None]
+    output = question.output
+    return Solution(
+        status=status,
+        value=output(value),
+        f=output(f),
+        g=output(g),
+        marginal_error=output.number(error),
+        duality_gap=output.number(gap),
+        iterations=recorder.counts(),
+        history=tuple(recorder.steps),
+        epsilon=problem.epsilon,
+        method=name,
+        _problem=question.problem,
+        _f=f,
+        _g=g,
+        _output=output,
+        _transport_cost=measured.cost_by_col.sum(-1),
+    )
+
+
+def _status(problem: Problem, f: Tensor, error: Tensor, value: Tensor, tol: float, recorder: Recorder) -> Status:
+    if bool((error <= tol).all()) and bool(torch.isfinite(value).all()):
+        return Status.CONVERGED
+    if problem.geometry.forbidden and problem.balanced and is_infeasible(problem, f):
+        return Status.INFEASIBLE
+    if not bool(torch.isfinite(error).all() and torch.isfinite(value).all()):
+        return Status.NON_FINITE
+    return Status.ITERATION_LIMIT if recorder.exhausted else Status.STALLED

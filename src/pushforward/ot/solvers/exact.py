@@ -1,0 +1,195 @@
+"""Unregularised optimal transport, with its certificate.
+
+    min <P, C>  s.t.  P 1 = a, P^T 1 = b, P >= 0          dual: max <f, a> + <g, b>  s.t.  f_i + g_j <= C_ij
+
+Column generation: a small-epsilon Newton solution says which pairs can carry mass; the linear program on those pairs alone is small and sparse
+and goes to HiGHS; its dual prices find the pairs it missed (f_i + g_j > C_ij), which are added, until none is left. The last
+program's vertex is then optimal for the whole problem, and f, g prove it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from scipy.optimize import linprog
+from torch import Tensor
+
+from pushforward._interop import like_input
+from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged
+from pushforward.ot.cost import GridCost
+from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.problem import Problem
+from pushforward.ot.solution import Status, refuse_if_too_large
+from pushforward.ot.solve import read_problem, solve_detached
+
+__all__ = ["ExactSolution", "exact"]
+
+Array = TypeVar("Array")
+
+# Regularisation of the guess, over the mean cost; entries above this share of their row or column are candidates.
+GUESS_EPSILON, GUESS_SHARE = 1e-3, 1e-3
+ROUNDS = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExactSolution(Generic[Array]):
+    """What `exact` returns.
+
+    Args:
+        status: CONVERGED when the gap is at the level of rounding.
+        cost: <P, C>, in units of the cost times mass.
+        plan: The optimal plan, a vertex with at most n + m - 1 entries: a scipy COO array for numpy callers, a torch COO tensor otherwise.
+        f, g: Dual prices, (n,) and (m,), with f_i + g_j <= C_ij on every pair.
+        gap: cost - <f, a> - <g, b>, at least 0 up to rounding: the certificate. No plan costs less than cost - gap.
+        rounds: Linear programs solved.
+    """
+
+    status: Status
+    cost: float
+    plan: Any
+    f: Array
+    g: Array
+    gap: float
+    rounds: int
+
+
+def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> ExactSolution[Any]:
+    """The unregularised optimal plan between a and b, with a certificate of its optimality.
+
+    Args:
+        cost: (n, m) costs, `PointCost` or `GridCost`; +inf forbids a pair.
+        a, b: Weights, (n,) and (m,), of equal mass; uniform if None.
+        tol: Gap, over the mass times the largest cost in use, at which the plan counts as optimal.
+
+    Raises:
+        InvalidArgument: As `solve`; a batch is refused.
+        InfeasibleError: No plan avoids the forbidden pairs.
+        NotConverged: The certificate could not be closed.
+
+    Example:
+        >>> exact([[0.0, 1.0], [1.0, 0.0]]).cost
+        0.0
+    """
+    question = read_problem(cost, a, b, epsilon=1.0, unbalanced=None)
+    problem, output = question.problem, question.output
+    if output.batched:
+        raise InvalidArgument(f"cost has shape {problem.geometry.shape}; exact solves one problem at a time")
+    if isinstance(cost, GridCost):
+        refuse_if_too_large("the cost matrix of the grid", problem.geometry.shape, problem.a)
+    matrix = problem.geometry.matrix()[0].detach().cpu().numpy()
+    weights_a, weights_b = (w[0].detach().cpu().numpy() for w in (problem.a, problem.b))
+    rows, cols = np.flatnonzero(weights_a), np.flatnonzero(weights_b)
+    inner = matrix[np.ix_(rows, cols)]
+    found = _generate_columns(inner, weights_a[rows], weights_b[cols], _candidates(inner, weights_a[rows], weights_b[cols]), tol)
+    f, g = np.zeros(len(weights_a)), np.zeros(len(weights_b))
+    f[rows], g[cols] = found.f, found.g
+    # Prices of what has no mass: as high as the others allow.
+    g[weights_b == 0] = (matrix[rows][:, weights_b == 0] - f[rows, None]).min(0, initial=np.inf)
+    f[weights_a == 0] = (matrix[weights_a == 0] - g).min(1, initial=np.inf)
+    plan = sparse.coo_array((found.mass, (rows[found.row], cols[found.col])), shape=matrix.shape)
+    device = problem.a.device
+
+    def back(array: np.ndarray) -> Any:
+        return like_input(torch.from_numpy(array).to(device, output.dtype), output.as_numpy)
+
+    gap = float(found.cost - found.f @ weights_a[rows] - found.g @ weights_b[cols])
+    if not output.as_numpy:
+        indices = torch.from_numpy(np.stack([plan.row, plan.col]).astype(np.int64))
+        plan = torch.sparse_coo_tensor(indices, torch.from_numpy(plan.data).to(output.dtype), matrix.shape, check_invariants=False).to(device)
+    return ExactSolution(
+        status=Status.CONVERGED, cost=found.cost, plan=plan, f=back(f), g=back(g), gap=gap, rounds=found.rounds
+    )
+
+
+def _candidates(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Pairs that a small-epsilon plan uses, as flat indices; with a north-west-corner staircase, so that a feasible plan is among them."""
+    finite = np.isfinite(cost)
+    mean = float(np.abs(cost[finite]).mean()) if finite.any() else 1.0
+    if min(cost.shape) == 1 or mean == 0:
+        return np.flatnonzero(finite)
+    tensor = torch.from_numpy(cost)[None]
+    problem = Problem(
+        geometry=DenseGeometry(tensor, not finite.all(), mean),
+        a=torch.from_numpy(a)[None],
+        b=torch.from_numpy(b)[None],
+        epsilon=GUESS_EPSILON * mean,
+    )
+    g = solve_detached(problem, tol=1e-3)
+    measured = problem.measure(g)
+    slack = (tensor[0] - measured.f[0, :, None] - g[0]) / problem.epsilon
+    density = torch.exp(-slack.clamp(-700, 700))
+    # P_ij over a_i is b_j times the density, and over b_j, a_i times it.
+    near = density * torch.maximum(problem.a[0, :, None], problem.b[0]) > GUESS_SHARE
+    near[torch.arange(len(a)), slack.argmin(1)] = True
+    near[slack.argmin(0), torch.arange(len(b))] = True
+    near &= torch.isfinite(tensor[0])
+    chosen = np.flatnonzero(near.numpy().reshape(-1))
+    return np.union1d(chosen, _staircase(a, b, cost.shape[1], order=(measured.f[0].numpy(), g[0].numpy()), cost=cost))
+
+
+def _staircase(a: np.ndarray, b: np.ndarray, m: int, *, order: tuple[np.ndarray, np.ndarray], cost: np.ndarray) -> np.ndarray:
+    """Flat indices of a monotone feasible plan, kept where its pairs are allowed."""
+    i, j = np.argsort(order[0]), np.argsort(order[1])
+    steps = np.sort(np.concatenate([np.cumsum(a[i]), np.cumsum(b[j])]))
+    middles = 0.5 * (steps + np.concatenate([[0.0], steps[:-1]]))
+    row = np.minimum(np.searchsorted(np.cumsum(a[i]), middles), len(a) - 1)
+    col = np.minimum(np.searchsorted(np.cumsum(b[j]), middles), len(b) - 1)
+    flat = i[row] * m + j[col]
+    return flat[np.isfinite(cost.reshape(-1)[flat])]
+
+
+@dataclass(frozen=True, slots=True)
+class _Vertex:
+    row: np.ndarray
+    col: np.ndarray
+    mass: np.ndarray
+    f: np.ndarray
+    g: np.ndarray
+    cost: float
+    rounds: int
+
+
+def _generate_columns(cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.ndarray, tol: float) -> _Vertex:
+    n, m = cost.shape
+    for rounds in range(1, ROUNDS + 1):
+        row, col = flat // m, flat % m
+        price = cost[row, col]
+        ones = np.ones(len(flat))
+        incidence = sparse.csr_array((np.concatenate([ones, ones]), (np.concatenate([row, n + col]), np.tile(np.arange(len(flat)), 2))), shape=(n + m, len(flat)))
+        # The last equation follows from the others; without it rounding in b cannot make the program infeasible.
+        result = linprog(price, A_eq=incidence[:-1], b_eq=np.concatenate([a, b])[:-1], method="highs-ds", options=_OPTIONS)
+        if result.status == 2:
+            missing = np.setdiff1d(np.flatnonzero(np.isfinite(cost)), flat)
+            if len(missing) == 0:
+                raise InfeasibleError(Status.INFEASIBLE.message)
+            flat = np.union1d(flat, missing)
+            continue
+        if result.x is None:
+            raise NotConverged(f"the linear program's solver gave up: {result.message}")
+        f, g = result.eqlin.marginals[:n], np.append(result.eqlin.marginals[n:], 0.0)
+        f = (cost - g).min(1)  # the largest feasible prices: any violated pair shows as a loss of dual value
+        total = float(price @ result.x)
+        gap = total - f @ a - g @ b
+        scale = float(np.abs(price[result.x > 0]).max(initial=0.0)) * a.sum()
+        if gap <= tol * max(scale, np.finfo(float).tiny) + 1e-15 * (np.abs(f) @ a + np.abs(g) @ b):
+            used = result.x > 0
+            return _Vertex(row[used], col[used], result.x[used], f, g, total, rounds)
+        flat = np.union1d(flat, _violated(cost, result.eqlin.marginals[:n], g))
+    raise NotConverged(f"the duality gap is still {gap:.2g} after {ROUNDS} rounds of column generation")
+
+
+_OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
+
+
+def _violated(cost: np.ndarray, f: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The five worst pairs of every row whose reduced cost is negative, as flat indices."""
+    reduced = cost - f[:, None] - g
+    some = min(5, cost.shape[1])
+    worst = np.argpartition(reduced, some - 1, axis=1)[:, :some]
+    rows = np.repeat(np.arange(len(cost)), some)
+    flat = rows * cost.shape[1] + worst.reshape(-1)
+    return flat[reduced.reshape(-1)[flat] < 0]

@@ -1,0 +1,180 @@
+"""Plans on a pixel grid whose cost is a sum over axes: products in N (s_1 + ... + s_d) operations instead of N^2.
+
+With C(x, y) = sum_k c_k[x_k, y_k] the plan at g, rows exact, is a chain of one conditional matrix an axis,
+
+    P(x, y) = scale(x) prod_k M_k[x_k, y_k | y_1 .. y_{k-1}, x_{k+1} .. x_d],
+
+each M_k row-stochastic: summing the axes out one after the other, last first, in the log domain,
+t[.., x_k] = log sum_{y_k} exp(t[.., y_k] - c_k[x_k, y_k]/epsilon). Every number that is kept lies in [0, 1], so nothing overflows where
+the usual kernel exp(-C/epsilon) is zero almost everywhere. On 128 x 128 pixels the factors take 34 MB, the plan would take 2 GB.
+
+symbol   meaning                                        shape
+s_k      pixels along axis k; N = prod s_k
+c_k      cost along axis k                              (s_k, s_k)
+M_k      factor of axis k, axis k moved to the end      (B, other axes, s_k, s_k)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pushforward.ot.plan import LOWEST_COST, LOWEST_EXPONENT, DenseGeometry, Measured
+
+__all__ = ["GridGeometry", "GridKernel"]
+
+
+@dataclass(frozen=True, slots=True)
+class GridKernel:
+    """A plan held as its factors.
+
+    Args:
+        factors: M_1 .. M_d.
+        scale: Row masses, (B, N).
+    """
+
+    factors: tuple[Tensor, ...]
+    scale: Tensor
+
+    @property
+    def entries(self) -> int:
+        return sum(factor.numel() for factor in self.factors)
+
+    def _grid(self, flat: Tensor) -> Tensor:
+        return flat.view(flat.shape[0], *(factor.shape[-1] for factor in self.factors))
+
+    def rows(self, v: Tensor) -> Tensor:
+        x = self._grid(v)
+        for k in range(len(self.factors), 0, -1):
+            x = torch.matmul(self.factors[k - 1], x.movedim(k, -1)[..., None])[..., 0].movedim(-1, k)
+        return x.reshape(v.shape) * self.scale
+
+    def cols(self, u: Tensor) -> Tensor:
+        return self._cols(u, self.factors)
+
+    def _cols(self, u: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
+        x = self._grid(u * self.scale)
+        for k, factor in enumerate(factors, start=1):
+            x = torch.matmul(x.movedim(k, -1)[..., None, :], factor)[..., 0, :].movedim(-1, k)
+        return x.reshape(u.shape)
+
+    def cost_by_col(self, axis_costs: tuple[Tensor, ...]) -> Tensor:
+        """sum_x P(x, y) C(x, y): the chain once for each axis, with that axis's cost inside its factor."""
+        ones, total = torch.ones_like(self.scale), torch.zeros_like(self.scale)
+        for k, cost in enumerate(axis_costs):
+            total += self._cols(ones, (*self.factors[:k], self.factors[k] * cost, *self.factors[k + 1 :]))
+        return total
+
+    def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        batch, n = self.scale.shape
+        eye = torch.eye(n, dtype=self.scale.dtype, device=self.scale.device)
+        result = self.scale.new_empty(batch, n, n)
+        for k in range(batch):
+            one = GridKernel(tuple(factor[k : k + 1] for factor in self.factors), self.scale[k : k + 1])
+            # The chain applied to unit vectors gives columns of K; 32 at a time bounds the broadcast factors.
+            columns = torch.cat([one._repeated(len(some)).rows(some) for some in eye.split(32)])
+            half = columns * left[k].sqrt() * right[k, :, None]
+            result[k] = half @ half.T
+        return result
+
+    def _repeated(self, times: int) -> GridKernel:
+        return GridKernel(tuple(factor.expand(times, *factor.shape[1:]) for factor in self.factors), self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class GridGeometry:
+    """The cost between the pixels of one grid, held by its axes.
+
+    Args:
+        axis_costs: c_k, one square matrix an axis.
+        batch: How many pairs of images share the grid.
+    """
+
+    axis_costs: tuple[Tensor, ...]
+    batch: int
+
+    forbidden = False
+    sparse_pays = False
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        n = math.prod(len(cost) for cost in self.axis_costs)
+        return self.batch, n, n
+
+    @property
+    def mean(self) -> float:
+        return float(sum(cost.mean() for cost in self.axis_costs))
+
+    @property
+    def peak(self) -> float:
+        return float(sum(cost.amax() for cost in self.axis_costs))
+
+    def transposed(self) -> GridGeometry:
+        return GridGeometry(tuple(cost.T for cost in self.axis_costs), self.batch)
+
+    def _grid(self, flat: Tensor) -> Tensor:
+        return flat.view(flat.shape[0], *(len(cost) for cost in self.axis_costs))
+
+    def kernel(
+        self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
+    ) -> tuple[GridKernel, Tensor, Tensor]:
+        """The plan at g with exact rows; the same contract as `DenseGeometry.kernel`."""
+        del out  # factors are small: there is nothing to reuse
+        t = self._grid(g / epsilon + b.log())
+        factors: list[Tensor] = []
+        for k in range(len(self.axis_costs), 0, -1):
+            exponent = t.movedim(k, -1)[..., None, :] - self.axis_costs[k - 1] / epsilon
+            top = exponent.amax(-1, keepdim=True).clamp_(min=LOWEST_COST)
+            factor = exponent.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_()
+            factor.masked_fill_((t == -torch.inf).movedim(k, -1)[..., None, :], 0.0)
+            sums = factor.sum(-1, keepdim=True)
+            t = (top + sums.log())[..., 0].movedim(-1, k)
+            factors.insert(0, factor.div_(sums.clamp_min(torch.finfo(sums.dtype).tiny)))
+        lse = t.reshape(g.shape)
+        f = -damping * epsilon * lse
+        kernel = GridKernel(tuple(factors), a * torch.exp(f / epsilon + lse))
+        return kernel, f, kernel.cols(torch.ones_like(a))
+
+    def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
+        """The same contract as `DenseGeometry.measure`."""
+        kernel, f, cols = self.kernel(g, epsilon, a, b, damping=damping)
+        return Measured(f, cols, kernel.cost_by_col(self.axis_costs))
+
+    def matrix(self) -> Tensor:
+        """The (B, N, N) cost matrix, for those who need it."""
+        total, n = torch.zeros((), dtype=self.axis_costs[0].dtype, device=self.axis_costs[0].device), len(self.axis_costs)
+        for k, cost in enumerate(self.axis_costs):
+            total = total + cost.view(*(len(cost) if axis in (k, n + k) else 1 for axis in range(2 * n)))
+        return total.reshape(1, *self.shape[1:]).expand(self.shape)
+
+    def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
+        """The same contract as `DenseGeometry.plan`."""
+        return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean).plan(f, g, epsilon, a, b)
+
+    def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
+        """P v for v of shape (B, N, k); the same contract as `DenseGeometry.product`."""
+        kernel, exact_f, _ = self.kernel(g, epsilon, a, b)
+        moved = torch.exp((f - exact_f) / epsilon)
+        return torch.stack([kernel.rows(column.contiguous()) * moved for column in v.unbind(-1)], dim=-1)
+
+    def c_transform(self, g: Tensor) -> Tensor:
+        """min over y of C(x, y) - g(y), one axis at a time."""
+        t = self._grid(-g)
+        for k, cost in enumerate(self.axis_costs, start=1):
+            t = (t.movedim(k, -1)[..., None, :] + cost).amin(-1).movedim(-1, k)
+        return t.reshape(g.shape)
+
+    def bilinear(self, x: Tensor, y: Tensor) -> Tensor:
+        """sum x C y, through the marginals of x and y along each axis."""
+        x_grid, y_grid, total = self._grid(x), self._grid(y), x.new_zeros(x.shape[0])
+        axes = range(1, len(self.axis_costs) + 1)
+        for k, cost in enumerate(self.axis_costs, start=1):
+            others = [axis for axis in axes if axis != k]
+            x_k = x_grid.sum(others) if others else x_grid
+            y_k = y_grid.sum(others) if others else y_grid
+            # C = sum_k c_k: each c_k meets the total mass of the other axes once.
+            total += ((x_k @ cost) * y_k).sum(-1)
+        return total

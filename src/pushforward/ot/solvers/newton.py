@@ -1,0 +1,235 @@
+"""Newton's method on the semi-dual, along a path of falling epsilon: the default solver.
+
+What is ours beside the published algorithm (`sns.py`): the row potentials are eliminated, so that a line search costs one product and the
+Hessian is half as large; the plan is kept and rescaled instead of exponentiated again; on a CPU only the entries that can matter are kept; the
+linear solver buys a Cholesky factor when CG is slow (`preconditioner.py`). The path starts where Sinkhorn needs a step or two and ends
+at the epsilon asked; each level only has to hand a good start to the next.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pushforward.ot.history import Recorder
+from pushforward.ot.plan import SparsePattern
+from pushforward.ot.problem import Problem
+from pushforward.ot.solvers.preconditioner import LinearSolver, System
+from pushforward.ot.solvers.semidual import Point, SemiDual
+
+__all__ = ["Newton", "newton"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Newton:
+    """Settings of `newton`. The defaults are right for all that we measured.
+
+    Args:
+        start: First epsilon of the path, over the mean cost.
+        factor: At most this ratio between one epsilon and the next.
+        level_tol: L1 marginal error at which a level other than the last is left.
+        forcing: CG stops at this share of the residual.
+        shift: Levenberg shift of the Hessian over the marginal error.
+        sparse_below: Share of entries under which a plan is held sparse.
+    """
+
+    start: float = 0.05
+    factor: float = 3.0
+    level_tol: float = 0.02
+    forcing: float = 0.3
+    shift: float = 0.1
+    sparse_below: float = 0.3
+
+
+# In units of epsilon: a pattern is made for potentials that move this far; a step moves no log v further than this.
+MARGIN, LONGEST_STEP = 10.0, 10.0
+# Newton steps without the error falling by a third, after which a level has stalled.
+PATIENCE = 100
+
+
+class _Plans:
+    """Builds kernels along the path, reusing memory and sparse patterns."""
+
+    def __init__(self, problem: Problem, settings: Newton, recorder: Recorder) -> None:
+        self._settings, self._recorder = settings, recorder
+        self._pattern: SparsePattern | None = None
+        self._buffer: Tensor | None = None
+        self._most_weight = math.log(max(float(problem.a.max()), float(problem.b.max())) / float(problem.mass.max()))
+        self.extra = 0.0
+
+    def around(self, problem: Problem, f: Tensor | None, g: Tensor, tol: float) -> tuple[SemiDual, Point]:
+        """The semi-dual and its first point at potentials g (and f, once there are any)."""
+        epsilon = problem.epsilon
+        if f is not None and problem.geometry.sparse_pays:
+            dropped = math.log(problem.geometry.shape[1] / tol) + self._most_weight
+            pattern = self._find(problem, f, g, epsilon * (max(dropped, 3.0) + MARGIN + self.extra))
+            if pattern is not None:
+                kernel = pattern.kernel(f[0] / epsilon + problem.a[0].log(), g[0] / epsilon + problem.b[0].log(), epsilon)
+                dual = SemiDual(problem, kernel, f, g)
+                return dual, dual.start()
+        self._recorder.plan_evaluations += 1
+        kernel, f, cols = problem.geometry.kernel(
+            g, epsilon, problem.a, problem.b, damping=problem.damping("a"), out=self._buffer
+        )
+        self._buffer = getattr(kernel, "matrix", None)
+        dual = SemiDual(problem, kernel, f, g)
+        return dual, dual.start(cols)
+
+    def _find(self, problem: Problem, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
+        cost = problem.geometry.matrix()[0]
+        if self._pattern is not None and self._pattern.covers(f[0], g[0], radius):
+            if self._pattern.radius > 1.5 * radius:
+                self._pattern.shrink(f[0], g[0], 1.15 * radius)
+            return self._pattern
+        if SparsePattern.density(cost, f[0], g[0], radius) > self._settings.sparse_below:
+            return None
+        wide = next((r for r in (2 * radius, 1.15 * radius, radius) if self._sparse(cost, f, g, r)), radius)
+        self._recorder.products += 1
+        self._pattern, self._buffer = SparsePattern(cost, f[0], g[0], wide), None
+        return self._pattern
+
+    def _sparse(self, cost: Tensor, f: Tensor, g: Tensor, radius: float) -> bool:
+        return SparsePattern.density(cost, f[0], g[0], radius) <= self._settings.sparse_below
+
+
+def newton(
+    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: Newton | None = None
+) -> tuple[Tensor, bool]:
+    """Column potentials at which the plan's marginal error is at most `tol`, and whether it got there.
+
+    Args:
+        problem: Weights positive, or any on a grid or in a batch.
+        g: Where to start, (B, m); then the path is the last level alone.
+        tol: L1 error of the marginals over the mass.
+        recorder: Counts, and sets the limit of steps.
+        settings: `Newton()` by default.
+    """
+    settings = Newton() if settings is None else settings
+    _, n, m = problem.geometry.shape
+    if m > n:  # the smaller side holds the unknowns
+        turned = problem.transposed()
+        start = None if g is None else turned_start(problem, g)
+        path = _Path(turned, tol, recorder, settings)
+        return path.run(start, want_rows=True)
+    return _Path(problem, tol, recorder, settings).run(g, want_rows=False)
+
+
+def turned_start(problem: Problem, g: Tensor) -> Tensor:
+    """The column potentials of the transposed problem that belong to g."""
+    return problem.measure(g).f
+
+
+class _Path:
+    """One run of the method."""
+
+    def __init__(self, problem: Problem, tol: float, recorder: Recorder, settings: Newton) -> None:
+        self.problem, self.tol, self.recorder, self.settings = problem, tol, recorder, settings
+        self.plans = _Plans(problem, settings, recorder)
+
+    def levels(self) -> list[float]:
+        """Epsilons, falling geometrically to the problem's own."""
+        epsilon = self.problem.epsilon
+        first = max(epsilon, self.settings.start * abs(self.problem.geometry.mean))
+        steps = math.ceil(math.log(first / epsilon) / math.log(self.settings.factor) - 1e-9)
+        return [epsilon * (first / epsilon) ** (1 - k / steps) for k in range(steps)] + [epsilon]
+
+    def run(self, g: Tensor | None, *, want_rows: bool) -> tuple[Tensor, bool]:
+        levels = self.levels() if g is None else [self.problem.epsilon]
+        g, f = torch.zeros_like(self.problem.b) if g is None else g, None
+        done, behind = False, None
+        for k, epsilon in enumerate(levels):
+            if behind is not None and f is not None:
+                # The potentials are nearly linear in epsilon: the line through the last two levels spares half of the steps.
+                ahead = (epsilon - levels[k - 1]) / (levels[k - 1] - levels[k - 2])
+                (f, g), behind = (f + ahead * (f - behind[0]), g + ahead * (g - behind[1])), (f, g)
+            elif f is not None:
+                behind = f, g
+            if epsilon != levels[-1]:
+                tol = max(self.settings.level_tol, self.tol)
+                f, g, done = self._level(self.problem.at(epsilon), f, g, tol, last=False)
+        for _ in range(3):
+            f, g, done = self._level(self.problem, f, g, 0.5 * self.tol, last=True)
+            if not done or self._true_error(g) <= self.tol:
+                break
+            self.plans.extra += MARGIN  # what the pattern left out was too much
+        return (f if want_rows else g), done
+
+    def _true_error(self, g: Tensor) -> float:
+        if self.plans._pattern is None:
+            return 0.0
+        self.recorder.plan_evaluations += 1
+        return float(self.problem.error(self.problem.measure(g), g).max())
+
+    def _level(
+        self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
+    ) -> tuple[Tensor, Tensor, bool]:
+        dual, point = self.plans.around(problem, f, g, tol)
+        linear = LinearSolver()
+        mass = problem.mass
+        sinkhorn_left, best, waited = 2, math.inf, 0
+        done = False
+        while True:
+            error = point.residual.abs().sum(-1, keepdim=True) / mass
+            worst = float(error.max())
+            done = worst <= tol
+            if done or self.recorder.exhausted or waited > PATIENCE or not math.isfinite(worst):
+                break
+            waited = 0 if worst < 0.66 * best else waited + 1
+            best = min(best, worst)
+            if sinkhorn_left > 0:
+                sinkhorn_left -= 1
+                self.recorder.record("sinkhorn", problem.epsilon, worst)
+                point = dual.sinkhorn(point)
+            else:
+                self.recorder.record("newton", problem.epsilon, worst)
+                point, length = self._step(dual, point, error, tol, linear)
+                sinkhorn_left = 2 if length < 0.2 else 0
+            if self._drifted(dual, point):
+                f, g = dual.potentials(point)
+                self.recorder.products += dual.products
+                dual, point = self.plans.around(problem, f, g, tol)
+        self.recorder.products += dual.products
+        self.recorder.cg += linear.iterations
+        self.recorder.products += 2 * linear.iterations
+        f, g = dual.potentials(point, exact_cols=not last)
+        return f, g, done
+
+    def _step(
+        self, dual: SemiDual, point: Point, error: Tensor, tol: float, linear: LinearSolver
+    ) -> tuple[Point, float]:
+        """One Newton step with its line search; also the length that the worst problem of the batch took."""
+        size = error * dual.problem.mass
+        # A factor makes digits cheap, so ask for quadratic convergence; without one they cost products.
+        forcing = torch.clamp(1e3 * error, max=self.settings.forcing) if linear.has_factor else self.settings.forcing
+        tolerance = torch.clamp(forcing * size, min=0.2 * tol * float(dual.problem.mass.min()))
+        left, right = dual.coupling(point)
+        diagonal = dual.diagonal(point) * (1 + self.settings.shift * error)
+        system = System(dual.kernel, diagonal, left, right, singular=dual.problem.balanced)
+        move = linear.solve(system, point.residual, tolerance)
+        slope = (point.residual * move).sum(-1, keepdim=True)
+        length = torch.clamp(LONGEST_STEP / move.abs().amax(-1, keepdim=True), max=1.0)
+        length = torch.where(error > tol, length, 0.0)
+        scale = 1e-14 * dual.problem.mass
+        for _ in range(30):
+            log_v = length * move
+            v = point.v * torch.exp(log_v)
+            u = dual.row_scaling(v)
+            gain = dual.gain(point, log_v, u)
+            poor = ~(gain >= 1e-4 * length * slope - scale)
+            if not bool(poor.any()):
+                break
+            length = torch.where(poor, 0.5 * length, length)
+        else:
+            return dual.sinkhorn(point), 0.0
+        taken = torch.where(error > tol, length, 1.0)
+        return dual.at(v, u), float(taken.min())
+
+    def _drifted(self, dual: SemiDual, point: Point) -> bool:
+        """Whether the kernel has to be rebuilt at the potentials reached."""
+        log_u, log_v = point.u.log(), point.v.log()
+        if self.plans._pattern is not None and self.plans._buffer is None:
+            return float(log_u.max() + log_v.max()) > MARGIN - 2
+        return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > 200
