@@ -5,6 +5,7 @@ Run as `python docs/hero.py`; it writes `docs/pictures/`.
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import pushforward as pf
@@ -13,11 +14,10 @@ from pushforward.report.transport import curve
 from pushforward.samples import digit_pair
 
 a, b = digit_pair(3, 8)
-cost = pf.GridCost(a.shape, p=2, scale=1 / 64)
-solutions = {
-    method: pf.solve(cost, a.ravel(), b.ravel(), epsilon=1 / 1200, method=method)
-    for method in ("sinkhorn", "sns", "newton")
-}
+pixels = np.stack(np.divmod(np.arange(64), 8), axis=1) / 8
+cost = pf.PointCost(pixels, pixels, "sqeuclidean")
+methods = ("sinkhorn", "sns", "newton")
+solutions = {name: pf.solve(cost, a.ravel(), b.ravel(), epsilon=1 / 1200, method=name) for name in methods}
 plan = solutions["newton"].plan
 curves = {method: curve(found) for method, found in solutions.items()}
 

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from scipy.sparse import coo_matrix
+from scipy.sparse import coo_array
 
 from pushforward import plots
 
@@ -55,18 +55,18 @@ def test_a_large_plan_is_shown_by_sums(ax: Axes):
 
 def test_arrows_are_the_heaviest_entries(ax: Axes):
     x, y = np.array([[0.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 2.0], [1.0, 2.0]])
-    plots.arrows(ax, x, y, coo_matrix([[0.7, 0.1], [0.0, 0.2]]), most=2)
+    plots.arrows(ax, x, y, coo_array([[0.7, 0.1], [0.0, 0.2]]), most=2)
     segments = [segment.tolist() for segment in ax.collections[0].get_segments()]
     assert sorted(segments) == [[[0, 0], [0, 2]], [[1, 0], [1, 2]]]
 
 
 def test_arrows_of_an_empty_plan(ax: Axes):
-    assert plots.arrows(ax, np.zeros((2, 2)), np.zeros((2, 2)), coo_matrix((2, 2))) is ax
+    assert plots.arrows(ax, np.zeros((2, 2)), np.zeros((2, 2)), coo_array((2, 2))) is ax
     assert not ax.collections
 
 
 def test_frames_keep_the_mass_and_move_it_half_way(ax: Axes):
-    plan = coo_matrix(([1.0], ([0], [2])), shape=(3, 3))  # one unit from the first pixel of three to the last
+    plan = coo_array(([1.0], ([0], [2])), shape=(3, 3))  # one unit from the first pixel of three to the last
     plots.frames(ax, plan, (1, 3), steps=3, zoom=2)
     strip = np.asarray(ax.images[0].get_array())[0]
     assert strip.tolist() == [1, 1, 0, 0, 0, 0] + [0, 0] + [0, 0, 1, 1, 0, 0] + [0, 0] + [0, 0, 0, 0, 1, 1]

@@ -26,7 +26,7 @@ from matplotlib.ticker import LogLocator
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from scipy.sparse import coo_matrix
+    from scipy.sparse import coo_array
 
 __all__ = [
     "THEMES",
@@ -192,7 +192,7 @@ def plan_picture(ax: Axes, plan: ArrayLike, *, pixels: int = 320) -> Axes:
     return ax
 
 
-def arrows(ax: Axes, x: ArrayLike, y: ArrayLike, plan: coo_matrix, *, most: int = 400) -> Axes:
+def arrows(ax: Axes, x: ArrayLike, y: ArrayLike, plan: coo_array, *, most: int = 400) -> Axes:
     """Where a plan sends its mass: a line from source to target for each of its heaviest entries, a dot at the target.
 
     Args:
@@ -319,7 +319,7 @@ def bounds_by_epsilon(
     return ax
 
 
-def frames(ax: Axes, plan: coo_matrix, shape: tuple[int, int], *, steps: int = 7, zoom: int = 6) -> Axes:
+def frames(ax: Axes, plan: coo_array, shape: tuple[int, int], *, steps: int = 7, zoom: int = 6) -> Axes:
     """Displacement interpolation between two pictures: each bit of mass on its straight way from pixel i to pixel j.
 
     At time t the plan's entry P_ij stands at (1 - t) x_i + t x_j (McCann 1997).

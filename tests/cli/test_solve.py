@@ -101,10 +101,12 @@ def test_not_converged_says_so_and_exits_with_one(run: Callable, here: Path):
 
 def test_infeasible_exits_with_one(run: Callable, here: Path):
     np.save("c.npy", np.array([[0.0, np.inf], [1.0, np.inf]]))
-    outcome = run("solve", "c.npy")
+    outcome = run("solve", "c.npy", "--exact", "--out", "run")
     assert outcome.code == 1
     assert "INFEASIBLE" in outcome.out
+    assert "exact cost        not found" in outcome.out
     assert outcome.err == ""
+    assert "INFEASIBLE" in Path("run/index.html").read_text()
 
 
 @pytest.mark.parametrize("kind", ["pictures", "clouds", "cost"])

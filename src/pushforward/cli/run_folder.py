@@ -27,6 +27,9 @@ from pushforward.cli.versions import footer
 from pushforward.report import transport
 
 if TYPE_CHECKING:
+    from scipy.sparse import coo_array
+
+    from pushforward import Solution
     from pushforward.cli.inputs import Problem
     from pushforward.cli.solve import Solve
 
@@ -39,7 +42,7 @@ _COMPARISON_WORK = 2e9
 
 
 def write(
-    folder: Path, flags: Solve, problem: Problem, cost: Any, solved: tuple[Any, Any], result: dict[str, Any]
+    folder: Path, flags: Solve, problem: Problem, cost: Any, solution: Solution[Any], result: dict[str, Any]
 ) -> Path:
     """Write a run's folder.
 
@@ -48,16 +51,15 @@ def write(
         flags: The command as it was given.
         problem: What was read.
         cost: What was handed to the solver.
-        solved: The solution, and the exact one or None.
+        solution: What the solver gave back.
         result: What the command printed.
 
     Returns:
         The page.
     """
-    solution, exact = solved
     pairs = solution.plan.shape[0] * solution.plan.shape[1]
     solutions = {flags.method: solution}
-    if flags.method != "sinkhorn":
+    if flags.method != "sinkhorn" and solution.status is not pf.Status.INFEASIBLE:
         limit = int(min(5000, max(20, _COMPARISON_WORK / pairs)))
         solutions["sinkhorn"] = pf.solve(
             cost,
@@ -74,16 +76,16 @@ def write(
         {"f": np.ascontiguousarray(solution.f), "g": np.ascontiguousarray(solution.g)},
         folder / "potentials.safetensors",
     )
-    plan = solution.plan.to_sparse(1e-12 / pairs) if pairs <= _MOST_PAIRS else None
+    plan = solution.plan.to_sparse() if pairs <= _MOST_PAIRS else None
     if plan is not None:
         sparse.save_npz(folder / "plan.npz", plan)
     (folder / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(_recipe(flags), sort_keys=False))
     _write_metrics(folder / "metrics.jsonl", solutions)
-    blocks = _blocks(folder, problem, (solution, exact, plan), solutions, result)
+    blocks = _blocks(folder, problem, plan, solutions, result)
     page = report.Report(
         title=f"Transport: {problem.title}",
-        lead=solution.message,
+        lead=f"{solution.status.message[0].upper()}{solution.status.message[1:]}.",
         sections=(report.Section(title="The solution", blocks=tuple(blocks)),),
         footer=footer(),
     )
@@ -100,7 +102,7 @@ def _recipe(flags: Solve) -> dict[str, Any]:
     }
 
 
-def _write_metrics(file: Path, solutions: dict[str, Any]) -> None:
+def _write_metrics(file: Path, solutions: dict[str, Solution[Any]]) -> None:
     with file.open("w", encoding="utf-8") as stream:
         for method, solution in solutions.items():
             for step in solution.history:
@@ -116,9 +118,9 @@ def _write_metrics(file: Path, solutions: dict[str, Any]) -> None:
 
 
 def _blocks(
-    folder: Path, problem: Problem, found: tuple[Any, Any, Any], solutions: dict[str, Any], result: dict[str, Any]
+    folder: Path, problem: Problem, plan: coo_array | None, solutions: dict[str, Solution[Any]], result: dict[str, Any]
 ) -> list[report.Block]:
-    solution, exact, plan = found
+    solution = next(iter(solutions.values()))
     counts = result["iterations"]
     blocks: list[report.Block] = [
         report.Facts(
@@ -147,6 +149,6 @@ def _blocks(
     blocks.append(transport.convergence_picture(folder, solutions, tol=result["tol"]))
     limits = tuple(result["bounds"])
     if None not in limits:
-        known = None if exact is None else float(exact.cost)
-        blocks.append(transport.bounds_picture(folder, limits, regularised=float(solution.transport_cost), exact=known))
+        exact = None if result["exact"] is None else result["exact"]["cost"]
+        blocks.append(transport.bounds_picture(folder, limits, regularised=float(solution.transport_cost), exact=exact))
     return blocks

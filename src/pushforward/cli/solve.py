@@ -77,7 +77,7 @@ class Solve:
             make_folder(self.out)
 
         import pushforward as pf
-        from pushforward.errors import NotConverged, PushforwardError
+        from pushforward.errors import PushforwardError
 
         cost = self._cost(problem)
         start = time.perf_counter()
@@ -93,10 +93,7 @@ class Solve:
                 throw=False,
             )
             seconds = time.perf_counter() - start
-            exact = pf.exact(cost, problem.a, problem.b) if self.exact else None
-        except NotConverged as failure:
-            print(f"status            {failure.solution.status.name}\n                  {failure}")
-            return NOT_CONVERGED
+            exact = _exact(cost, problem) if self.exact else None
         except PushforwardError as error:
             raise InputError(f"{self.a}: {error}") from None
 
@@ -105,10 +102,11 @@ class Solve:
         if self.out is not None:
             from pushforward.cli.run_folder import write
 
-            page = write(self.out, self, problem, cost, (solution, exact), result)
+            page = write(self.out, self, problem, cost, solution, result)
             if not self.json:
                 print(f"page              {page}")
-        return OK if solution.status is pf.Status.CONVERGED else NOT_CONVERGED
+        reached = solution.converged and (exact is None or exact["cost"] is not None)
+        return OK if reached else NOT_CONVERGED
 
     def _check_flags(self) -> None:
         for flag, value in (("--epsilon", self.epsilon), ("--tol", self.tol), ("--scale", self.scale)):
@@ -156,13 +154,24 @@ class Solve:
         return problem.cost
 
 
-def _result(title: str, solution: Any, exact: Any, *, seconds: float, tol: float) -> dict[str, Any]:
+def _exact(cost: Any, problem: Problem) -> dict[str, Any]:
+    """The exact cost and its certified gap; without a cost, why there is none."""
+    import pushforward as pf
+
+    try:
+        found = pf.exact(cost, problem.a, problem.b)
+    except pf.errors.NotConverged as failure:
+        return {"cost": None, "gap": None, "message": str(failure)}
+    return {"cost": float(found.cost), "gap": float(found.gap), "message": found.status.message}
+
+
+def _result(title: str, solution: Any, exact: dict[str, Any] | None, *, seconds: float, tol: float) -> dict[str, Any]:
     lower, upper = solution.bounds()
     counts = solution.iterations
     return {
         "problem": title,
         "status": solution.status.name,
-        "message": solution.message,
+        "message": solution.status.message,
         "method": solution.method,
         "epsilon": _number(solution.epsilon),
         "value": _number(solution.value),
@@ -175,7 +184,7 @@ def _result(title: str, solution: Any, exact: Any, *, seconds: float, tol: float
             name: int(getattr(counts, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations", "products")
         },
         "seconds": seconds,
-        "exact": None if exact is None else {"cost": _number(exact.cost), "gap": _number(exact.gap)},
+        "exact": exact,
     }
 
 
@@ -204,10 +213,11 @@ def _block(result: dict[str, Any]) -> str:
         ),
         ("seconds", f"{result['seconds']:.3f}"),
     ]
-    if result["exact"] is not None:
-        rows.insert(
-            8, ("exact cost", f"{_show(result['exact']['cost'])}   certified to {_show(result['exact']['gap'], 3)}")
-        )
+    exact = result["exact"]
+    if exact is not None and exact["cost"] is None:
+        rows.append(("exact cost", f"not found: {exact['message']}"))
+    elif exact is not None:
+        rows.append(("exact cost", f"{_show(exact['cost'])}   certified to {exact['gap']:.3g}"))
     if result["status"] != "CONVERGED":
         rows.insert(2, ("", "PARTIAL RESULT: what follows is not the solution that was asked for"))
     return "\n".join(f"{name:<18}{value}" for name, value in rows)

@@ -15,7 +15,7 @@ from pushforward.report.pictures import draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from scipy.sparse import coo_matrix
+    from scipy.sparse import coo_array
 
     from pushforward.ot import Solution
 
@@ -139,7 +139,7 @@ def closing_bounds_picture(folder: Path, limits: Mapping[float, tuple[float, flo
     )
 
 
-def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_matrix) -> Picture:
+def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_array) -> Picture:
     """Two pictures side by side, and between them where the first one's pixels go on average.
 
     Args:
@@ -169,7 +169,7 @@ def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_matrix) -> Pictur
     )
 
 
-def morph_picture(folder: Path, plan: coo_matrix, shape: tuple[int, int]) -> Picture:
+def morph_picture(folder: Path, plan: coo_array, shape: tuple[int, int]) -> Picture:
     """Mass on its way from one picture to the other, as a row of pictures.
 
     Args:
@@ -192,7 +192,7 @@ def morph_picture(folder: Path, plan: coo_matrix, shape: tuple[int, int]) -> Pic
     )
 
 
-def points_picture(folder: Path, x: Array, y: Array, plan: coo_matrix, weights: tuple[Any, Any]) -> Picture:
+def points_picture(folder: Path, x: Array, y: Array, plan: coo_array, weights: tuple[Any, Any]) -> Picture:
     """Two clouds in the plane with the plan between them.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -15,16 +15,22 @@ from pushforward.report import Code, Section, Table, Text
 from pushforward.report import transport as show
 
 if TYPE_CHECKING:
-    from pushforward.ot import ExactSolution, Solution
+    from pushforward import ExactSolution, Solution
 
 __all__ = ["transport"]
 
 T = TypeVar("T")
+Method = Literal["sinkhorn", "sns", "newton", "auto"]
 
 _EPSILON = 1 / 1200
 _EPSILONS = (3e-2, 1e-2, 3e-3, _EPSILON, 3e-4)
 _TOL = 1e-9
-_METHODS = {"sinkhorn": "Sinkhorn", "sns": "SNS (published)", "newton": "Newton (ours)", "auto": "auto"}
+_METHODS: dict[Method, str] = {
+    "sinkhorn": "Sinkhorn",
+    "sns": "SNS (published)",
+    "newton": "Newton (ours)",
+    "auto": "auto",
+}
 
 _QUESTION = """Two handwritten digits, 8 x 8 pixels each, with the same amount of ink. What is the cheapest way to
 turn one into the other, if moving ink costs the squared distance? The answer is a plan: how much goes from each
@@ -55,7 +61,7 @@ def transport(folder: Path) -> Section:
     a, b, matrix = ink.ravel(), other.ravel(), _squared_distances(*ink.shape)
     grid = pf.GridCost(ink.shape, p=2, scale=1.0 / max(ink.shape) ** 2)
 
-    solved: dict[str, tuple[Solution, float]] = {
+    solved: dict[Method, tuple[Solution, float]] = {
         method: _timed(
             lambda method=method: pf.solve(matrix, a, b, epsilon=_EPSILON, method=method, tol=_TOL, throw=False)
         )
@@ -110,7 +116,7 @@ def _timed(run: Callable[[], T]) -> tuple[T, float]:
 
 
 def _table(
-    solved: dict[str, tuple[Solution, float]], on_grid: tuple[Solution, float], exact: tuple[ExactSolution, float]
+    solved: dict[Method, tuple[Solution, float]], on_grid: tuple[Solution, float], exact: tuple[ExactSolution, float]
 ) -> Table:
     rows = [_row(_METHODS[method], *found) for method, found in solved.items()]
     rows.append(_row("auto, pixel grid", *on_grid))
