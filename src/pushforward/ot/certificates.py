@@ -67,6 +67,8 @@ def duality_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:
         - epsilon * (mass - s) * torch.log1p(-(s / mass).clamp_max(1 - 1e-16))
         + epsilon * s * torch.log(mass / s.clamp_min(tiny) / s.clamp_min(tiny))
     )
+    if problem.geometry.forbidden:
+        return torch.where(s > 0, torch.inf, 0.0)
     return torch.where(s > 0, gap, 0.0)
 
 
@@ -104,7 +106,9 @@ def certified_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     missing = short_b.sum(-1).clamp_min(torch.finfo(a.dtype).tiny)
     filled = geometry.bilinear(short_a, short_b) / missing
     upper = (keep * measured.cost_by_col).sum(-1) + filled
-    return lower, upper + slack
+    # Rows that rounding made too heavy would give the excess back at other pairs: it costs no more than the whole range.
+    excess = (rows - a).clamp_min(0.0).sum(-1) + (short_a.sum(-1) - short_b.sum(-1)).abs()
+    return lower, upper + slack + excess * (geometry.peak - geometry.least)
 
 
 def is_infeasible(problem: Problem, f: Tensor) -> bool:

@@ -210,8 +210,13 @@ class DenseGeometry:
 
     @property
     def peak(self) -> float:
-        """The largest cost."""
-        return float(self.cost.amax())
+        """The largest finite cost."""
+        return float(torch.where(self.cost == torch.inf, -torch.inf, self.cost).amax() if self.forbidden else self.cost.amax())
+
+    @property
+    def least(self) -> float:
+        """The smallest cost."""
+        return float(self.cost.amin())
 
     def transposed(self) -> DenseGeometry:
         return DenseGeometry(self.cost.mT, self.forbidden, self.mean)

@@ -280,7 +280,7 @@ def _run(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, nam
     if done or name != "auto":
         return found
     # Where the usual path fails, a slower one with small steps; where that fails too, what Sinkhorn makes of it.
-    gentle = Newton(factor=1.5, level_tol=1e-3, shift=1.0)
+    gentle = Newton(factor=2.0, level_tol=1e-7)
     second, done = newton(problem, None, tol, recorder, gentle)
     return second if done else sinkhorn(problem, second, tol, recorder)[0]
 

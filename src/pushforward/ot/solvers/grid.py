@@ -112,6 +112,10 @@ class GridGeometry:
     def peak(self) -> float:
         return float(sum(cost.amax() for cost in self.axis_costs))
 
+    @property
+    def least(self) -> float:
+        return float(sum(cost.amin() for cost in self.axis_costs))
+
     def transposed(self) -> GridGeometry:
         return GridGeometry(tuple(cost.T for cost in self.axis_costs), self.batch)
 

@@ -38,7 +38,7 @@ class Newton:
 
     start: float = 0.05
     factor: float = 3.0
-    level_tol: float = 0.02
+    level_tol: float = 1e-3
     forcing: float = 0.3
     shift: float = 0.1
     sparse_below: float = 0.3
