@@ -13,7 +13,7 @@ __all__ = ["OURS", "counts_of"]
 
 
 def counts_of(iterations: Any) -> dict[str, int]:
-    return {name: int(getattr(iterations, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations")}
+    return {name: int(getattr(iterations, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations", "products")}
 
 
 def solve(problem: Problem, *, method: str, grid: bool = False) -> Prepared:

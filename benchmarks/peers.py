@@ -285,7 +285,7 @@ def _regot(function: str, axes: dict[str, tuple[Any, ...]] | None = None) -> Sol
     )  # fmt: skip
 
 
-MOMENTA = (1.8, 1.5, 1.9, 1.7, 1.3, 1.95, "adaptive")
+MOMENTA = (1.5, 1.7, 1.8, 1.9, 1.3, 1.95, "adaptive")
 LEVELS = (0, 2, 4)
 
 # The likely fastest first: the search gives up on a peer that is far behind the best.
@@ -294,14 +294,14 @@ PEERS: dict[str, Solver] = {
     "mdot-tnt": Solver(prepare=mdot_tnt, settings={"p": 1.5, "q": 2.0, "gamma_i": 16.0, "tolerance": None}),
     "ott momentum": Solver(
         prepare=ott,
-        settings={"lse": False, "momentum": 1.8, "check_every": 20},
-        axes={"lse": (False, True), "momentum": MOMENTA, "decay": (1.0, 0.9), "check_every": (20, 5, 100)},
+        settings={"lse": True, "momentum": 1.5, "check_every": 20},
+        axes={"momentum": MOMENTA, "lse": (True, False), "decay": (1.0, 0.9), "check_every": (20, 5, 100)},
         tolerance=1e-9,
     ),
     "ott grid": Solver(
         prepare=ott,
-        settings={"lse": False, "momentum": 1.8, "check_every": 20, "separable": True},
-        axes={"lse": (False, True), "momentum": (*MOMENTA, 1.0), "decay": (1.0, 0.9), "check_every": (20, 5, 100)},
+        settings={"lse": True, "momentum": 1.5, "check_every": 20, "separable": True},
+        axes={"momentum": (*MOMENTA, 1.0), "lse": (True, False), "decay": (1.0, 0.9), "check_every": (20, 5, 100)},
         tolerance=1e-9,
         grids_only=True,
     ),
@@ -314,8 +314,8 @@ PEERS: dict[str, Solver] = {
     "regot ssns": _regot("ssns", {"levels": LEVELS, "method": (1, 0), "mu0": (1.0, 0.01)}),
     "pot stabilized": Solver(
         prepare=pot_stabilized,
-        settings={"backend": "numpy", "tau": 1e3, "check_every": 20, "levels": 0},
-        axes={"levels": LEVELS, "tau": (1e3, 1e6, 1e30), "backend": ("numpy", "torch"), "check_every": (20, 5, 100)},
+        settings={"backend": "numpy", "tau": 1e30, "check_every": 20, "levels": 0},
+        axes={"tau": (1e30, 1e3, 1e6), "levels": LEVELS, "backend": ("numpy", "torch"), "check_every": (20, 5, 100)},
         tolerance=1e-9,
     ),
     "regot splr": _regot("splr", {"levels": LEVELS, "density": (0.01, 0.05), "shift": (1e-6, 1e-3), "method": (1, 0)}),
@@ -325,10 +325,10 @@ PEERS: dict[str, Solver] = {
     "regot bcd": _regot("bcd", {"levels": LEVELS}),
     "ott anderson": Solver(
         prepare=ott,
-        settings={"lse": False, "anderson": [5, 1], "check_every": 20},
+        settings={"lse": True, "anderson": [5, 1], "check_every": 20},
         axes={
-            "lse": (False, True),
             "anderson": ([5, 1], [3, 1], [8, 1], [5, 5], [8, 5]),
+            "lse": (True, False),
             "check_every": (20, 5, 100),
         },
         tolerance=1e-9,
@@ -348,5 +348,5 @@ PEERS: dict[str, Solver] = {
         axes={"backend": ("torch", "numpy"), "levels": LEVELS},
         tolerance=1e-9,
     ),
-    "geomloss": Solver(prepare=geomloss, settings={"iterations": 1000}, axes={"iterations": (1000, 10_000)}),
+    "geomloss": Solver(prepare=geomloss, settings={"iterations": 100}, axes={"iterations": (100, 1000)}),
 }

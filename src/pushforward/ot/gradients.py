@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import LOWEST_EXPONENT, DenseKernel
+from pushforward.ot.plan import HIGHEST_EXPONENT, LOWEST_EXPONENT, DenseKernel
 from pushforward.ot.solution import Solution
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 
@@ -78,7 +78,7 @@ def attach(solution: Solution[Any], cost: Tensor | None) -> Solution[Any]:
 def _density(cost: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> Tensor:
     """P / (a b^T); zero on forbidden pairs."""
     exponent = (f[..., None] + g[:, None] - cost) / prices.epsilon
-    return torch.where(cost == torch.inf, 0.0, exponent.clamp(LOWEST_EXPONENT, -LOWEST_EXPONENT).exp())
+    return torch.where(cost == torch.inf, 0.0, exponent.clamp(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp())
 
 
 def _plan(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> Tensor:

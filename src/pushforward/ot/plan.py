@@ -30,6 +30,8 @@ __all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured", "SparseKernel",
 
 # exp() of anything lower is denormal, on which library kernels are 3 to 20 times slower; e^-700 is 1e-304.
 LOWEST_EXPONENT = -700.0
+# Only pairs without weight get exponents above about 70; they must not overflow before they meet their zero.
+HIGHEST_EXPONENT = 300.0
 LOWEST_COST = -1e300
 # Numbers of one block of rows: 1 MB of float64 stays in a core's L2 between the five operations of a pass.
 BLOCK = 1 << 17
@@ -289,7 +291,7 @@ class DenseGeometry:
     def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
         """The plan at (f, g), dense, shape (B, n, m); exactly zero on forbidden pairs and where a weight is zero."""
         exponent = torch.sub(g[:, None], self.cost).add_(f[..., None]).div_(epsilon)
-        density = exponent.clamp_(LOWEST_EXPONENT, -LOWEST_EXPONENT).exp_()
+        density = exponent.clamp_(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp_()
         plan = density * (a[..., None] * b[:, None]) if density.requires_grad else density.mul_(a[..., None]).mul_(b[:, None])
         return plan.masked_fill(self.cost == torch.inf, 0.0) if self.forbidden else plan
 
