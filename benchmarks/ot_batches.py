@@ -23,7 +23,7 @@ from peers import UNLIMITED, Prepared
 from problems import BATCHES, Batch, load_batch
 
 RESULTS = Path(__file__).with_name("results") / "ot_batches.json"
-TIGHTENINGS = 4
+TIGHTENINGS = 8
 
 
 def _broadcast(batch: Batch) -> tuple[np.ndarray, np.ndarray]:

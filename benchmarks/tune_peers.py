@@ -22,7 +22,7 @@ from peers import PEERS, Solver
 from problems import PROBLEMS, MissingData, load
 
 SETTINGS = Path(__file__).with_name("peer_settings.json")
-TIGHTENINGS = 4
+TIGHTENINGS = 8
 HOPELESS = 10
 SHORTEST_LIMIT = 5.0  # seconds
 BUDGET = 3  # trials that may fail or run into the time limit before a search that found nothing ends
