@@ -11,7 +11,7 @@ Backgrounds are transparent. The palette is Okabe and Ito's, lightened or darken
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +70,7 @@ for _name in THEMES:
 
 
 @contextmanager
-def theme(name: ThemeName) -> Iterator[None]:
+def theme(name: ThemeName) -> Generator[None]:
     """Set matplotlib's parameters for a light or a dark page, and put them back afterwards.
 
     Args:

@@ -34,14 +34,14 @@ __all__ = [
 Array = NDArray[np.float64]
 
 
-def curve(solution: Solution) -> tuple[list[int], list[float]]:
+def curve(solution: Solution[Any]) -> tuple[list[int], list[float]]:
     """Passes over the plan and the marginal error after each step of a solution, the error of its plan last."""
     counts = solution.iterations
     passes = [step.evaluations for step in solution.history] + [counts.plan_evaluations + counts.products]
     return passes, [step.error for step in solution.history] + [float(solution.marginal_error)]
 
 
-def convergence_picture(folder: Path, solutions: Mapping[str, Solution], *, tol: float) -> Picture:
+def convergence_picture(folder: Path, solutions: Mapping[str, Solution[Any]], *, tol: float) -> Picture:
     """Marginal error against passes over the plan, one line a solution.
 
     Args:

@@ -43,8 +43,8 @@ is small. SNS stops it early and goes on with Newton steps whose Hessian keeps o
 Newton is this library's own version. They take different roads, so what they agree on can be trusted."""
 _BOUNDS = """A regularised plan is a little blurred, and its cost a little off. How far off is not guessed but
 certified, from the regularised solution alone, without solving the exact problem."""
-_TABLE = """Iterations are Sinkhorn + Newton steps, passes are looks at all pairs; milliseconds are the least of
-three runs. Value is the regularised optimum, cost the transport cost of the plan; the exact plan has no
+_TABLE = """Iterations are Sinkhorn + Newton steps, passes are looks at all pairs; milliseconds are the least of up
+to three runs. Value is the regularised optimum, cost the transport cost of the plan; the exact plan has no
 regularisation, so only a cost."""
 
 
@@ -61,7 +61,7 @@ def transport(folder: Path) -> Section:
     a, b, matrix = ink.ravel(), other.ravel(), _squared_distances(*ink.shape)
     grid = pf.GridCost(ink.shape, p=2, scale=1.0 / max(ink.shape) ** 2)
 
-    solved: dict[Method, tuple[Solution, float]] = {
+    solved: dict[Method, tuple[Solution[Any], float]] = {
         method: _timed(
             lambda method=method: pf.solve(matrix, a, b, epsilon=_EPSILON, method=method, tol=_TOL, throw=False)
         )
@@ -105,7 +105,7 @@ def _bounds(matrix: show.Array, a: show.Array, b: show.Array, epsilon: float) ->
 
 
 def _timed(run: Callable[[], T]) -> tuple[T, float]:
-    """The result and the least time of up to three runs: the first one also pays for loading code, unless it is long."""
+    """The result and the least time of up to three runs: the first one also pays for loading code."""
     times: list[float] = []
     while True:
         start = time.perf_counter()
@@ -116,7 +116,9 @@ def _timed(run: Callable[[], T]) -> tuple[T, float]:
 
 
 def _table(
-    solved: dict[Method, tuple[Solution, float]], on_grid: tuple[Solution, float], exact: tuple[ExactSolution, float]
+    solved: dict[Method, tuple[Solution[Any], float]],
+    on_grid: tuple[Solution[Any], float],
+    exact: tuple[ExactSolution[Any], float],
 ) -> Table:
     rows = [_row(_METHODS[method], *found) for method, found in solved.items()]
     rows.append(_row("auto, pixel grid", *on_grid))
