@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,19 +38,19 @@ def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> float:
         InvalidArgument: It is not a single real number, or not positive, or not finite.
     """
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str | bytes | bool | np.bool_) else float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise InvalidArgument(f"{name} must be a positive number, got {_short(value)}") from None
-    if isinstance(value, bool) or not number > 0 or (math.isinf(number) and not allow_inf):
+        number = math.nan
+    if not number > 0 or (math.isinf(number) and not allow_inf):
         raise InvalidArgument(f"{name} must be a positive finite number, got {_short(value)}")
     return number
 
 
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
     """`value` as an integer of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__") or operator.index(value) < least:
         raise InvalidArgument(f"{name} must be an integer of at least {least}, got {_short(value)}")
-    return value
+    return operator.index(value)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
@@ -73,6 +75,7 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
 def check_points(name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """Points, shape (n, d), in computing precision."""
     points = to_tensor(name, value, device)
+    check_has_memory(name, points)
     if points.ndim != 2 or 0 in points.shape:
         raise ShapeError(f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension), at least one of each")
     return check_finite(name, points.to(compute_dtype(points.device)))
@@ -86,6 +89,7 @@ def check_cost(cost: Any) -> Tensor:
         NonFiniteError: NaN or -inf.
     """
     tensor = to_tensor("cost", cost)
+    check_has_memory("cost", tensor)
     if tensor.ndim not in (2, 3):
         raise ShapeError(f"cost has shape {tuple(tensor.shape)}; (n, m) or a batch (B, n, m) is needed")
     if 0 in tensor.shape:
@@ -145,6 +149,12 @@ def check_equal_mass(a: Tensor, b: Tensor) -> None:
             f"a sums to {float(mass_a[k]):.9g} but b sums to {float(mass_b[k]):.9g}{f' (problem {k} of the batch)' if len(a) > 1 else ''}; "
             "a plan keeps mass: normalise both, or pass unbalanced= to let it change"
         )
+
+
+def check_has_memory(name: str, tensor: Tensor) -> None:
+    """A tensor on the meta device has a shape but no numbers."""
+    if tensor.is_meta:
+        raise InvalidArgument(f"{name} is on the meta device, where tensors hold no numbers")
 
 
 def check_same_device(*named: tuple[str, Tensor]) -> None:

@@ -33,6 +33,8 @@ def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tens
             else:
                 array = np.asarray(value)
                 # Negative strides and byte-swapped or read-only memory are numpy's own: torch wants a plain copy.
+                if array.dtype == np.longdouble and array.dtype != np.float64:
+                    array = array.astype(np.float64)
                 plain = array.dtype.isnative and array.flags.writeable and all(s >= 0 for s in array.strides)
                 tensor = torch.from_numpy(array if plain else np.array(array, dtype=array.dtype.newbyteorder("=")))
         except (TypeError, ValueError, RuntimeError, BufferError) as reason:

@@ -69,7 +69,7 @@ def duality_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:
     )
     if problem.geometry.forbidden:
         return torch.where(s > 0, torch.inf, 0.0)
-    return torch.where(s > 0, gap, 0.0)
+    return torch.where(s > 0, gap, 0.0).clamp_min(0.0)
 
 
 def _relaxed_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:

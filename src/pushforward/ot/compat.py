@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from pushforward.ot.solve import solve
 
 __all__ = ["sinkhorn", "sinkhorn2"]
@@ -37,4 +35,4 @@ def sinkhorn2(a: Any, b: Any, M: Any, reg: float, *, tol: float = 1e-9) -> Any: 
 
 
 def _or_none(weights: Any) -> Any:
-    return None if weights is None or np.size(weights) == 0 else weights
+    return None if weights is None or len(weights) == 0 else weights

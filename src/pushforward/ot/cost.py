@@ -46,8 +46,9 @@ def pairwise_cost(x: Tensor, y: Tensor, cost: GroundCost = "sqeuclidean") -> Ten
     """
     if callable(cost):
         matrix = cost(x, y)
-        if tuple(matrix.shape) != (len(x), len(y)):
-            raise ShapeError(f"cost(x, y) returned shape {tuple(matrix.shape)}; {(len(x), len(y))} is needed")
+        if not isinstance(matrix, Tensor) or tuple(matrix.shape) != (len(x), len(y)):
+            what = f"shape {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else f"a {type(matrix).__name__}"
+            raise ShapeError(f"cost(x, y) returned {what}; a tensor of shape {(len(x), len(y))} is needed")
         return matrix
     check_choice("cost", cost, get_args(Named))
     if cost == "cosine":
@@ -130,10 +131,10 @@ class GridCost:
         shape = self.shape
         if not isinstance(shape, tuple | list | torch.Size) or len(shape) == 0:
             raise InvalidArgument(f"shape must be a tuple of pixels along each axis, got {shape!r}")
-        object.__setattr__(self, "shape", tuple(check_count("shape", int(s) if hasattr(s, "__index__") else s) for s in shape))
-        if self.p not in (1, 2):
+        object.__setattr__(self, "shape", tuple(check_count("shape", s) for s in shape))
+        if isinstance(self.p, bool) or self.p not in (1, 2):
             raise InvalidArgument(f"p must be 1 (l1) or 2 (squared l2), got {self.p!r}")
-        check_positive("scale", self.scale)
+        object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
     def axis_costs(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
         """One (s_k, s_k) matrix an axis, whose sum over axes is the cost."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_positive
 from pushforward._interop import like_input, result_dtype, to_tensor
+from pushforward.errors import ShapeError
 from pushforward.ot.cost import GroundCost, PointCost
 from pushforward.ot.solve import solve
 
@@ -81,9 +82,13 @@ class SinkhornLoss(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
         """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them."""
+        if x.ndim != y.ndim or x.ndim not in (2, 3) or (x.ndim == 3 and (len(x) != len(y) or len(x) == 0)):
+            raise ShapeError(
+                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; two clouds (n, d), (m, d) or as many of them on both sides are needed"
+            )
         if x.ndim == 2:
             return self._one(x, y, a, b)
-        weights_a, weights_b = _per_cloud(a, len(x)), _per_cloud(b, len(x))
+        weights_a, weights_b = _per_cloud("a", a, len(x)), _per_cloud("b", b, len(x))
         losses = torch.stack([self._one(x[k], y[k], weights_a[k], weights_b[k]) for k in range(len(x))])
         return {"mean": losses.mean, "sum": losses.sum, "none": losses.clone}[self.reduction]()
 
@@ -93,7 +98,9 @@ class SinkhornLoss(nn.Module):
         return solve(PointCost(x, y, self.cost), a, b, epsilon=self.epsilon).value
 
 
-def _per_cloud(weights: Tensor | None, batch: int) -> list[Tensor | None]:
+def _per_cloud(name: str, weights: Tensor | None, batch: int) -> list[Tensor | None]:
     if weights is None:
         return [None] * batch
+    if weights.ndim == 2 and len(weights) != batch:
+        raise ShapeError(f"{name} has shape {tuple(weights.shape)} but there are {batch} clouds")
     return list(weights) if weights.ndim == 2 else [weights] * batch

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from pushforward._checks import check_positive
 from pushforward._interop import like_input, to_tensor
 from pushforward.errors import ShapeError, TooLargeError
 from pushforward.ot.certificates import certified_bounds
@@ -129,6 +130,7 @@ class Plan(Generic[Array]):
 
     def to_sparse(self, threshold: float = 1e-12) -> Any:
         """The entries of at least `threshold` times the mass, as a scipy COO array (for numpy callers) or a torch COO tensor."""
+        threshold = check_positive("threshold", threshold)
         dense = to_tensor("plan", self.to_dense())
         kept = torch.where(dense >= threshold * float(self._problem.mass.mean()), dense, 0).to_sparse_coo().coalesce()
         if not self._output.as_numpy:
@@ -226,7 +228,7 @@ class Solution(Generic[Array]):
         rounded as in Altschuler et al. 2017 (arXiv 1705.09634), algorithm 2. Both give way by a bound on their own rounding errors.
 
         Raises:
-            ShapeError: The problem relaxes its marginals, so that there is no such cost.
+            InvalidArgument: The problem relaxes its marginals, so that there is no such cost.
         """
         lower, upper = certified_bounds(self._problem, self._g)
         return self._output.number(lower), self._output.number(upper)

@@ -19,6 +19,7 @@ from pushforward._checks import (
     check_cost,
     check_count,
     check_equal_mass,
+    check_finite,
     check_positive,
     check_same_device,
     check_weights,
@@ -103,6 +104,8 @@ def solve(
     name, settings = _method(method)
     tol = check_positive("tol", tol)
     limit = check_count("max_iterations", LIMITS[name] if max_iterations is None else max_iterations)
+    if progress is not None and not callable(progress):
+        raise InvalidArgument(f"progress must be a function of one Step, got {progress!r}")
     question = read_problem(cost, a, b, epsilon=epsilon, unbalanced=unbalanced)
     recorder = Recorder(limit, progress)
     problem = question.problem
@@ -201,10 +204,11 @@ def _relaxation(unbalanced: Any) -> tuple[float, float]:
 def _start(init: Any, problem: Problem) -> Tensor | None:
     if init is None:
         return None
-    g = init._g if isinstance(init, Solution) else to_tensor("init", init, problem.b.device).detach()
-    g = g[None] if g.ndim == 1 else g
-    if g.shape[-1] != problem.b.shape[1] or len(g) not in (1, len(problem.b)) or not bool(torch.isfinite(g).all()):
-        raise ShapeError(f"init has column potentials of shape {tuple(g.shape)}; finite ones of shape {tuple(problem.b.shape)} are needed")
+    given = init._g if isinstance(init, Solution) else check_finite("init", to_tensor("init", init, problem.b.device))
+    g = given.detach()[None] if given.ndim == 1 else given.detach()
+    batch, m = problem.b.shape
+    if g.ndim != 2 or g.shape[1] != m or len(g) not in (1, batch):
+        raise ShapeError(f"init has shape {tuple(given.shape)}; column potentials of shape {(m,) if batch == 1 else (batch, m)} are needed")
     return g.to(problem.b).expand_as(problem.b)
 
 

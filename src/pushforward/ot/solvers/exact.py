@@ -18,6 +18,7 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
+from pushforward._checks import check_positive
 from pushforward._interop import like_input
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged
 from pushforward.ot.cost import GridCost
@@ -74,6 +75,7 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
         >>> exact([[0.0, 1.0], [1.0, 0.0]]).cost
         0.0
     """
+    tol = check_positive("tol", tol)
     question = read_problem(cost, a, b, epsilon=1.0, unbalanced=None)
     problem, output = question.problem, question.output
     if output.batched:
@@ -83,25 +85,31 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     matrix = problem.geometry.matrix()[0].detach().cpu().numpy()
     weights_a, weights_b = (w[0].detach().cpu().numpy() for w in (problem.a, problem.b))
     rows, cols = np.flatnonzero(weights_a), np.flatnonzero(weights_b)
+    # HiGHS has absolute tolerances: it gets unit mass and unit costs.
     inner = matrix[np.ix_(rows, cols)]
-    found = _generate_columns(inner, weights_a[rows], weights_b[cols], _candidates(inner, weights_a[rows], weights_b[cols]), tol)
+    finite = np.isfinite(inner)
+    if not finite.any():
+        raise InfeasibleError(Status.INFEASIBLE.message)
+    mass, unit = weights_a.sum(), float(np.abs(inner[finite]).max()) or 1.0
+    some_a, some_b = weights_a[rows] / mass, weights_b[cols] / mass
+    found = _generate_columns(inner / unit, some_a, some_b, _candidates(inner / unit, some_a, some_b), tol)
     f, g = np.zeros(len(weights_a)), np.zeros(len(weights_b))
-    f[rows], g[cols] = found.f, found.g
+    f[rows], g[cols] = unit * found.f, unit * found.g
     # Prices of what has no mass: as high as the others allow.
     g[weights_b == 0] = (matrix[rows][:, weights_b == 0] - f[rows, None]).min(0, initial=np.inf)
     f[weights_a == 0] = (matrix[weights_a == 0] - g).min(1, initial=np.inf)
-    plan = sparse.coo_array((found.mass, (rows[found.row], cols[found.col])), shape=matrix.shape)
+    plan = sparse.coo_array((mass * found.mass, (rows[found.row], cols[found.col])), shape=matrix.shape)
     device = problem.a.device
 
     def back(array: np.ndarray) -> Any:
         return like_input(torch.from_numpy(array).to(device, output.dtype), output.as_numpy)
 
-    gap = float(found.cost - found.f @ weights_a[rows] - found.g @ weights_b[cols])
+    total = float(mass * unit * found.cost)
     if not output.as_numpy:
         indices = torch.from_numpy(np.stack([plan.row, plan.col]).astype(np.int64))
         plan = torch.sparse_coo_tensor(indices, torch.from_numpy(plan.data).to(output.dtype), matrix.shape, check_invariants=False).to(device)
     return ExactSolution(
-        status=Status.CONVERGED, cost=found.cost, plan=plan, f=back(f), g=back(g), gap=gap, rounds=found.rounds
+        status=Status.CONVERGED, cost=total, plan=plan, f=back(f), g=back(g), gap=float(mass * unit * found.gap), rounds=found.rounds
     )
 
 
@@ -150,6 +158,7 @@ class _Vertex:
     f: np.ndarray
     g: np.ndarray
     cost: float
+    gap: float
     rounds: int
 
 
@@ -174,10 +183,9 @@ def _generate_columns(cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.n
         f = (cost - g).min(1)  # the largest feasible prices: any violated pair shows as a loss of dual value
         total = float(price @ result.x)
         gap = total - f @ a - g @ b
-        scale = float(np.abs(price[result.x > 0]).max(initial=0.0)) * a.sum()
-        if gap <= tol * max(scale, np.finfo(float).tiny) + 1e-15 * (np.abs(f) @ a + np.abs(g) @ b):
+        if gap <= tol * float(np.abs(price[result.x > 0]).max(initial=0.0)) + 1e-15 * (np.abs(f) @ a + np.abs(g) @ b):
             used = result.x > 0
-            return _Vertex(row[used], col[used], result.x[used], f, g, total, rounds)
+            return _Vertex(row[used], col[used], result.x[used], f, g, total, gap, rounds)
         flat = np.union1d(flat, _violated(cost, result.eqlin.marginals[:n], g))
     raise NotConverged(f"the duality gap is still {gap:.2g} after {ROUNDS} rounds of column generation")
 
