@@ -217,7 +217,7 @@ def _block(result: dict[str, Any]) -> str:
     if exact is not None and exact["cost"] is None:
         rows.append(("exact cost", f"not found: {exact['message']}"))
     elif exact is not None:
-        rows.append(("exact cost", f"{_show(exact['cost'])}   certified to {exact['gap']:.3g}"))
+        rows.append(("exact cost", f"{_show(exact['cost'])}   certified to {abs(exact['gap']):.3g}"))
     if result["status"] != "CONVERGED":
         rows.insert(2, ("", "PARTIAL RESULT: what follows is not the solution that was asked for"))
     return "\n".join(f"{name:<18}{value}" for name, value in rows)

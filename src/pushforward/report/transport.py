@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import diags_array
 
 from pushforward import plots
 from pushforward.report.model import Picture
@@ -32,6 +34,9 @@ __all__ = [
 ]
 
 Array = NDArray[np.float64]
+
+# Lines between more points than this hide one another.
+_MOST_LINES = 400
 
 
 def curve(solution: Solution[Any]) -> tuple[list[int], list[float]]:
@@ -82,7 +87,6 @@ def plan_picture(folder: Path, plan: Array) -> Picture:
         folder,
         "plan",
         paint,
-        size=(4.6, 4.2),
         alt=f"The {plan.shape[0]} x {plan.shape[1]} transport plan.",
         caption=f"The plan: each row is a source point, each column a target point, coloured where mass goes. "
         f"{100 * share:.1f} % of the entries exceed a thousandth of the largest: the smaller epsilon, the fewer, and "
@@ -140,7 +144,7 @@ def closing_bounds_picture(folder: Path, limits: Mapping[float, tuple[float, flo
 
 
 def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_array) -> Picture:
-    """Two pictures side by side, and between them where the first one's pixels go on average.
+    """Two pictures side by side, and between them where the first one's pixels go.
 
     Args:
         folder: The run's folder.
@@ -149,24 +153,42 @@ def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_array) -> Picture
         plan: The plan between their pixels, in row-major order.
     """
     height, width = a.shape
+    pixels = np.stack(np.divmod(np.arange(height * width), width)[::-1], axis=1).astype(np.float64)
+    few = height * width <= _MOST_LINES
+    lines = (
+        (pixels, pixels, plan) if few else _mean_moves(pixels, plan, stride=math.ceil(math.sqrt(a.size / _MOST_LINES)))
+    )
 
     def paint(figure: Figure) -> None:
         left, middle, right = figure.subplots(1, 3)
         plots.picture(left, a)
-        x = np.stack(np.divmod(np.arange(height * width), width)[::-1], axis=1)
-        plots.arrows(plots.picture(middle, np.zeros_like(a)), x, x, plan)
+        plots.arrows(plots.picture(middle, np.zeros_like(a)), *lines)
         plots.picture(right, b)
 
+    told = (
+        "Each line in the middle is one entry of the plan: it starts at a pixel of the source, and its dot is where in "
+        "the target the mass lands; stronger lines carry more."
+        if few
+        else "Each line in the middle starts at a pixel of the source, one of many, and its dot is where in the target "
+        "that pixel's mass lands on average; stronger lines carry more."
+    )
     return draw(
         folder,
         "pixels",
         paint,
-        size=(7.2, 2.5),
+        size=(7.2, min(5.0, 0.1 + 2.4 * height / width)),
         wide=True,
         alt="The source picture, lines from its pixels to where their mass goes, and the target picture.",
-        caption="Source, plan, target. Each line in the middle is one entry of the plan: it starts at a pixel of the "
-        "source, and its dot is where in the target the mass lands; stronger lines carry more.",
+        caption=f"Source, plan, target. {told}",
     )
+
+
+def _mean_moves(pixels: Array, plan: coo_array, *, stride: int) -> tuple[Array, Array, coo_array]:
+    """Pixels on a coarser grid, where each one's mass goes on average, and how much it is, on the diagonal."""
+    rows = plan.tocsr()
+    mass = np.asarray(rows.sum(axis=1)).ravel()
+    kept = np.flatnonzero((pixels % stride == stride // 2).all(axis=1) & (mass > 0))
+    return pixels[kept], (rows[kept] @ pixels) / mass[kept, None], diags_array(mass[kept]).tocoo()
 
 
 def morph_picture(folder: Path, plan: coo_array, shape: tuple[int, int]) -> Picture:
