@@ -13,7 +13,8 @@ __all__ = ["OURS", "counts_of"]
 
 
 def counts_of(iterations: Any) -> dict[str, int]:
-    return {name: int(getattr(iterations, name)) for name in ("sinkhorn", "newton", "cg", "plan_evaluations", "products")}
+    kinds = ("sinkhorn", "newton", "cg", "plan_evaluations", "products")
+    return {kind: int(getattr(iterations, kind)) for kind in kinds}
 
 
 def solve(problem: Problem, *, method: str, grid: bool = False) -> Prepared:

@@ -34,6 +34,8 @@ Array = TypeVar("Array")
 # Regularisation of the guess, over the mean cost; entries above this share of their row or column are candidates.
 GUESS_EPSILON, GUESS_SHARE = 1e-3, 1e-3
 ROUNDS = 100
+# Costs are scaled to this size for HiGHS, whose tolerances are absolute; its sums round at ROUNDING of it.
+LARGEST_COST, ROUNDING = 1e3, 1e-15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     Args:
         cost: (n, m) costs, `PointCost` or `GridCost`; +inf forbids a pair.
         a, b: Weights, (n,) and (m,), of equal mass; uniform if None.
-        tol: Gap, over the mass times the largest cost in use, at which the plan counts as optimal.
+        tol: Gap over the cost at which the plan counts as optimal; never finer than the rounding of the largest cost.
 
     Raises:
         InvalidArgument: As `solve`; a batch is refused.
@@ -85,16 +87,19 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     matrix = problem.geometry.matrix()[0].detach().cpu().numpy()
     weights_a, weights_b = (w[0].detach().cpu().numpy() for w in (problem.a, problem.b))
     rows, cols = np.flatnonzero(weights_a), np.flatnonzero(weights_b)
-    # HiGHS has absolute tolerances: it gets unit mass and unit costs.
+    # HiGHS has absolute tolerances: it gets unit mass and costs of one size.
     inner = matrix[np.ix_(rows, cols)]
     finite = np.isfinite(inner)
     if not finite.any():
         raise InfeasibleError(Status.INFEASIBLE.message)
-    mass, unit = weights_a.sum(), float(np.abs(inner[finite]).max()) or 1.0
+    mass, unit = weights_a.sum(), (float(np.abs(inner[finite]).max()) or 1.0) / LARGEST_COST
     some_a, some_b = weights_a[rows] / mass, weights_b[cols] / mass
-    found = _generate_columns(inner / unit, some_a, some_b, _candidates(inner / unit, some_a, some_b), tol)
+    guess, candidates = _guess(inner / unit, some_a, some_b)
+    # Costs reduced by a nearly optimal g are all at least 0 and mostly large: HiGHS starts dual feasible, and its prices stay near g.
+    first = np.where(np.isfinite(shifted := inner / unit - guess), shifted, np.inf).min(1)
+    found = _generate_columns(shifted - first[:, None], some_a, some_b, candidates, tol, offset=float(first @ some_a + guess @ some_b))
     f, g = np.zeros(len(weights_a)), np.zeros(len(weights_b))
-    f[rows], g[cols] = unit * found.f, unit * found.g
+    f[rows], g[cols] = unit * (found.f + first), unit * (found.g + guess)
     # Prices of what has no mass: as high as the others allow.
     g[weights_b == 0] = (matrix[rows][:, weights_b == 0] - f[rows, None]).min(0, initial=np.inf)
     f[weights_a == 0] = (matrix[weights_a == 0] - g).min(1, initial=np.inf)
@@ -104,21 +109,25 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     def back(array: np.ndarray) -> Any:
         return like_input(torch.from_numpy(array).to(device, output.dtype), output.as_numpy)
 
-    total = float(mass * unit * found.cost)
+    total = float(matrix[plan.row, plan.col] @ plan.data)
     if not output.as_numpy:
         indices = torch.from_numpy(np.stack([plan.row, plan.col]).astype(np.int64))
         plan = torch.sparse_coo_tensor(indices, torch.from_numpy(plan.data).to(output.dtype), matrix.shape, check_invariants=False).to(device)
+    gap = float(mass * unit * found.gap)
+    close = gap <= max(tol * abs(total), 10 * ROUNDING * mass * unit * LARGEST_COST)
+    if not close:
+        raise NotConverged(f"the duality gap is still {gap:.2g} at a cost of {total:.6g}: no pair is left to add, but prices are not exact")
     return ExactSolution(
-        status=Status.CONVERGED, cost=total, plan=plan, f=back(f), g=back(g), gap=float(mass * unit * found.gap), rounds=found.rounds
+        status=Status.CONVERGED, cost=total, plan=plan, f=back(f), g=back(g), gap=gap, rounds=found.rounds
     )
 
 
-def _candidates(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Pairs that a small-epsilon plan uses, as flat indices; with a north-west-corner staircase, so that a feasible plan is among them."""
+def _guess(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Column prices, and the pairs that a small-epsilon plan uses, as flat indices; with a north-west-corner staircase, so that a feasible plan is among them."""
     finite = np.isfinite(cost)
     mean = float(np.abs(cost[finite]).mean()) if finite.any() else 1.0
     if min(cost.shape) == 1 or mean == 0:
-        return np.flatnonzero(finite)
+        return np.zeros(len(b)), np.flatnonzero(finite)
     tensor = torch.from_numpy(cost)[None]
     problem = Problem(
         geometry=DenseGeometry(tensor, not finite.all(), mean),
@@ -136,7 +145,7 @@ def _candidates(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     near[slack.argmin(0), torch.arange(len(b))] = True
     near &= torch.isfinite(tensor[0])
     chosen = np.flatnonzero(near.numpy().reshape(-1))
-    return np.union1d(chosen, _staircase(a, b, cost.shape[1], order=(measured.f[0].numpy(), g[0].numpy()), cost=cost))
+    return g[0].numpy(), np.union1d(chosen, _staircase(a, b, cost.shape[1], order=(measured.f[0].numpy(), g[0].numpy()), cost=cost))
 
 
 def _staircase(a: np.ndarray, b: np.ndarray, m: int, *, order: tuple[np.ndarray, np.ndarray], cost: np.ndarray) -> np.ndarray:
@@ -162,7 +171,8 @@ class _Vertex:
     rounds: int
 
 
-def _generate_columns(cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.ndarray, tol: float) -> _Vertex:
+def _generate_columns(cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.ndarray, tol: float, *, offset: float) -> _Vertex:
+    """Grow the pairs `flat` until their program's vertex is optimal for all; `offset` was taken out of every plan's cost."""
     n, m = cost.shape
     for rounds in range(1, ROUNDS + 1):
         row, col = flat // m, flat % m
@@ -183,10 +193,11 @@ def _generate_columns(cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.n
         f = (cost - g).min(1)  # the largest feasible prices: any violated pair shows as a loss of dual value
         total = float(price @ result.x)
         gap = total - f @ a - g @ b
-        if gap <= tol * float(np.abs(price[result.x > 0]).max(initial=0.0)) + 1e-15 * (np.abs(f) @ a + np.abs(g) @ b):
+        more = np.union1d(flat, _violated(cost, result.eqlin.marginals[:n], g))
+        if gap <= tol * abs(total + offset) + ROUNDING * LARGEST_COST or len(more) == len(flat):
             used = result.x > 0
             return _Vertex(row[used], col[used], result.x[used], f, g, total, gap, rounds)
-        flat = np.union1d(flat, _violated(cost, result.eqlin.marginals[:n], g))
+        flat = more
     raise NotConverged(f"the duality gap is still {gap:.2g} after {ROUNDS} rounds of column generation")
 
 
