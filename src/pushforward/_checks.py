@@ -24,6 +24,7 @@ __all__ = [
     "check_positive",
     "check_same_device",
     "check_weights",
+    "mass_tolerance",
 ]
 
 # Masses may differ by this share of themselves before a balanced problem is refused; float32 weights that
@@ -135,14 +136,20 @@ def check_weights(name: str, value: Any, size: int, batch: int | None, like: Ten
     return weights
 
 
-def check_equal_mass(a: Tensor, b: Tensor) -> None:
+def mass_tolerance(*weights: Any) -> float:
+    """How far masses may differ: what rounding to the callers' dtypes explains, and one part in a million at least."""
+    dtypes = [w.dtype for w in weights if isinstance(w, Tensor) and w.is_floating_point()]
+    return max([MASS_TOLERANCE, *(4 * torch.finfo(dtype).eps for dtype in dtypes if dtype.itemsize < 4)])
+
+
+def check_equal_mass(a: Tensor, b: Tensor, tolerance: float) -> None:
     """Both sides must hold the same mass, problem by problem.
 
     Raises:
-        MassError: They differ by more than one part in a million.
+        MassError: They differ by more than this share of the larger.
     """
     mass_a, mass_b = a.detach().sum(-1), b.detach().sum(-1)
-    differ = (mass_a - mass_b).abs() > MASS_TOLERANCE * torch.maximum(mass_a, mass_b)
+    differ = (mass_a - mass_b).abs() > tolerance * torch.maximum(mass_a, mass_b)
     if bool(differ.any()):
         k = int(differ.nonzero()[0])
         raise MassError(

@@ -24,6 +24,7 @@ from pushforward._interop import like_input, to_tensor
 from pushforward.errors import ShapeError, TooLargeError
 from pushforward.ot.certificates import certified_bounds
 from pushforward.ot.history import Iterations, Step
+from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.problem import Problem
 
 __all__ = ["Plan", "Solution", "Status"]
@@ -213,7 +214,9 @@ class Solution(Generic[Array]):
         """The plan as an operator."""
         problem = self._problem
         if self._graph_cost is not None:
-            problem = dataclasses.replace(problem, geometry=dataclasses.replace(problem.geometry, cost=self._graph_cost))
+            problem = dataclasses.replace(
+                problem, geometry=DenseGeometry(self._graph_cost, problem.geometry.forbidden, problem.geometry.mean)
+            )
         return Plan(problem, self._f, self._g, self._output)
 
     @property

@@ -23,6 +23,7 @@ from pushforward._checks import (
     check_positive,
     check_same_device,
     check_weights,
+    mass_tolerance,
 )
 from pushforward._interop import compute_dtype, result_dtype, to_tensor
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
@@ -157,7 +158,7 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     finite = computed.detach()[torch.isfinite(computed.detach())] if forbidden else computed.detach()
     mean = float(finite.abs().mean()) if len(finite) else 1.0
     geometry = DenseGeometry(computed.detach(), forbidden, mean)
-    problem = _problem(geometry, weights_a, weights_b, epsilon, unbalanced)
+    problem = _problem(geometry, weights_a, weights_b, epsilon, unbalanced, mass_tolerance(a, b))
     return Question(computed if needs_graph else None, problem, Output(batch is not None, as_numpy, dtype))
 
 
@@ -173,7 +174,7 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     n = math.prod(cost.shape)
     weights = [check_weights(name, value, n, batch, like, "pixel") for name, value in (("a", a), ("b", b))]
     geometry = GridGeometry(cost.axis_costs(like.device, compute_dtype(like.device)), batch or 1)
-    problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced)
+    problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced, mass_tolerance(*given.values()))
     graph = None
     if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
         refuse_if_too_large("the derivative of a grid's plan", geometry.shape, problem.a)
@@ -181,10 +182,10 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     return Question(graph, problem, Output(batch is not None, not tensors, result_dtype(like)))
 
 
-def _problem(geometry: DenseGeometry | GridGeometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any) -> Problem:
+def _problem(geometry: DenseGeometry | GridGeometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float) -> Problem:
     rho_a, rho_b = _relaxation(unbalanced)
     if rho_a == rho_b == math.inf:
-        check_equal_mass(a, b)
+        check_equal_mass(a, b, tolerance)
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
     if epsilon is None:
         epsilon = 0.05 * geometry.mean or 1.0
@@ -277,16 +278,16 @@ def _solve_some(problem: Problem, g: Tensor | None, tol: float, recorder: Record
 
 def _run(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
     if name == "sinkhorn":
-        return sinkhorn(problem, g, tol, recorder, settings)[0]
+        return sinkhorn(problem, g, 0.5 * tol, recorder, settings)[0]
     if name == "sns":
-        return sns(problem, g, tol, recorder, settings)[0]
+        return sns(problem, g, 0.5 * tol, recorder, settings)[0]
     found, done = newton(problem, g, tol, recorder, settings)
     if done or name != "auto":
         return found
     # Where the usual path fails, a slower one with small steps; where that fails too, what Sinkhorn makes of it.
     gentle = Newton(factor=2.0, level_tol=1e-7)
     second, done = newton(problem, None, tol, recorder, gentle)
-    return second if done else sinkhorn(problem, second, tol, recorder)[0]
+    return second if done else sinkhorn(problem, second, 0.5 * tol, recorder)[0]
 
 
 def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name: str) -> Solution[Any]:

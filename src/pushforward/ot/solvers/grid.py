@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import LOWEST_COST, LOWEST_EXPONENT, DenseGeometry, Measured
+from pushforward.ot.plan import DENSE_SPEED, LOWEST_COST, LOWEST_EXPONENT, DenseGeometry, DenseKernel, Measured
 
 __all__ = ["GridGeometry", "GridKernel"]
 
@@ -68,20 +68,20 @@ class GridKernel:
             total += self._cols(ones, (*self.factors[:k], self.factors[k] * cost, *self.factors[k + 1 :]))
         return total
 
-    def normal(self, left: Tensor, right: Tensor) -> Tensor:
-        batch, n = self.scale.shape
-        eye = torch.eye(n, dtype=self.scale.dtype, device=self.scale.device)
-        result = self.scale.new_empty(batch, n, n)
-        for k in range(batch):
-            one = GridKernel(tuple(factor[k : k + 1] for factor in self.factors), self.scale[k : k + 1])
-            # The chain applied to unit vectors gives columns of K; 32 at a time bounds the broadcast factors.
-            columns = torch.cat([one._repeated(len(some)).rows(some) for some in eye.split(32)])
-            half = columns * left[k].sqrt() * right[k, :, None]
-            result[k] = half @ half.T
-        return result
+    def dense(self) -> Tensor:
+        """The plan as a matrix, (B, N, N): the outer product of its factors."""
+        d, letters = len(self.factors), iter("cdefghijklmnopqrstuvwxyz")
+        x, y = [next(letters) for _ in range(d)], [next(letters) for _ in range(d)]
+        subscripts = ("b" + "".join(y[:k] + x[k + 1 :] + [x[k], y[k]]) for k in range(d))
+        plan = torch.einsum(f"{','.join(subscripts)}->b{''.join(x + y)}", *self.factors)
+        return plan.reshape(*self.scale.shape, -1) * self.scale[..., None]
 
-    def _repeated(self, times: int) -> GridKernel:
-        return GridKernel(tuple(factor.expand(times, *factor.shape[1:]) for factor in self.factors), self.scale)
+    def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        return DenseKernel(self.dense()).normal(left, right)
+
+    @property
+    def normal_seconds(self) -> float:
+        return self.scale.numel() * self.scale.shape[-1] ** 2 / DENSE_SPEED
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +161,7 @@ class GridGeometry:
     def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """P v for v of shape (B, N, k); the same contract as `DenseGeometry.product`."""
         kernel, exact_f, _ = self.kernel(g, epsilon, a, b)
-        moved = torch.exp((f - exact_f) / epsilon)
+        moved = torch.where(a > 0, torch.exp((f - exact_f) / epsilon), 0.0)
         return torch.stack([kernel.rows(column.contiguous()) * moved for column in v.unbind(-1)], dim=-1)
 
     def c_transform(self, g: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pushforward._checks import check_positive
+from pushforward.errors import InvalidArgument
 from pushforward.ot.history import Recorder
 from pushforward.ot.plan import SparsePattern
 from pushforward.ot.problem import Problem
@@ -42,6 +44,12 @@ class Newton:
     forcing: float = 0.3
     shift: float = 0.1
     sparse_below: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("start", "factor", "level_tol", "forcing", "shift", "sparse_below"):
+            check_positive(name, getattr(self, name))
+        if self.factor <= 1 or self.forcing >= 1:
+            raise InvalidArgument(f"factor must be above 1 and forcing below 1, got {self.factor} and {self.forcing}")
 
 
 # In units of epsilon: a pattern is made for potentials that move this far; a step moves no log v further than this.

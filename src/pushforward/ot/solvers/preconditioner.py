@@ -20,9 +20,9 @@ from pushforward.ot.plan import Kernel
 
 __all__ = ["LinearSolver", "System"]
 
-# Speeds of one core of a current CPU: only their ratios matter, and those within a factor of two. Multiply-adds a second in a matrix
-# product, in a sparse one, and of m^3 in a factorisation; bytes a second; seconds that the calls of an iteration take.
-PRODUCTS, GATHERS, FACTOR, BYTES, CALL = 2.5e10, 1e8, 6e10, 1e10, 1.2e-4
+# Speeds of one core of a current CPU: only their ratios matter, and those within a factor of two. m^3 of a factorisation a second;
+# bytes a second; seconds that the calls of one iteration take.
+FACTOR, BYTES, CALL = 6e10, 1e10, 1.2e-4
 # Systems get harder along the way, so the factor is bought when this share of its price has gone into rent.
 SHARE = 0.7
 # A factor of more unknowns than this takes longer than any CG run it replaces, and 1 GB and more.
@@ -114,9 +114,8 @@ class LinearSolver:
 
     @staticmethod
     def _price(system: System) -> float:
-        (batch, n), m = system.left.shape, system.right.shape[-1]
-        products = min(batch * n * m * m / PRODUCTS, system.kernel.entries**2 / n / GATHERS)
-        return math.inf if m > LARGEST_FACTOR else SHARE * (products + batch * m**3 / FACTOR)
+        batch, m = system.right.shape
+        return math.inf if m > LARGEST_FACTOR else SHARE * (system.kernel.normal_seconds + batch * m**3 / FACTOR)
 
     def _cg(
         self, system: System, x: Tensor, residual: Tensor, tolerance: Tensor, most: int

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pushforward._checks import check_count, check_positive
 from pushforward.errors import InvalidArgument
 from pushforward.ot.history import Recorder
 from pushforward.ot.problem import Problem
@@ -41,6 +42,13 @@ class SNS:
     cg_tol: float = 1e-6
     cg_steps: int = 500
 
+    def __post_init__(self) -> None:
+        check_count("sinkhorn_steps", self.sinkhorn_steps, least=0)
+        check_count("cg_steps", self.cg_steps)
+        check_positive("cg_tol", self.cg_tol)
+        if self.density is not None and check_positive("density", self.density) > 1:
+            raise InvalidArgument(f"density must be a share of the plan's entries, at most 1, got {self.density}")
+
 
 def sns(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: SNS | None = None) -> tuple[Tensor, bool]:
     """Column potentials (1, m) at which the plan's marginal error is at most `tol`, and whether it got there.
@@ -58,7 +66,7 @@ def sns(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, sett
     if done:
         return g, True
     _, n, m = problem.geometry.shape
-    kept = max(1, int((2 / n if settings.density is None else settings.density) * n * m))
+    kept = min(n * m, max(1, int((2 / n if settings.density is None else settings.density) * n * m)))
     f = problem.measure(g).f
     state = _State.at(problem, f[0], g[0], recorder)
     while state.error > tol and not recorder.exhausted and math.isfinite(state.error):
