@@ -28,15 +28,23 @@ from torch import Tensor
 
 __all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured", "SparseKernel", "SparsePattern"]
 
-# exp() of anything lower is denormal, on which library kernels are 3 to 20 times slower; e^-700 is 1e-304.
-LOWEST_EXPONENT = -700.0
+# exp() of anything under -708 is denormal, and so are products of two factors under e^-354: library kernels are 3 to 50 times slower
+# on those. e^-300 is 1e-130, nothing to any sum, and leaves room for weights and scalings.
+LOWEST_EXPONENT = -300.0
 # Only pairs without weight get exponents above about 70; they must not overflow before they meet their zero.
 HIGHEST_EXPONENT = 300.0
 LOWEST_COST = -1e300
 # Multiply-adds a second of one core in a matrix product and in a sparse one.
 DENSE_SPEED, SPARSE_SPEED = 2.5e10, 1e8
+# Entries of a column below this share of its largest change no eigenvalue that a preconditioner can see.
+NEGLIGIBLE = 1e-12
 # Numbers of one block of rows: 1 MB of float64 stays in a core's L2 between the five operations of a pass.
 BLOCK = 1 << 17
+
+
+def small_matrix_share(m: int) -> float:
+    """The share of their full speed at which library products and factorisations run on m x m matrices."""
+    return min(1.0, m / 500)
 
 
 class Kernel(Protocol):
@@ -96,11 +104,13 @@ class DenseKernel:
 
     def normal(self, left: Tensor, right: Tensor) -> Tensor:
         half = self.matrix * left.sqrt()[..., None] * right[:, None]
+        # Products of tiny entries are denormal, and a matrix product over those takes 50 times as long.
+        half.masked_fill_(half < NEGLIGIBLE * half.amax(-2, keepdim=True), 0.0)
         return half.mT @ half
 
     @property
     def normal_seconds(self) -> float:
-        return self.matrix.numel() * self.matrix.shape[-1] / DENSE_SPEED
+        return self.matrix.numel() * self.matrix.shape[-1] / (DENSE_SPEED * small_matrix_share(self.matrix.shape[-1]))
 
 
 class SparsePattern:
@@ -185,9 +195,7 @@ class SparseKernel:
         n, m = self.matrix.shape
         half = self.matrix.copy()
         half.data *= np.repeat(left[0].sqrt().numpy(), np.diff(half.indptr)) * right[0].numpy()[half.indices]
-        # Entries this small against their column change no eigenvalue that the preconditioner can see.
-        scale = torch.from_numpy(half.T @ np.ones(n)).clamp_min(1e-300).numpy()
-        keep = half.data > 1e-9 * scale[half.indices]
+        keep = half.data > NEGLIGIBLE * half.max(axis=0).toarray()[0][half.indices]
         starts = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)[half.indptr]
         half = sparse.csr_matrix((half.data[keep], half.indices[keep], starts), shape=(n, m))
         if half.nnz < 0.04 * n * m:

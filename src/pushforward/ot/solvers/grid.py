@@ -49,7 +49,7 @@ class GridKernel:
     def rows(self, v: Tensor) -> Tensor:
         x = self._grid(v)
         for k in range(len(self.factors), 0, -1):
-            x = torch.matmul(self.factors[k - 1], x.movedim(k, -1)[..., None])[..., 0].movedim(-1, k)
+            x = torch.matmul(self.factors[k - 1], x.movedim(k, -1).contiguous()[..., None])[..., 0].movedim(-1, k)
         return x.reshape(v.shape) * self.scale
 
     def cols(self, u: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class GridKernel:
     def _cols(self, u: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
         x = self._grid(u * self.scale)
         for k, factor in enumerate(factors, start=1):
-            x = torch.matmul(x.movedim(k, -1)[..., None, :], factor)[..., 0, :].movedim(-1, k)
+            x = torch.matmul(x.movedim(k, -1).contiguous()[..., None, :], factor)[..., 0, :].movedim(-1, k)
         return x.reshape(u.shape)
 
     def cost_by_col(self, axis_costs: tuple[Tensor, ...]) -> Tensor:
@@ -130,7 +130,8 @@ class GridGeometry:
         t = self._grid(g / epsilon + b.log())
         factors: list[Tensor] = []
         for k in range(len(self.axis_costs), 0, -1):
-            exponent = t.movedim(k, -1)[..., None, :] - self.axis_costs[k - 1] / epsilon
+            # Contiguous, or every later product would first copy its factor.
+            exponent = t.movedim(k, -1).contiguous()[..., None, :] - self.axis_costs[k - 1] / epsilon
             top = exponent.amax(-1, keepdim=True).clamp_(min=LOWEST_COST)
             factor = exponent.sub_(top).clamp_(min=LOWEST_EXPONENT).exp_()
             factor.masked_fill_((t == -torch.inf).movedim(k, -1)[..., None, :], 0.0)

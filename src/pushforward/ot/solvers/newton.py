@@ -20,6 +20,7 @@ from pushforward.ot.history import Recorder
 from pushforward.ot.plan import SparsePattern
 from pushforward.ot.problem import Problem
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
+from pushforward.ot.solvers.sinkhorn import FARTHEST
 from pushforward.ot.solvers.semidual import Point, SemiDual
 
 __all__ = ["Newton", "newton"]
@@ -240,4 +241,4 @@ class _Path:
         log_u, log_v = point.u.log(), point.v.log()
         if self.plans._pattern is not None and self.plans._buffer is None:
             return float(log_u.max() + log_v.max()) > MARGIN - 2
-        return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > 200
+        return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > FARTHEST

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import Kernel
+from pushforward.ot.plan import Kernel, small_matrix_share
 
 __all__ = ["LinearSolver", "System"]
 
@@ -115,7 +115,9 @@ class LinearSolver:
     @staticmethod
     def _price(system: System) -> float:
         batch, m = system.right.shape
-        return math.inf if m > LARGEST_FACTOR else SHARE * (system.kernel.normal_seconds + batch * m**3 / FACTOR)
+        return math.inf if m > LARGEST_FACTOR else SHARE * (
+            system.kernel.normal_seconds + batch * m**3 / (FACTOR * small_matrix_share(m))
+        )
 
     def _cg(
         self, system: System, x: Tensor, residual: Tensor, tolerance: Tensor, most: int

@@ -20,8 +20,8 @@ from pushforward.ot.solvers.semidual import Point, SemiDual
 
 __all__ = ["Sinkhorn", "sinkhorn"]
 
-# Rebuild when a log scaling passes this: exp(200) times the smallest kernel entry, e^-700, still loses nothing that matters.
-FARTHEST = 200.0
+# Rebuild when a log scaling passes this: exp(2 * 100) times the smallest kernel entry, e^-300, is still nothing.
+FARTHEST = 100.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
