@@ -209,7 +209,7 @@ def test_a_warm_start_at_the_answer_takes_no_step(rng):
     ("settings", "name"),
     [
         (Newton(), "newton"),
-        (Newton(start=1.0, factor=2.0, forcing=0.01, sparse_below=0.0), "newton"),
+        (Newton(start=1.0, factor=2.0, forcing=0.01, sparse_below=1e-6), "newton"),
         (SNS(), "sns"),
         (SNS(sinkhorn_steps=5, density=0.5, cg_tol=1e-10), "sns"),
         (Sinkhorn(), "sinkhorn"),

@@ -1,0 +1,83 @@
+"""`bounds()` and `duality_gap` hold at every stage of a solve, not only at its end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+
+import pushforward as pf
+
+
+def linear_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    n, m = cost.shape
+    equations = np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])[:-1]
+    return linprog(cost.reshape(-1), A_eq=equations, b_eq=np.concatenate([a, b])[:-1], method="highs").fun
+
+
+def problem(rng: np.random.Generator, n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return rng.random((n, m)) - 0.2, rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
+
+
+@pytest.mark.parametrize("method", ["newton", "sns", "sinkhorn"])
+@pytest.mark.parametrize("limit", [1, 3, 10, 500])
+def test_certificates_hold_before_convergence(rng, method: str, limit: int):
+    for n, m in ((7, 7), (5, 12), (12, 5)):
+        cost, a, b = problem(rng, n, m)
+        truth, optimum = linear_program(cost, a, b), pf.solve(cost, a, b, epsilon=0.02, tol=1e-12).value
+        sol = pf.solve(cost, a, b, epsilon=0.02, method=method, max_iterations=limit, throw=False)
+        lower, upper = sol.bounds()
+        assert lower <= truth + 1e-9
+        assert upper >= truth - 1e-9
+        assert sol.value <= optimum + 1e-12
+        assert sol.value + sol.duality_gap >= optimum - 1e-12
+        if sol.converged:
+            assert sol.duality_gap < 1e-6
+
+
+def test_bounds_close_as_epsilon_falls(rng):
+    cost, a, b = problem(rng, 20, 15)
+    truth = linear_program(cost, a, b)
+    widths = []
+    for epsilon in (0.1, 0.01, 1e-3, 1e-4):
+        lower, upper = pf.solve(cost, a, b, epsilon=epsilon).bounds()
+        assert lower <= truth + 1e-9
+        assert upper >= truth - 1e-9
+        widths.append(upper - lower)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < 1e-3
+
+
+def test_bounds_of_weights_with_zeros(rng):
+    cost, a, b = problem(rng, 12, 9)
+    a[:4], b[7] = 0.0, 0.0
+    a, b = a / a.sum(), b / b.sum()
+    for limit in (1, 500):
+        lower, upper = pf.solve(cost, a, b, epsilon=0.01, max_iterations=limit, throw=False).bounds()
+        assert lower <= linear_program(cost, a, b) + 1e-9 <= upper + 2e-9
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_bounds_on_a_grid(rng, p: int):
+    a, b = rng.dirichlet(np.ones(20)), rng.dirichlet(np.ones(20))
+    grid = pf.GridCost((5, 4), p=p)
+    truth = pf.exact(grid, a, b).cost
+    for limit in (1, 500):
+        lower, upper = pf.solve(grid, a, b, epsilon=0.05, max_iterations=limit, throw=False).bounds()
+        assert lower <= truth + 1e-10
+        assert upper >= truth - 1e-10
+
+
+def test_the_gap_where_pairs_are_forbidden(rng):
+    cost = rng.random((8, 8))
+    cost[np.abs(np.arange(8)[:, None] - np.arange(8)) > 3] = np.inf
+    optimum = pf.solve(cost, epsilon=0.05, tol=1e-12).value
+    sol = pf.solve(cost, epsilon=0.05, method="sinkhorn", max_iterations=2, throw=False)
+    assert sol.value <= optimum
+    assert sol.value + sol.duality_gap >= optimum
+
+
+def test_relaxed_problems_have_no_such_bounds(rng):
+    sol = pf.solve(rng.random((4, 3)), epsilon=0.1, unbalanced=1.0)
+    with pytest.raises(pf.errors.InvalidArgument, match="unbalanced"):
+        sol.bounds()

@@ -1,0 +1,110 @@
+"""The Sinkhorn divergence, its module, and the names for people who come from POT."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import pushforward as pf
+from pushforward.ot import compat
+
+
+@pytest.fixture
+def clouds(rng) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(rng.normal(size=(12, 2))), torch.from_numpy(rng.normal(size=(9, 2)) + 0.5)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "manhattan"])
+def test_it_is_what_its_name_says(clouds, rng, cost):
+    x, y = clouds
+    a, b = torch.from_numpy(rng.dirichlet(np.ones(12))), torch.from_numpy(rng.dirichlet(np.ones(9)))
+
+    def ot(p, q, w, v):
+        return float(pf.solve(pf.PointCost(p, q, cost), w, v, epsilon=0.2).value)
+
+    expected = ot(x, y, a, b) - 0.5 * ot(x, x, a, a) - 0.5 * ot(y, y, b, b)
+    assert float(pf.sinkhorn_divergence(x, y, a, b, cost=cost, epsilon=0.2)) == pytest.approx(expected, abs=1e-10)
+    mirrored = pf.sinkhorn_divergence(y, x, b, a, cost=cost, epsilon=0.2)
+    assert float(mirrored) == pytest.approx(expected, abs=1e-8)
+    assert expected > 0
+
+
+def test_epsilon_defaults_to_that_of_the_cross_term(clouds):
+    x, y = clouds
+    epsilon = pf.solve(pf.PointCost(x, y)).epsilon
+    expected = pf.sinkhorn_divergence(x, y, epsilon=epsilon)
+    assert float(pf.sinkhorn_divergence(x, y)) == pytest.approx(float(expected), abs=1e-12)
+
+
+def test_forms(clouds):
+    x, y = clouds
+    value = pf.sinkhorn_divergence(x.float(), y.float(), epsilon=0.2)
+    assert value.dtype == torch.float32
+    assert value.shape == ()
+    number = pf.sinkhorn_divergence(x.numpy(), y.numpy(), epsilon=0.2)
+    assert isinstance(number, np.float64)
+    assert number == pytest.approx(float(value), rel=1e-5)
+
+
+def test_a_small_step_against_the_gradient_helps(clouds):
+    x, y = clouds
+    x = x.clone().requires_grad_()
+    before = pf.sinkhorn_divergence(x, y, epsilon=0.2)
+    before.backward()
+    after = pf.sinkhorn_divergence(x.detach() - 0.1 * x.grad, y, epsilon=0.2)
+    drop = float(before.detach() - after)
+    assert drop == pytest.approx(0.1 * float(x.grad.square().sum()), rel=0.05)
+
+
+def test_the_module_is_the_function(clouds):
+    x, y = clouds
+    loss = pf.SinkhornLoss(epsilon=0.2)
+    assert isinstance(loss, torch.nn.Module)
+    assert float(loss(x, y)) == float(pf.sinkhorn_divergence(x, y, epsilon=0.2))
+    biased = pf.SinkhornLoss(epsilon=0.2, debias=False)
+    assert float(biased(x, y)) == float(pf.solve(pf.PointCost(x, y), epsilon=0.2).value)
+    manhattan = pf.SinkhornLoss(cost="manhattan", epsilon=0.2)
+    assert float(manhattan(x, y)) == float(pf.sinkhorn_divergence(x, y, cost="manhattan", epsilon=0.2))
+
+
+def test_batches_and_reductions(rng):
+    x, y = torch.from_numpy(rng.normal(size=(3, 6, 2))), torch.from_numpy(rng.normal(size=(3, 5, 2)))
+    a, b = torch.from_numpy(rng.dirichlet(np.ones(6), 3)), torch.from_numpy(rng.dirichlet(np.ones(5)))
+    each = [float(pf.sinkhorn_divergence(x[k], y[k], a[k], b, epsilon=0.3)) for k in range(3)]
+    none = pf.SinkhornLoss(epsilon=0.3, reduction="none")(x, y, a, b)
+    np.testing.assert_allclose(none.numpy(), each, atol=1e-12)
+    assert float(pf.SinkhornLoss(epsilon=0.3)(x, y, a, b)) == pytest.approx(np.mean(each), abs=1e-12)
+    assert float(pf.SinkhornLoss(epsilon=0.3, reduction="sum")(x, y, a, b)) == pytest.approx(sum(each), abs=1e-12)
+
+
+def test_the_module_trains(rng):
+    y = torch.from_numpy(rng.normal(size=(10, 2)))
+    x = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(10, 2)) + 3))
+    optimiser, loss = torch.optim.Adam([x], lr=0.3), pf.SinkhornLoss(epsilon=0.1)
+    first = float(loss(x, y).detach())
+    for _ in range(20):
+        optimiser.zero_grad()
+        loss(x, y).backward()
+        optimiser.step()
+    assert float(loss(x, y).detach()) < 0.1 * first
+
+
+def test_compat_gives_pots_plan(rng):
+    pot = pytest.importorskip("ot")
+    cost, a, b = rng.random((9, 7)), rng.dirichlet(np.ones(9)), rng.dirichlet(np.ones(7))
+    expected = pot.sinkhorn(a, b, cost, 0.1, stopThr=1e-14, numItermax=100_000)
+    np.testing.assert_allclose(compat.sinkhorn(a, b, cost, 0.1), expected, atol=1e-9)
+    assert compat.sinkhorn2(a, b, cost, 0.1) == pytest.approx((expected * cost).sum(), abs=1e-9)
+    uniform = pot.sinkhorn([], [], cost, 0.1, stopThr=1e-14, numItermax=100_000)
+    np.testing.assert_allclose(compat.sinkhorn([], [], cost, 0.1), uniform, atol=1e-9)
+
+
+def test_compat_for_torch(rng):
+    pot = pytest.importorskip("ot")
+    cost = torch.from_numpy(rng.random((6, 5)))
+    a, b = (torch.full((n,), 1 / n, dtype=torch.float64) for n in (6, 5))
+    plan = compat.sinkhorn(a, b, cost, 0.1)
+    assert isinstance(plan, torch.Tensor)
+    expected = pot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 0.1, stopThr=1e-14, numItermax=100_000)
+    np.testing.assert_allclose(plan.numpy(), expected, atol=1e-9)

@@ -1,0 +1,106 @@
+"""Whatever is asked, a solution that says CONVERGED is converged, and one that is not says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import event, given
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+import pushforward as pf
+
+# Rounding that the test's own sums and products may add to the solution's.
+ROUNDING = 5e-13
+
+
+@dataclass(frozen=True)
+class Hard:
+    """A problem drawn from the whole range that is promised."""
+
+    cost: np.ndarray
+    a: np.ndarray
+    b: np.ndarray
+    epsilon: float
+
+
+@st.composite
+def hard_problems(draw: st.DrawFn, *, largest: int = 14) -> Hard:
+    """Any shape, cost scale 1e-12 to 1e12, weights over up to 30 orders of magnitude, epsilon 1e-6 to 1e3 mean costs."""
+    n, m = draw(st.integers(1, largest)), draw(st.integers(1, largest))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    family = draw(st.sampled_from(["random", "points", "integers", "signed", "line"]))
+    if family == "points":
+        x, y = rng.normal(size=(n, 2)), rng.normal(size=(m, 2))
+        cost = ((x[:, None] - y) ** 2).sum(-1)
+    elif family == "line":
+        cost = np.abs(np.arange(n)[:, None] - np.arange(m)) + 0.5
+    elif family == "integers":
+        cost = rng.integers(0, 3, size=(n, m)).astype(float)
+    else:
+        cost = rng.random((n, m)) - (0.5 if family == "signed" else 0.0)
+    cost = cost * 10.0 ** draw(st.integers(-12, 12))
+    orders = draw(st.sampled_from([0, 1, 5, 15, 30]))
+    a, b = (10.0 ** -(orders * rng.random(k)) for k in (n, m))
+    if draw(st.booleans()):
+        a[rng.random(n) < 0.3], b[rng.random(m) < 0.3] = 0.0, 0.0
+        a[0], b[-1] = 1.0, 1.0
+    mass = 10.0 ** draw(st.integers(-3, 3))
+    mean = float(np.abs(cost).mean())
+    epsilon = 10.0 ** draw(st.floats(-6, 3)) * (mean if mean > 0 else 1.0)
+    return Hard(cost, mass * a / a.sum(), mass * b / b.sum(), epsilon)
+
+
+def plan_of(p: Hard, f: np.ndarray, g: np.ndarray) -> np.ndarray:
+    """The plan by its definition, from the potentials returned."""
+    exponent = (f[:, None] + g - p.cost) / p.epsilon
+    carrying = (p.a[:, None] > 0) & (p.b > 0)
+    return np.where(carrying, p.a[:, None] * p.b * np.exp(np.where(carrying, exponent, 0.0)), 0.0)
+
+
+def error_of(p: Hard, plan: np.ndarray) -> float:
+    return float((np.abs(plan.sum(1) - p.a).sum() + np.abs(plan.sum(0) - p.b).sum()) / p.a.sum())
+
+
+def linear_program(p: Hard) -> float:
+    """The unregularised cost by scipy, at mass 1 and largest cost 1, where its absolute tolerances mean something."""
+    n, m = p.cost.shape
+    scale, mass = float(np.abs(p.cost).max()) or 1.0, p.a.sum()
+    equations = np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])[:-1]
+    masses = np.concatenate([p.a, p.b])[:-1] / mass
+    return linprog(p.cost.reshape(-1) / scale, A_eq=equations, b_eq=masses, method="highs").fun * scale * mass
+
+
+@given(hard_problems(), st.sampled_from(["auto", "newton", "sinkhorn", "sns"]), st.sampled_from([1e-4, 1e-9]))
+def test_converged_is_true(p: Hard, method: str, tol: float):
+    sol = pf.solve(p.cost, p.a, p.b, epsilon=p.epsilon, method=method, tol=tol, max_iterations=300, throw=False)
+    event(f"{method}: {sol.status.name}")
+    for numbers in (sol.f, sol.g, sol.value, sol.transport_cost, sol.marginal_error, sol.duality_gap):
+        assert sol.status is pf.Status.NON_FINITE or np.isfinite(numbers).all()
+    if sol.status is pf.Status.CONVERGED:
+        assert sol.marginal_error <= tol
+        assert error_of(p, sol.plan.to_dense()) <= tol + ROUNDING
+        assert error_of(p, plan_of(p, sol.f, sol.g)) <= tol + ROUNDING
+    else:
+        assert sol.status in (pf.Status.ITERATION_LIMIT, pf.Status.STALLED, pf.Status.NON_FINITE)
+        assert not sol.converged
+
+
+@given(hard_problems())
+def test_auto_converges_wherever_rounding_allows(p: Hard):
+    """At epsilons from a thousandth of the mean cost up, and a tolerance over rounding, there is no excuse."""
+    epsilon = max(p.epsilon, 1e-3 * float(np.abs(p.cost).mean()))
+    sol = pf.solve(p.cost, p.a, p.b, epsilon=epsilon, tol=1e-9)
+    assert sol.status is pf.Status.CONVERGED
+
+
+@given(hard_problems())
+def test_value_lies_between_the_certificates(p: Hard):
+    sol = pf.solve(p.cost, p.a, p.b, epsilon=p.epsilon, throw=False)
+    lower, upper = sol.bounds()
+    scale = p.a.sum() * float(np.abs(p.cost).max())
+    assert lower <= upper + 1e-12 * scale
+    assert sol.duality_gap >= -1e-15 * scale
+    exact = linear_program(p)
+    assert lower - 1e-8 * scale <= exact <= upper + 1e-8 * scale
