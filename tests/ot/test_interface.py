@@ -76,7 +76,13 @@ def test_memory_layout_does_not_matter(cost):
     read_only.setflags(write=False)
     wide = np.zeros((24, 18))
     wide[::2, ::2] = cost
-    for same in (np.asfortranarray(cost), cost[::-1][::-1], read_only, wide[::2, ::2], torch.from_numpy(cost.T.copy()).T):
+    for same in (
+        np.asfortranarray(cost),
+        cost[::-1][::-1],
+        read_only,
+        wide[::2, ::2],
+        torch.from_numpy(cost.T.copy()).T,
+    ):
         np.testing.assert_allclose(np.asarray(pf.solve(same, epsilon=0.05).f), expected, atol=1e-12)
 
 

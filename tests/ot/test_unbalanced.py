@@ -74,7 +74,10 @@ def test_no_plan_is_cheaper(rng, rho):
 
 def test_one_number_prices_both_sides(rng):
     cost, a, b = rng.random((5, 4)), rng.random(5), rng.random(4)
-    one, two = pf.solve(cost, a, b, epsilon=0.1, unbalanced=0.7), pf.solve(cost, a, b, epsilon=0.1, unbalanced=(0.7, 0.7))
+    one, two = (
+        pf.solve(cost, a, b, epsilon=0.1, unbalanced=0.7),
+        pf.solve(cost, a, b, epsilon=0.1, unbalanced=(0.7, 0.7)),
+    )
     np.testing.assert_array_equal(one.f, two.f)
 
 

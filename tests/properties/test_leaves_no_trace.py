@@ -40,9 +40,11 @@ CALLS: dict[str, Callable] = {
     "relaxed": lambda p: pf.solve(p["cost"], p["a"], p["b"], epsilon=0.1, unbalanced=1.0).value,
     "points": lambda p: pf.solve(pf.PointCost(p["x"], p["y"]), p["a"], p["b"], epsilon=0.5).transport_cost,
     "grid": lambda p: pf.solve(pf.GridCost((3, 2)), p["w"], p["w"], epsilon=0.5).plan @ p["w"],
-    "plan": lambda p: (plan := pf.solve(p["cost"], p["a"], p["b"], epsilon=0.1).plan) @ p["v"]
-    + plan.barycentric(p["y"])[:, 0]
-    + plan.to_sparse().sum(),
+    "plan": lambda p: (
+        (plan := pf.solve(p["cost"], p["a"], p["b"], epsilon=0.1).plan) @ p["v"]
+        + plan.barycentric(p["y"])[:, 0]
+        + plan.to_sparse().sum()
+    ),
     "exact": lambda p: pf.exact(p["cost"], p["a"], p["b"]).f,
     "divergence": lambda p: pf.sinkhorn_divergence(p["x"], p["y"], p["a"], p["b"], epsilon=0.5),
     "compat": lambda p: compat.sinkhorn(p["a"], p["b"], p["cost"], 0.1),
