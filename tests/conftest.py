@@ -1,4 +1,7 @@
-"""What every test may use. `pytest --hypothesis-profile=thorough` draws 10,000 examples a property instead of the usual 100."""
+"""What every test may use.
+
+`pytest --hypothesis-profile=thorough` (or HYPOTHESIS_PROFILE=thorough) draws 10,000 examples a property instead of 100.
+"""
 
 from __future__ import annotations
 

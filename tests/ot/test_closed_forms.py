@@ -93,7 +93,7 @@ def test_points_on_a_line_follow_their_quantiles(rng):
 
 @pytest.mark.parametrize("epsilon", [0.05, 1.0, 20.0])
 def test_gaussians(epsilon: float):
-    """Entropic transport of Gaussians on the line is Gaussian: Janati et al. 2020 (arXiv 2006.02572), with sigma^2 = epsilon / 2."""
+    """Entropic plans of Gaussians are Gaussian: Janati et al. 2020 (arXiv 2006.02572), sigma^2 = epsilon / 2."""
     m1, s1, m2, s2 = -0.5, 0.8, 1.0, 1.3
     x, y = m1 + s1 * np.linspace(-7, 7, 60), m2 + s2 * np.linspace(-7, 7, 60)
     a, b = (np.exp(-(((z - m) / s) ** 2) / 2) for z, m, s in ((x, m1, s1), (y, m2, s2)))
@@ -102,7 +102,7 @@ def test_gaussians(epsilon: float):
     root = math.sqrt(4 * s1**2 * s2**2 + half**2)
     value = (m1 - m2) ** 2 + s1**2 + s2**2 - root + half * (1 - math.log(2 * half) + math.log(root + half))
     covariance = (root - half) / 2
-    # Sums over 60 points of the range are integrals to 1e-9 and better, unless the plan is nearly as thin as their spacing.
+    # Sums over 60 points are integrals to 1e-9 and better, unless the plan is nearly as thin as their spacing.
     accuracy = 1e-9 if epsilon >= 1 else 2e-4
     assert sol.value == pytest.approx(value, rel=accuracy)
     assert sol.transport_cost == pytest.approx((m1 - m2) ** 2 + s1**2 + s2**2 - 2 * covariance, rel=accuracy)

@@ -16,7 +16,7 @@ def log_sum_exp(x: np.ndarray, axis: int) -> np.ndarray:
 
 
 def relaxed_sinkhorn(cost, a, b, epsilon, rho_a, rho_b, steps=4000):
-    """The fixed point of f = -lambda epsilon log sum b exp((g - C)/epsilon) and its mirror image (Chizat et al. 2018)."""
+    """The fixed point of f = -lambda epsilon log sum b exp((g - C)/epsilon) and its mirror (Chizat et al. 2018)."""
     damp_a, damp_b = (1.0 if rho == math.inf else rho / (rho + epsilon) for rho in (rho_a, rho_b))
     g = np.zeros(len(b))
     for _ in range(steps):

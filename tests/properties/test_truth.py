@@ -27,7 +27,7 @@ class Hard:
 
 @st.composite
 def hard_problems(draw: st.DrawFn, *, largest: int = 14) -> Hard:
-    """Any shape, cost scale 1e-12 to 1e12, weights over up to 30 orders of magnitude, epsilon 1e-6 to 1e3 mean costs."""
+    """Any shape, costs of 1e-12 to 1e12, weights over up to 30 orders of magnitude, epsilon 1e-6 to 1e3 mean costs."""
     n, m = draw(st.integers(1, largest)), draw(st.integers(1, largest))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     family = draw(st.sampled_from(["random", "points", "integers", "signed", "line"]))
