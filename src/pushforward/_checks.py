@@ -19,9 +19,13 @@ __all__ = [
     "check_cost",
     "check_count",
     "check_equal_mass",
+    "check_exponent",
     "check_finite",
+    "check_grid_shape",
+    "check_has_memory",
     "check_points",
     "check_positive",
+    "check_returned",
     "check_same_device",
     "check_weights",
     "mass_tolerance",
@@ -78,8 +82,32 @@ def check_points(name: str, value: Any, device: torch.device | None = None) -> T
     points = to_tensor(name, value, device)
     check_has_memory(name, points)
     if points.ndim != 2 or 0 in points.shape:
-        raise ShapeError(f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension), at least one of each")
+        raise ShapeError(
+            f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension), at least one of each"
+        )
     return check_finite(name, points.to(compute_dtype(points.device)))
+
+
+def check_returned(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """What a caller's function gave back: a tensor of this shape."""
+    if not isinstance(value, Tensor) or tuple(value.shape) != shape:
+        what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise ShapeError(f"{name} returned {what}; a tensor of shape {shape} is needed")
+    return value
+
+
+def check_grid_shape(name: str, value: Any) -> tuple[int, ...]:
+    """Pixels along each axis of a grid."""
+    if not isinstance(value, tuple | list) or len(value) == 0:
+        raise InvalidArgument(f"{name} must be a tuple of pixels along each axis, got {_short(value)}")
+    return tuple(check_count(name, pixels) for pixels in value)
+
+
+def check_exponent(name: str, value: Any) -> int:
+    """The power of a grid's distances."""
+    if isinstance(value, bool) or value not in (1, 2):
+        raise InvalidArgument(f"{name} must be 1 (l1) or 2 (squared l2), got {_short(value)}")
+    return int(value)
 
 
 def check_cost(cost: Any) -> Tensor:
@@ -96,7 +124,12 @@ def check_cost(cost: Any) -> Tensor:
     if 0 in tensor.shape:
         raise ShapeError(f"cost has shape {tuple(tensor.shape)}: an empty side has nothing to transport")
     if tensor.is_floating_point() and not bool(torch.isfinite(tensor.detach().sum())):
-        _name_first("cost", tensor, torch.isnan(tensor) | (tensor == -torch.inf), "only finite costs, or +inf for a forbidden pair, are allowed")
+        _name_first(
+            "cost",
+            tensor,
+            torch.isnan(tensor) | (tensor == -torch.inf),
+            "only finite costs, or +inf for a forbidden pair, are allowed",
+        )
     return tensor
 
 
@@ -122,7 +155,8 @@ def check_weights(name: str, value: Any, size: int, batch: int | None, like: Ten
     allowed = [(size,)] if batch is None else [(size,), (batch, size)]
     if tuple(weights.shape) not in allowed:
         raise ShapeError(
-            f"{name} has shape {tuple(weights.shape)} but cost has {size} {axis}s{'' if batch is None else f' in a batch of {batch}'}; "
+            f"{name} has shape {tuple(weights.shape)} but cost has {size} {axis}s"
+            f"{'' if batch is None else f' in a batch of {batch}'}; "
             f"{name} is the weight of each {axis}: {' or '.join(map(str, allowed))} is needed"
         )
     check_finite(name, weights)
@@ -153,7 +187,8 @@ def check_equal_mass(a: Tensor, b: Tensor, tolerance: float) -> None:
     if bool(differ.any()):
         k = int(differ.nonzero()[0])
         raise MassError(
-            f"a sums to {float(mass_a[k]):.9g} but b sums to {float(mass_b[k]):.9g}{f' (problem {k} of the batch)' if len(a) > 1 else ''}; "
+            f"a sums to {float(mass_a[k]):.9g} but b sums to {float(mass_b[k]):.9g}"
+            f"{f' (problem {k} of the batch)' if len(a) > 1 else ''}; "
             "a plan keeps mass: normalise both, or pass unbalanced= to let it change"
         )
 
@@ -169,10 +204,14 @@ def check_same_device(*named: tuple[str, Tensor]) -> None:
     (first, reference), *others = named
     for name, tensor in others:
         if tensor.device != reference.device:
-            raise InvalidArgument(f"{name} is on {tensor.device} but {first} is on {reference.device}; move one of them")
+            raise InvalidArgument(
+                f"{name} is on {tensor.device} but {first} is on {reference.device}; move one of them"
+            )
 
 
-def _name_first(name: str, tensor: Tensor, bad: Tensor, advice: str, error: type[InvalidArgument] = NonFiniteError) -> None:
+def _name_first(
+    name: str, tensor: Tensor, bad: Tensor, advice: str, error: type[InvalidArgument] = NonFiniteError
+) -> None:
     where = bad.detach().nonzero()
     if len(where):
         index = tuple(int(k) for k in where[0])

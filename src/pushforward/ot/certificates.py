@@ -38,13 +38,15 @@ def dual_value(problem: Problem, f: Tensor, g: Tensor, mass: Tensor) -> Tensor:
 def duality_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:
     """An upper bound of optimum - dual value, (B,).
 
-    Balanced: P' = P diag(w), w = min(1, b/c), lacks row masses d and column masses e = (b - c)^+, each of total s; P' + d e^T / s is a plan.
-    By convexity of the objective J, J((1-t) Q1 + t Q2) <= (1-t) J(Q1) + t J(Q2) with t = s/M, Q1 = P'/(1-t), Q2 = d e^T/(s t), and with d <= a, e <= b,
+    Balanced: P' = P diag(w), w = min(1, b/c), lacks row masses d and column masses e = (b - c)^+, each of total s; P'
+    + d e^T / s is a plan. By convexity of the objective J, J((1-t) Q1 + t Q2) <= (1-t) J(Q1) + t J(Q2) with t = s/M,
+    Q1 = P'/(1-t), Q2 = d e^T/(s t), and with d <= a, e <= b,
 
-        gap <= s max(-f) - <g, e> + epsilon sum w c log w - epsilon (M - s) log(1 - s/M) + s max C + epsilon s log(M/s^2).
+        gap <= s max(-f) - <g, e> + epsilon sum w c log w - epsilon (M - s) log(1 - s/M) + s max C + epsilon s
+        log(M/s^2).
 
-    Relaxed: P itself is feasible, and the gap is its price minus the dual value. Infinite where s > 0 and a pair is forbidden: the
-    missing mass might only fit there.
+    Relaxed: P itself is feasible, and the gap is its price minus the dual value. Infinite where s > 0 and a pair is
+    forbidden: the missing mass might only fit there.
     """
     if problem.rho_a != math.inf and problem.rho_b == math.inf:
         turned = problem.transposed()
@@ -89,13 +91,16 @@ def _relaxed_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:
 def certified_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     """Lower and upper bounds of the unregularised cost, (B,) each; see `Solution.bounds`."""
     if not problem.balanced:
-        raise InvalidArgument("bounds() are those of balanced transport; this problem relaxes its marginals (unbalanced=)")
+        raise InvalidArgument(
+            "bounds() are those of balanced transport; this problem relaxes its marginals (unbalanced=)"
+        )
     geometry, a, b = problem.geometry, problem.a, problem.b
     # Columns without mass do not bind: they are put out of the minimum's reach.
     f = geometry.c_transform(torch.where(b > 0, g, -torch.inf))
     tight = geometry.transposed().c_transform(torch.where(a > 0, f, -torch.inf))
     f, tight = torch.where(a > 0, f, 0.0), torch.where(b > 0, tight, 0.0)
-    # Sums of rounded products, and potentials that are rounded themselves: a few ulp of the largest potential on all of the mass.
+    # Sums of rounded products, and potentials that are rounded themselves: a few ulp of the largest potential on all
+    # of the mass.
     slack = 16 * torch.finfo(a.dtype).eps * a.sum(-1) * (f.abs().amax(-1) + tight.abs().amax(-1))
     lower = (f * a).sum(-1) + (tight * b).sum(-1) - slack
 
@@ -106,16 +111,19 @@ def certified_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     missing = short_b.sum(-1).clamp_min(torch.finfo(a.dtype).tiny)
     filled = geometry.bilinear(short_a, short_b) / missing
     upper = (keep * measured.cost_by_col).sum(-1) + filled
-    # Rows that rounding made too heavy would give the excess back at other pairs: it costs no more than the whole range.
+    # Rows that rounding made too heavy would give the excess back at other pairs: it costs no more than the whole
+    # range.
     excess = (rows - a).clamp_min(0.0).sum(-1) + (short_a.sum(-1) - short_b.sum(-1)).abs()
-    return lower, upper + slack + excess * (geometry.peak - geometry.least)
+    upper = upper + slack + excess * (geometry.peak - geometry.least)
+    return lower.nan_to_num(nan=-math.inf), upper.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
 def is_infeasible(problem: Problem, f: Tensor) -> bool:
     """Whether rows whose partners cannot take their mass are proved to exist (Hall's condition).
 
-    Where no plan avoids the forbidden pairs, the dual is unbounded and the potentials of a violating set of rows run away upwards. So it
-    is enough to test the sets {i : f_i >= threshold}: mass(rows) > mass(columns that any of them may reach) is a proof.
+    Where no plan avoids the forbidden pairs, the dual is unbounded and the potentials of a violating set of rows run
+    away upwards. So it is enough to test the sets {i : f_i >= threshold}: mass(rows) > mass(columns that any of them
+    may reach) is a proof.
     """
     cost = problem.geometry.matrix()
     for k in range(len(cost)):
@@ -124,7 +132,9 @@ def is_infeasible(problem: Problem, f: Tensor) -> bool:
         # Rank at which each column is first reached by the rows, taken in order.
         reached = torch.where(allowed.any(0), allowed.to(torch.uint8).argmax(0), cost.shape[1])
         supply = problem.a[k, order].cumsum(0)
-        demand = torch.zeros_like(supply).scatter_add_(0, reached.clamp_max(cost.shape[1] - 1), problem.b[k] * (reached < cost.shape[1]))
+        demand = torch.zeros_like(supply).scatter_add_(
+            0, reached.clamp_max(cost.shape[1] - 1), problem.b[k] * (reached < cost.shape[1])
+        )
         if bool((supply > demand.cumsum(0) + 1e-9 * supply[-1]).any()):
             return True
     return False

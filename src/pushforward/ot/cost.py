@@ -17,8 +17,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from pushforward._checks import check_choice, check_count, check_points, check_positive, check_same_device
-from pushforward.errors import InvalidArgument, ShapeError
+from pushforward._checks import (
+    check_choice,
+    check_exponent,
+    check_grid_shape,
+    check_points,
+    check_positive,
+    check_returned,
+    check_same_device,
+)
+from pushforward.errors import ShapeError
 
 __all__ = ["GridCost", "GroundCost", "PointCost", "pairwise_cost"]
 
@@ -45,11 +53,7 @@ def pairwise_cost(x: Tensor, y: Tensor, cost: GroundCost = "sqeuclidean") -> Ten
         tensor([[5.]])
     """
     if callable(cost):
-        matrix = cost(x, y)
-        if not isinstance(matrix, Tensor) or tuple(matrix.shape) != (len(x), len(y)):
-            what = f"shape {tuple(matrix.shape)}" if isinstance(matrix, Tensor) else f"a {type(matrix).__name__}"
-            raise ShapeError(f"cost(x, y) returned {what}; a tensor of shape {(len(x), len(y))} is needed")
-        return matrix
+        return check_returned("cost(x, y)", cost(x, y), (len(x), len(y)))
     check_choice("cost", cost, get_args(Named))
     if cost == "cosine":
         return 1.0 - torch.nn.functional.normalize(x, dim=-1) @ torch.nn.functional.normalize(y, dim=-1).T
@@ -107,7 +111,8 @@ class PointCost:
 class GridCost:
     """The cost between the pixels of one grid: scale * sum_k |i_k - j_k|^p, indices in pixels.
 
-    Rows and columns are pixels in row-major order, so that an image's weights are `image.reshape(-1)`. Its plans are never
+    Rows and columns are pixels in row-major order, so that an image's weights are `image.reshape(-1)`. Its plans are
+    never
     held: a product takes N (s_1 + ... + s_d) operations for N pixels.
 
     Args:
@@ -128,12 +133,8 @@ class GridCost:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        shape = self.shape
-        if not isinstance(shape, tuple | list | torch.Size) or len(shape) == 0:
-            raise InvalidArgument(f"shape must be a tuple of pixels along each axis, got {shape!r}")
-        object.__setattr__(self, "shape", tuple(check_count("shape", s) for s in shape))
-        if isinstance(self.p, bool) or self.p not in (1, 2):
-            raise InvalidArgument(f"p must be 1 (l1) or 2 (squared l2), got {self.p!r}")
+        object.__setattr__(self, "shape", check_grid_shape("shape", self.shape))
+        check_exponent("p", self.p)
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
     def axis_costs(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:

@@ -2,7 +2,8 @@
 
     S(x, y) = OT(x, y) - OT(x, x)/2 - OT(y, y)/2,     OT the regularised optimum of `solve`
 
-S >= 0 with S = 0 only for equal measures, for the costs of this library's first three names. Source: Feydy et al. 2019 (arXiv 1810.08278).
+S >= 0 with S = 0 only for equal measures, for the costs of this library's first three names. Source: Feydy et al.
+2019 (arXiv 1810.08278).
 """
 
 from __future__ import annotations
@@ -22,7 +23,14 @@ __all__ = ["SinkhornLoss", "sinkhorn_divergence"]
 
 
 def sinkhorn_divergence(
-    x: Any, y: Any, a: Any = None, b: Any = None, *, cost: GroundCost = "sqeuclidean", epsilon: float | None = None, tol: float = 1e-9
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    cost: GroundCost = "sqeuclidean",
+    epsilon: float | None = None,
+    tol: float = 1e-9,
 ) -> Any:
     """S(x, y) between weighted point clouds, differentiable in the points and the weights.
 
@@ -60,7 +68,8 @@ class SinkhornLoss(nn.Module):
 
     Args:
         cost: Ground cost (`pushforward.ot.cost`).
-        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost. geomloss's `blur` with p = 2 is the root of epsilon/2
+        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost. geomloss's `blur` with p = 2 is
+        the root of epsilon/2
             on its cost |x - y|^2 / 2: there epsilon = 2 blur^2 here, and this loss is twice as large.
         debias: Whether to take out the entropic bias.
         reduction: "mean" or "sum" over a batch of clouds, or "none".
@@ -73,7 +82,14 @@ class SinkhornLoss(nn.Module):
         tensor([-0.5000, -0.5000])
     """
 
-    def __init__(self, *, cost: GroundCost = "sqeuclidean", epsilon: float | None = None, debias: bool = True, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        *,
+        cost: GroundCost = "sqeuclidean",
+        epsilon: float | None = None,
+        debias: bool = True,
+        reduction: str = "mean",
+    ) -> None:
         super().__init__()
         self.cost: GroundCost = cost
         self.epsilon = None if epsilon is None else check_positive("epsilon", epsilon)
@@ -84,7 +100,8 @@ class SinkhornLoss(nn.Module):
         """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them."""
         if x.ndim != y.ndim or x.ndim not in (2, 3) or (x.ndim == 3 and (len(x) != len(y) or len(x) == 0)):
             raise ShapeError(
-                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; two clouds (n, d), (m, d) or as many of them on both sides are needed"
+                f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; two clouds (n, d), (m, d) "
+                "or as many of them on both sides are needed"
             )
         if x.ndim == 2:
             return self._one(x, y, a, b)

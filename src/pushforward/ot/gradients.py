@@ -1,13 +1,15 @@
 """Derivatives of a solution by the envelope and implicit-function theorems; the solver's steps are never unrolled.
 
-At the optimum P 1 = t_a = a exp(-f/rho_a) and P^T 1 = t_b = b exp(-g/rho_b). Differentiated, times epsilon, the conditions read
+At the optimum P 1 = t_a = a exp(-f/rho_a) and P^T 1 = t_b = b exp(-g/rho_b). Differentiated, times epsilon, the
+conditions read
 
     A (df, dg) = ((P o dC) 1 - epsilon P (db/b), (P o dC)^T 1 - epsilon P^T (da/a)),
     A = [[diag((1 + epsilon/rho_a) t_a), P], [P^T, diag((1 + epsilon/rho_b) t_b)]].
 
-A is symmetric: with (x, y) = A^-1 (f_bar, g_bar) the cotangents are C_bar = P o (x_i + y_j), a_bar = -epsilon (P y)/a, b_bar = -epsilon (P^T x)/b. The
-value's own derivative needs no system: it is P in the cost and f, up to constants, in a. Each function below is written with operations that have
-derivatives themselves, A^-1 with its own, so derivatives of any order exist.
+A is symmetric: with (x, y) = A^-1 (f_bar, g_bar) the cotangents are C_bar = P o (x_i + y_j), a_bar = -epsilon (P
+y)/a, b_bar = -epsilon (P^T x)/b. The value's own derivative needs no system: it is P in the cost and f, up to
+constants, in a. Each function below is written with operations that have derivatives themselves, A^-1 with its own,
+so derivatives of any order exist.
 
 symbol      meaning                                     shape
 C, P        cost, plan                                  (B, n, m)
@@ -24,8 +26,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import HIGHEST_EXPONENT, LOWEST_EXPONENT, DenseKernel
-from pushforward.ot.solution import Solution
+from pushforward.ot.plan import HIGHEST_EXPONENT, LOWEST_EXPONENT, DenseGeometry, DenseKernel
+from pushforward.ot.solution import Internals, Solution
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 
 __all__ = ["attach"]
@@ -47,32 +49,35 @@ class _Prices:
         return self.rho_a == self.rho_b == math.inf
 
 
-def attach(solution: Solution[Any], cost: Tensor | None) -> Solution[Any]:
+def attach(solution: Solution[Any], cost: Tensor) -> Solution[Any]:
     """The same solution with its value, potentials and transport cost connected to the caller's tensors.
 
     Args:
         solution: As computed, without a graph.
         cost: The (B, n, m) costs with their graph; the weights with theirs are in the solution's problem.
     """
-    problem = solution._problem
-    if cost is None:
-        return solution
+    inside = solution.internals
+    problem = inside.problem
     prices = _Prices(problem.epsilon, problem.rho_a, problem.rho_b)
     a, b = problem.a, problem.b
-    f, g = _Potentials.apply(cost, a, b, solution._f, solution._g, prices)
-    value = _Value.apply(cost, a, b, f, g, prices, _value(cost.detach(), a.detach(), b.detach(), f.detach(), g.detach(), prices))
+    f, g = _Potentials.apply(cost, a, b, inside.f, inside.g, prices)
+    value = _Value.apply(
+        cost, a, b, f, g, prices, _value(cost.detach(), a.detach(), b.detach(), f.detach(), g.detach(), prices)
+    )
     if prices.balanced:  # derivatives, too, are those of the potentials with <f, a> = <g, b>
         shift = 0.5 * ((b * g).sum(-1) - (a * f).sum(-1)) / a.sum(-1)
         f, g = f + shift[:, None], g - shift[:, None]
-    output = solution._output
+    output = inside.output
 
     def transport_cost() -> Tensor:
         finite = torch.where(torch.isfinite(cost), cost, 0.0)
         return (_plan(cost, a, b, f, g, prices) * finite).sum((-2, -1))
 
-    return dataclasses.replace(
-        solution, value=output(value), f=output(f), g=output(g), _f=f, _g=g, _transport_cost=transport_cost, _graph_cost=cost
+    geometry = DenseGeometry(cost, problem.geometry.forbidden, problem.geometry.mean)
+    attached = Internals(
+        problem=dataclasses.replace(problem, geometry=geometry), f=f, g=g, output=output, transport_cost=transport_cost
     )
+    return dataclasses.replace(solution, value=output(value), f=output(f), g=output(g), internals=attached)
 
 
 def _density(cost: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> Tensor:
@@ -99,7 +104,9 @@ class _Value(torch.autograd.Function):
     """The optimum; by the envelope theorem the potentials count as constants in its derivative."""
 
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices, value: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices, value: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(cost, a, b, f, g)
         ctx.prices = prices
         return value
@@ -124,7 +131,9 @@ class _Potentials(torch.autograd.Function):
     """(f, g) as functions of cost and weights, by the implicit-function theorem."""
 
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices
+    ) -> tuple[Tensor, Tensor]:
         f, g = f.clone(), g.clone()
         ctx.save_for_backward(cost, a, b, f, g)
         ctx.prices = prices
@@ -146,20 +155,26 @@ class _Potentials(torch.autograd.Function):
 
 
 class _Inverse(torch.autograd.Function):
-    """(x, y) = A^-1 (p, q) for A = [[diag(rows), P], [P^T, diag(cols)]], the constant null vector (1, -1) of a balanced A left out.
+    """(x, y) = A^-1 (p, q) for A = [[diag(rows), P], [P^T, diag(cols)]].
 
-    With (x', y') = A^-1 (x_bar, y_bar): p_bar = x', q_bar = y', rows_bar = -x x', cols_bar = -y y', P_bar = -(x y'^T + x' y^T).
+    A balanced A has the null vector (1, -1), which is left out.
+
+    With (x', y') = A^-1 (x_bar, y_bar): p_bar = x', q_bar = y', rows_bar = -x x', cols_bar = -y y', P_bar = -(x y'^T
+    + x' y^T).
     """
 
     @staticmethod
-    def forward(ctx: Any, plan: Tensor, rows: Tensor, cols: Tensor, p: Tensor, q: Tensor, balanced: bool) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, plan: Tensor, rows: Tensor, cols: Tensor, p: Tensor, q: Tensor, balanced: bool
+    ) -> tuple[Tensor, Tensor]:
         p = torch.where(rows > 0, p, 0.0)  # atoms without weight count as constants
         q = torch.where(cols > 0, q, 0.0)
         inverse = torch.where(rows > 0, 1 / rows, 0.0)
         kernel = DenseKernel(plan)
         right = q - kernel.cols(inverse * p)
         if balanced:
-            # The plan's own column sums, so that constants are exactly in the null space; the right side leaves it exactly.
+            # The plan's own column sums, so that constants are exactly in the null space; the right side leaves it
+            # exactly.
             diagonal = kernel.cols(inverse * kernel.rows(torch.ones_like(cols)))
             right = right - cols * (right.sum(-1, keepdim=True) / cols.sum(-1, keepdim=True))
         else:

@@ -68,6 +68,7 @@ class Recorder:
 
     @property
     def exhausted(self) -> bool:
+        """Whether the limit of steps is used up."""
         return self.sinkhorn + self.newton >= self.limit
 
     def record(self, kind: str, epsilon: float, error: float) -> None:
@@ -88,4 +89,5 @@ class Recorder:
         self.steps += other.steps
 
     def counts(self) -> Iterations:
+        """The counts so far."""
         return Iterations(self.sinkhorn, self.newton, self.cg, self.plan_evaluations, self.products)

@@ -2,8 +2,8 @@
 
     P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)
 
-A *kernel* is such a plan K, built at some potentials and then kept: the algorithms move the potentials by epsilon log u and
-epsilon log v and work with P = diag(u) K diag(v), so that a step costs products with K and no exponential.
+A *kernel* is such a plan K, built at some potentials and then kept: the algorithms move the potentials by epsilon log
+u and epsilon log v and work with P = diag(u) K diag(v), so that a step costs products with K and no exponential.
 
 symbol   meaning                                              shape
 C        cost                                                 (B, n, m)
@@ -12,7 +12,8 @@ a, b     weights, all positive here (zeros were taken out)    (B, n), (B, m)
 u, v     scalings relative to the kernel's own potentials     (B, n), (B, m)
 
 Every pass starts from g alone: f is the row update that makes the rows exact,
-f_i = -lambda epsilon log sum_j b_j exp((g_j - C_ij)/epsilon), lambda = 1, or rho/(rho + epsilon) where the row marginal is relaxed.
+f_i = -lambda epsilon log sum_j b_j exp((g_j - C_ij)/epsilon), lambda = 1, or rho/(rho + epsilon) where the row
+marginal is relaxed.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from torch import Tensor
 
 __all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured", "SparseKernel", "SparsePattern"]
 
-# exp() of anything under -708 is denormal, and so are products of two factors under e^-354: library kernels are 3 to 50 times slower
-# on those. e^-300 is 1e-130, nothing to any sum, and leaves room for weights and scalings.
+# exp() of anything under -708 is denormal, and so are products of two factors under e^-354: library kernels are 3 to
+# 50 times slower on those. e^-300 is 1e-130, nothing to any sum, and leaves room for weights and scalings.
 LOWEST_EXPONENT = -300.0
 # Only pairs without weight get exponents above about 70; they must not overflow before they meet their zero.
 HIGHEST_EXPONENT = 300.0
@@ -45,6 +46,13 @@ BLOCK = 1 << 17
 def small_matrix_share(m: int) -> float:
     """The share of their full speed at which library products and factorisations run on m x m matrices."""
     return min(1.0, m / 500)
+
+
+def _weighted_sum(u: Tensor, matrix: Tensor) -> Tensor:
+    """u^T M, shape (B, m); a matrix-vector product is twice as fast as a batch of one."""
+    if len(u) == 1:
+        return torch.mv(matrix[0].T, u[0])[None]
+    return torch.bmm(u[:, None], matrix)[:, 0]
 
 
 class Kernel(Protocol):
@@ -90,19 +98,21 @@ class DenseKernel:
 
     @property
     def entries(self) -> int:
+        """How many numbers a product reads."""
         return self.matrix.numel()
 
     def rows(self, v: Tensor) -> Tensor:
-        if self.matrix.shape[0] == 1:  # a matrix-vector product is twice as fast as a batch of one
+        """K v, shape (B, n)."""
+        if len(v) == 1:
             return torch.mv(self.matrix[0], v[0])[None]
         return torch.bmm(self.matrix, v[..., None])[..., 0]
 
     def cols(self, u: Tensor) -> Tensor:
-        if self.matrix.shape[0] == 1:
-            return torch.mv(self.matrix[0].T, u[0])[None]
-        return torch.bmm(u[:, None], self.matrix)[:, 0]
+        """K^T u, shape (B, m)."""
+        return _weighted_sum(u, self.matrix)
 
     def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
         half = self.matrix * left.sqrt()[..., None] * right[:, None]
         # Products of tiny entries are denormal, and a matrix product over those takes 50 times as long.
         half.masked_fill_(half < NEGLIGIBLE * half.amax(-2, keepdim=True), 0.0)
@@ -110,14 +120,15 @@ class DenseKernel:
 
     @property
     def normal_seconds(self) -> float:
+        """What `normal` takes on one core, within a factor of two."""
         return self.matrix.numel() * self.matrix.shape[-1] / (DENSE_SPEED * small_matrix_share(self.matrix.shape[-1]))
 
 
 class SparsePattern:
     """The pairs whose plan entries can matter near given potentials: those with f_i + g_j - C_ij >= -radius.
 
-    Entries outside are below exp(-radius/epsilon) there, and stay below a bound as long as the potentials have not moved far
-    (`covers`), so one pattern, found in one pass over the cost, serves several epsilons and many steps.
+    Entries outside are below exp(-radius/epsilon) there, and stay below a bound as long as the potentials have not
+    moved far (`covers`), so one pattern, found in one pass over the cost, serves several epsilons and many steps.
 
     Args:
         cost: (n, m) cost.
@@ -171,28 +182,31 @@ class SparsePattern:
         values += log_col.numpy()[self.col]
         values -= self.cost / epsilon
         np.exp(values, out=values)
-        return SparseKernel(sparse.csr_matrix((values, self.col, self._starts), shape=self.shape))
+        return SparseKernel(sparse.csr_matrix((values, self.col, self._starts), shape=self.shape), self.shape)
 
 
 class SparseKernel:
     """A plan held on a sparse pattern, for one problem on the CPU; scipy's products beat torch's sparse ones there."""
 
-    def __init__(self, matrix: sparse.csr_matrix) -> None:
-        self.matrix = matrix
-        self._transposed = matrix.T
+    def __init__(self, matrix: sparse.csr_matrix, shape: tuple[int, int]) -> None:
+        self.matrix, self._transposed, self._shape = matrix, matrix.T, shape
 
     @property
     def entries(self) -> int:
-        return int(self.matrix.nnz)
+        """How many numbers a product reads."""
+        return len(self.matrix.data)
 
     def rows(self, v: Tensor) -> Tensor:
+        """K v, shape (B, n)."""
         return torch.from_numpy(self.matrix @ v[0].numpy())[None]
 
     def cols(self, u: Tensor) -> Tensor:
+        """K^T u, shape (B, m)."""
         return torch.from_numpy(self._transposed @ u[0].numpy())[None]
 
     def normal(self, left: Tensor, right: Tensor) -> Tensor:
-        n, m = self.matrix.shape
+        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
+        n, m = self._shape
         half = self.matrix.copy()
         half.data *= np.repeat(left[0].sqrt().numpy(), np.diff(half.indptr)) * right[0].numpy()[half.indices]
         keep = half.data > NEGLIGIBLE * half.max(axis=0).toarray()[0][half.indices]
@@ -205,7 +219,8 @@ class SparseKernel:
 
     @property
     def normal_seconds(self) -> float:
-        n, m = self.matrix.shape
+        """What `normal` takes on one core, within a factor of two."""
+        n, m = self._shape
         return min(n * m * m / DENSE_SPEED, self.entries**2 / n / SPARSE_SPEED)
 
 
@@ -225,6 +240,7 @@ class DenseGeometry:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(B, n, m)."""
         b, n, m = self.cost.shape
         return b, n, m
 
@@ -237,7 +253,9 @@ class DenseGeometry:
     @property
     def peak(self) -> float:
         """The largest finite cost."""
-        return float(torch.where(self.cost == torch.inf, -torch.inf, self.cost).amax() if self.forbidden else self.cost.amax())
+        return float(
+            torch.where(self.cost == torch.inf, -torch.inf, self.cost).amax() if self.forbidden else self.cost.amax()
+        )
 
     @property
     def least(self) -> float:
@@ -245,9 +263,11 @@ class DenseGeometry:
         return float(self.cost.amin())
 
     def transposed(self) -> DenseGeometry:
+        """The same cost read from the columns' side."""
         return DenseGeometry(self.cost.mT, self.forbidden, self.mean)
 
     def matrix(self) -> Tensor:
+        """The costs, (B, n, m)."""
         return self.cost
 
     def select(self, rows: Tensor, cols: Tensor) -> DenseGeometry:
@@ -304,10 +324,10 @@ class DenseGeometry:
             f[k, i] = -damping * epsilon * lse
             scale = a[k, i] * torch.exp(f[k, i] / epsilon + top[..., 0]) if damping < 1 else a[k, i] / sums
             scale = torch.where((a[k, i] > 0) & (sums > 0), scale, 0.0)
-            cols[k] += (scale[:, None] @ plan)[:, 0]
+            cols[k] += _weighted_sum(scale, plan)
             if with_cost:
                 weighted = plan.mul_(part.nan_to_num(posinf=0.0) if self.forbidden else part)
-                cost_by_col[k] += (scale[:, None] @ weighted)[:, 0]
+                cost_by_col[k] += _weighted_sum(scale, weighted)
             elif out is not None:
                 plan.mul_(scale[..., None])
         return Measured(f, cols, cost_by_col)
@@ -316,7 +336,11 @@ class DenseGeometry:
         """The plan at (f, g), dense, shape (B, n, m); exactly zero on forbidden pairs and where a weight is zero."""
         exponent = torch.sub(g[:, None], self.cost).add_(f[..., None]).div_(epsilon)
         density = exponent.clamp_(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp_()
-        plan = density * (a[..., None] * b[:, None]) if density.requires_grad else density.mul_(a[..., None]).mul_(b[:, None])
+        plan = (
+            density * (a[..., None] * b[:, None])
+            if density.requires_grad
+            else density.mul_(a[..., None]).mul_(b[:, None])
+        )
         return plan.masked_fill(self.cost == torch.inf, 0.0) if self.forbidden else plan
 
     def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:

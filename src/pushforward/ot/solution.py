@@ -1,18 +1,20 @@
 """How good an answer is: the result of `solve`, with its plan as an operator and certified bounds.
 
-    value            <f, a> + <g, b> - epsilon (sum P - sum a sum b), the dual at the potentials returned (its relaxed form where
-                     marginals are relaxed): always a lower bound of the optimum, and equal to it at convergence
-    transport_cost   <P, C>
-    marginal_error   |P 1 - a|_1 + |P^T 1 - b|_1 over the mass, recomputed from these potentials in a pass over the whole cost
-    duality_gap      an upper bound of (optimum - value): the price of a plan with exact marginals made from P, minus value
+value            <f, a> + <g, b> - epsilon (sum P - sum a sum b), the dual at the potentials returned (its relaxed
+form where
+                 marginals are relaxed): always a lower bound of the optimum, and equal to it at convergence
+transport_cost   <P, C>
+marginal_error   |P 1 - a|_1 + |P^T 1 - b|_1 over the mass, recomputed from these potentials in a pass over the whole
+cost duality_gap      an upper bound of (optimum - value): the price of a plan with exact marginals made from P, minus
+value
 """
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -24,7 +26,6 @@ from pushforward._interop import like_input, to_tensor
 from pushforward.errors import ShapeError, TooLargeError
 from pushforward.ot.certificates import certified_bounds
 from pushforward.ot.history import Iterations, Step
-from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.problem import Problem
 
 __all__ = ["Plan", "Solution", "Status"]
@@ -37,7 +38,9 @@ class Status(enum.Enum):
 
     CONVERGED = "the marginal error, recomputed from the plan, is within the tolerance"
     ITERATION_LIMIT = "max_iterations were used up before the tolerance was reached"
-    STALLED = "the error stopped falling before the tolerance was reached: rounding, or an epsilon too small for this cost"
+    STALLED = (
+        "the error stopped falling before the tolerance was reached: rounding, or an epsilon too small for this cost"
+    )
     INFEASIBLE = "no plan with these marginals avoids the forbidden (infinite-cost) pairs"
     NON_FINITE = "the potentials left the range of floating-point numbers"
 
@@ -108,13 +111,19 @@ class Plan(Generic[Array]):
         return self._output(result[..., 0] if vector else result)
 
     def barycentric(self, y: Array) -> Array:
-        """Where each row's mass goes on average: (P y)_i / (P 1)_i for targets y of shape (m, d); NaN for a row without mass."""
+        """Where each row's mass goes on average, (P y)_i / (P 1)_i for targets y of shape (m, d).
+
+        NaN for a row without mass.
+        """
         p = self._problem
         batch, _, m = p.geometry.shape
         given = to_tensor("y", y, p.a.device).to(p.a.dtype)
         wide = given.expand(batch, *given.shape) if given.ndim == 2 else given
         if wide.ndim != 3 or wide.shape[:2] != (batch, m):
-            raise ShapeError(f"y has shape {tuple(given.shape)} but the plan has shape {self.shape}: a point for each column is needed")
+            raise ShapeError(
+                f"y has shape {tuple(given.shape)} but the plan has shape {self.shape}: "
+                "a point for each column is needed"
+            )
         both = torch.cat([wide, torch.ones_like(wide[..., :1])], dim=-1)
         moved = p.geometry.product(self._f, self._g, p.epsilon, p.a, p.b, both)
         return self._output(moved[..., :-1] / moved[..., -1:])
@@ -130,7 +139,10 @@ class Plan(Generic[Array]):
         return self._output(p.geometry.plan(self._f, self._g, p.epsilon, p.a, p.b))
 
     def to_sparse(self, threshold: float = 1e-12) -> Any:
-        """The entries of at least `threshold` times the mass, as a scipy COO array (for numpy callers) or a torch COO tensor."""
+        """The entries of at least `threshold` times the mass.
+
+        A scipy COO array for numpy callers, a torch COO tensor otherwise.
+        """
         threshold = check_positive("threshold", threshold)
         dense = to_tensor("plan", self.to_dense())
         kept = torch.where(dense >= threshold * float(self._problem.mass.mean()), dense, 0).to_sparse_coo().coalesce()
@@ -154,7 +166,8 @@ def refuse_if_too_large(what: str, shape: tuple[int, ...], like: Tensor) -> None
         free = available_memory()
     if needed > free:
         raise TooLargeError(
-            f"{what} of shape {shape} would take {needed:,} bytes and {free:,} are free; use plan @ v, plan.barycentric(y) or bounds()"
+            f"{what} of shape {shape} would take {needed:,} bytes and {free:,} are free; "
+            "use plan @ v, plan.barycentric(y) or bounds()"
         )
 
 
@@ -165,6 +178,24 @@ def available_memory() -> int:
             return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return 1 << 62
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Internals:
+    """A solution in computing precision, with its batch axis: for code that builds on `solve`.
+
+    Args:
+        problem: What was solved; where there is a graph, its cost and weights carry it.
+        f, g: Potentials, (B, n) and (B, m).
+        output: How results go back to the caller.
+        transport_cost: Gives <P, C>, (B,).
+    """
+
+    problem: Problem
+    f: Tensor
+    g: Tensor
+    output: Output
+    transport_cost: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,9 +212,10 @@ class Solution(Generic[Array]):
         history: Every step with the error before it.
         epsilon: Regularisation used, in units of the cost.
         method: Solver that gave the answer.
+        internals: The same in computing precision, for code that builds on `solve`.
 
-    For a batch every number has a leading axis B. f, g, value, transport_cost and the plan are in the caller's dtype and library; they
-    were computed in float64, and marginal_error is that of the float64 plan.
+    For a batch every number has a leading axis B. f, g, value, transport_cost and the plan are in the caller's dtype
+    and library; they were computed in float64, and marginal_error is that of the float64 plan.
     """
 
     status: Status
@@ -196,28 +228,18 @@ class Solution(Generic[Array]):
     history: tuple[Step, ...] = field(repr=False)
     epsilon: float
     method: str
-    _problem: Problem = field(repr=False)
-    _f: Tensor = field(repr=False)
-    _g: Tensor = field(repr=False)
-    _output: Output = field(repr=False)
-    _transport_cost: Any = field(repr=False)
-    _graph_cost: Tensor | None = field(default=None, repr=False)
+    internals: Internals = field(repr=False)
 
     @functools.cached_property
     def transport_cost(self) -> Array:
         """<P, C>: what the plan costs without the regularisation. Differentiable."""
-        cost = self._transport_cost
-        return self._output(cost() if callable(cost) else cost)
+        return self.internals.output(self.internals.transport_cost())
 
     @functools.cached_property
     def plan(self) -> Plan[Array]:
         """The plan as an operator."""
-        problem = self._problem
-        if self._graph_cost is not None:
-            problem = dataclasses.replace(
-                problem, geometry=DenseGeometry(self._graph_cost, problem.geometry.forbidden, problem.geometry.mean)
-            )
-        return Plan(problem, self._f, self._g, self._output)
+        inside = self.internals
+        return Plan(inside.problem, inside.f, inside.g, inside.output)
 
     @property
     def converged(self) -> bool:
@@ -227,11 +249,12 @@ class Solution(Generic[Array]):
     def bounds(self) -> tuple[Any, Any]:
         """Certified bounds (lower, upper) of the *unregularised* optimal transport cost.
 
-        Lower: the dual value of potentials made feasible by two c-transforms. Upper: the cost of a plan with exact marginals, P
-        rounded as in Altschuler et al. 2017 (arXiv 1705.09634), algorithm 2. Both give way by a bound on their own rounding errors.
+        Lower: the dual value of potentials made feasible by two c-transforms. Upper: the cost of a plan with exact
+        marginals, P rounded as in Altschuler et al. 2017 (arXiv 1705.09634), algorithm 2. Both give way by a bound on
+        their own rounding errors.
 
         Raises:
             InvalidArgument: The problem relaxes its marginals, so that there is no such cost.
         """
-        lower, upper = certified_bounds(self._problem, self._g)
-        return self._output.number(lower), self._output.number(upper)
+        lower, upper = certified_bounds(self.internals.problem, self.internals.g.detach())
+        return self.internals.output.number(lower), self.internals.output.number(upper)

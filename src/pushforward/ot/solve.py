@@ -5,6 +5,7 @@ Source of the problem's form and of the solvers: `problem.py`, `solvers/`.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from pushforward.ot.gradients import attach
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.plan import DenseGeometry, Measured
 from pushforward.ot.problem import Problem
-from pushforward.ot.solution import Output, Solution, Status, refuse_if_too_large
+from pushforward.ot.solution import Internals, Output, Solution, Status, refuse_if_too_large
 from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.newton import Newton, newton
 from pushforward.ot.solvers.sinkhorn import Sinkhorn, sinkhorn
@@ -45,7 +46,8 @@ Method = Literal["auto", "newton", "sns", "sinkhorn"] | Newton | SNS | Sinkhorn
 
 # Steps allowed where the caller sets no limit. A Newton step is worth hundreds of Sinkhorn's.
 LIMITS = {"auto": 2000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
-# A batch is solved in one go while its problems are small; above this many entries each, one after the other is as fast.
+# A batch is solved in one go while its problems are small; above this many entries each, one after the other is as
+# fast.
 SMALL = 128 * 128
 
 
@@ -58,7 +60,7 @@ class Question:
     output: Output
 
 
-def solve(
+def solve(  # noqa: PLR0913 - three of data, eight of settings
     cost: Any,
     a: Any = None,
     b: Any = None,
@@ -75,16 +77,19 @@ def solve(
     """Entropic optimal transport: min <P, C> + epsilon KL(P | a b^T) over plans P with P 1 = a, P^T 1 = b.
 
     Args:
-        cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair. Tensors and numpy arrays of any real
+        cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair. Tensors
+        and numpy arrays of any real
             dtype are taken, computed with in float64, and never changed.
         a: Weights of the rows, (n,) or (B, n), at least 0; uniform if None.
         b: Weights of the columns, (m,) or (B, m), of the same mass as a.
-        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean absolute cost (`Solution.epsilon` tells).
+        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean absolute cost (`Solution.epsilon`
+        tells).
         method: "auto"; "newton" (ours), "sns" (as published), "sinkhorn"; or their settings objects.
         tol: L1 error of both marginals over the mass that counts as converged.
         max_iterations: Sinkhorn and Newton steps at most; None leaves it to the method.
         init: Where to start: a `Solution` of a similar problem, or its g, (m,) or (B, m).
-        unbalanced: Price rho of leaving the marginals, rho KL(P 1 | a) + rho KL(P^T 1 | b), in units of the cost; one for both or (rho_a, rho_b); inf
+        unbalanced: Price rho of leaving the marginals, rho KL(P 1 | a) + rho KL(P^T 1 | b), in units of the cost; one
+        for both or (rho_a, rho_b); inf
             keeps that marginal exact.
         throw: Whether not reaching `tol` raises; else the solution's status says it.
         progress: Called with every step.
@@ -93,13 +98,14 @@ def solve(
         The `Solution`; tensors for tensors, numpy for numpy.
 
     Raises:
-        InvalidArgument: An argument cannot be used (`ShapeError`, `NonFiniteError`, `MassError` among its kinds); the message names it.
+        InvalidArgument: An argument cannot be used (`ShapeError`, `NonFiniteError`, `MassError` among its kinds); the
+        message names it.
         NotConverged: `tol` was not reached and `throw` is set; carries the partial `solution`.
 
     Example:
         >>> import pushforward as pf
         >>> sol = pf.solve(torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=torch.float64), epsilon=0.01)
-        >>> sol.status.name, sol.plan.to_dense().tolist()
+        >>> sol.status.name, sol.plan.to_dense().round(decimals=6).tolist()
         ('CONVERGED', [[0.5, 0.0], [0.0, 0.5]])
     """
     name, settings = _method(method)
@@ -114,12 +120,16 @@ def solve(
         start = _start(init, problem)
         g = _solve_all(problem, start, tol, recorder, name, settings)
         solution = _assess(question, g, tol, recorder, name)
-    if question.cost is not None or problem.a.requires_grad or problem.b.requires_grad:
+    if question.cost is not None:
         solution = attach(solution, question.cost)
     if throw and not solution.converged:
         kind = InfeasibleError if solution.status is Status.INFEASIBLE else NotConverged
         error = float(np.max(np.asarray(_plain(solution.marginal_error))))
-        advice = "pass throw=False to use the partial solution" if solution.status is not Status.INFEASIBLE else "allow more pairs, or pass unbalanced="
+        advice = (
+            "pass throw=False to use the partial solution"
+            if solution.status is not Status.INFEASIBLE
+            else "allow more pairs, or pass unbalanced="
+        )
         raise kind(f"{solution.status.message}; marginal error {error:.2g}, asked {tol:.2g}; {advice}", solution)
     return solution
 
@@ -166,10 +176,14 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     given = {name: to_tensor(name, value) for name, value in (("a", a), ("b", b)) if value is not None}
     tensors = [value for value in (a, b) if isinstance(value, Tensor)]
     like = tensors[0] if tensors else next(iter(given.values()), torch.empty(0, dtype=torch.float64))
-    check_same_device(*[(name, given[name]) for name in given if isinstance({"a": a, "b": b}[name], Tensor)] or [("a", like)])
+    check_same_device(
+        *[(name, given[name]) for name in given if isinstance({"a": a, "b": b}[name], Tensor)] or [("a", like)]
+    )
     batches = {len(value) for value in given.values() if value.ndim == 2}
     if len(batches) > 1:
-        raise ShapeError(f"a has shape {tuple(given['a'].shape)} but b has {tuple(given['b'].shape)}: their batches differ")
+        raise ShapeError(
+            f"a has shape {tuple(given['a'].shape)} but b has {tuple(given['b'].shape)}: their batches differ"
+        )
     batch = batches.pop() if batches else None
     n = math.prod(cost.shape)
     weights = [check_weights(name, value, n, batch, like, "pixel") for name, value in (("a", a), ("b", b))]
@@ -182,7 +196,9 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     return Question(graph, problem, Output(batch is not None, not tensors, result_dtype(like)))
 
 
-def _problem(geometry: DenseGeometry | GridGeometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float) -> Problem:
+def _problem(
+    geometry: DenseGeometry | GridGeometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float
+) -> Problem:
     rho_a, rho_b = _relaxation(unbalanced)
     if rho_a == rho_b == math.inf:
         check_equal_mass(a, b, tolerance)
@@ -205,15 +221,24 @@ def _relaxation(unbalanced: Any) -> tuple[float, float]:
 def _start(init: Any, problem: Problem) -> Tensor | None:
     if init is None:
         return None
-    given = init._g if isinstance(init, Solution) else check_finite("init", to_tensor("init", init, problem.b.device))
+    given = (
+        init.internals.g
+        if isinstance(init, Solution)
+        else check_finite("init", to_tensor("init", init, problem.b.device))
+    )
     g = given.detach()[None] if given.ndim == 1 else given.detach()
     batch, m = problem.b.shape
     if g.ndim != 2 or g.shape[1] != m or len(g) not in (1, batch):
-        raise ShapeError(f"init has shape {tuple(given.shape)}; column potentials of shape {(m,) if batch == 1 else (batch, m)} are needed")
+        raise ShapeError(
+            f"init has shape {tuple(given.shape)}; "
+            f"column potentials of shape {(m,) if batch == 1 else (batch, m)} are needed"
+        )
     return g.to(problem.b).expand_as(problem.b)
 
 
-def _solve_all(problem: Problem, start: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
+def _solve_all(
+    problem: Problem, start: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any
+) -> Tensor:
     """Column potentials of every problem of the batch, (B, m)."""
     batch, n, m = problem.geometry.shape
     problem = _detached(problem)
@@ -222,14 +247,8 @@ def _solve_all(problem: Problem, start: Tensor | None, tol: float, recorder: Rec
         return _solve_some(problem, start, tol, recorder, name, settings)
     parts = []
     for k in range(batch):
-        one = Problem(
-            geometry=_only(problem.geometry, k),
-            a=problem.a[k : k + 1],
-            b=problem.b[k : k + 1],
-            epsilon=problem.epsilon,
-            rho_a=problem.rho_a,
-            rho_b=problem.rho_b,
-        )
+        here = slice(k, k + 1)
+        one = dataclasses.replace(problem, geometry=_only(problem.geometry, k), a=problem.a[here], b=problem.b[here])
         own = Recorder(recorder.limit, recorder.hook)
         parts.append(_solve_some(one, None if start is None else start[k : k + 1], tol, own, name, settings))
         recorder.absorb(own)
@@ -248,28 +267,19 @@ def _only(geometry: DenseGeometry | GridGeometry, k: int) -> DenseGeometry | Gri
 
 
 def _detached(problem: Problem) -> Problem:
-    return Problem(
-        geometry=problem.geometry,
-        a=problem.a.detach(),
-        b=problem.b.detach(),
-        epsilon=problem.epsilon,
-        rho_a=problem.rho_a,
-        rho_b=problem.rho_b,
-    )
+    return dataclasses.replace(problem, a=problem.a.detach(), b=problem.b.detach())
 
 
 def _solve_some(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
-    """Potentials of problems that are solved together; rows and columns without weight are left out where that saves work."""
+    """Potentials of problems solved together; what has no weight is left out where that saves work."""
+    if name == "sns" and isinstance(problem.geometry, GridGeometry):  # it holds the plan in any case
+        dense = DenseGeometry(problem.geometry.matrix(), forbidden=False, mean=problem.geometry.mean)
+        problem = dataclasses.replace(problem, geometry=dense)
     rows, cols = problem.a[0] > 0, problem.b[0] > 0
     if len(problem.a) > 1 or isinstance(problem.geometry, GridGeometry) or bool(rows.all() and cols.all()):
         return _run(problem, g, tol, recorder, name, settings)
-    inner = Problem(
-        geometry=problem.geometry.select(rows, cols),
-        a=problem.a[:, rows],
-        b=problem.b[:, cols],
-        epsilon=problem.epsilon,
-        rho_a=problem.rho_a,
-        rho_b=problem.rho_b,
+    inner = dataclasses.replace(
+        problem, geometry=problem.geometry.select(rows, cols), a=problem.a[:, rows], b=problem.b[:, cols]
     )
     found = torch.zeros_like(problem.b)
     found[:, cols] = _run(inner, None if g is None else g[:, cols], tol, recorder, name, settings)
@@ -282,7 +292,8 @@ def _run(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, nam
     if name == "sns":
         return sns(problem, g, 0.5 * tol, recorder, settings)[0]
     found, done = newton(problem, g, tol, recorder, settings)
-    if done or name != "auto":
+    hopeless = problem.geometry.forbidden and not done and is_infeasible(problem, problem.measure(found).f)
+    if done or hopeless or name != "auto":
         return found
     # Where the usual path fails, a slower one with small steps; where that fails too, what Sinkhorn makes of it.
     gentle = Newton(factor=2.0, level_tol=1e-7)
@@ -320,20 +331,21 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
         history=tuple(recorder.steps),
         epsilon=problem.epsilon,
         method=name,
-        _problem=question.problem,
-        _f=f,
-        _g=g,
-        _output=output,
-        _transport_cost=measured.cost_by_col.sum(-1),
+        internals=Internals(
+            problem=question.problem, f=f, g=g, output=output, transport_cost=lambda: measured.cost_by_col.sum(-1)
+        ),
     )
 
 
-def _returned_error(problem: Problem, measured: Measured, f: Tensor, g: Tensor, tol: float, recorder: Recorder) -> Tensor:
+def _returned_error(
+    problem: Problem, measured: Measured, f: Tensor, g: Tensor, tol: float, recorder: Recorder
+) -> Tensor:
     """L1 error over the mass of the plan that f and g, rounded as they are, give back; (B,)."""
     f, g = torch.where(problem.a > 0, f, 0.0), torch.where(problem.b > 0, g, 0.0)
     target_a, target_b = problem.targets(f, g)
     error = (measured.cols - target_b).abs().sum(-1)
-    # Rounding f, g and C moves the exponents by a few ulp of the potentials over epsilon, and the plan by that share of itself.
+    # Rounding f, g and C moves the exponents by a few ulp of the potentials over epsilon, and the plan by that share
+    # of itself.
     sizes = (measured.f.abs() * target_a).sum(-1) + (g.abs() * target_b).sum(-1)
     rounding = 8 * torch.finfo(f.dtype).eps * sizes / problem.epsilon
     if bool((rounding > 0.05 * tol * problem.mass[:, 0]).any()):

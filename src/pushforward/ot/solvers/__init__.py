@@ -1,0 +1,1 @@
+"""The algorithms, and the plans and linear systems that they work on."""

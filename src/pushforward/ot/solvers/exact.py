@@ -2,9 +2,9 @@
 
     min <P, C>  s.t.  P 1 = a, P^T 1 = b, P >= 0          dual: max <f, a> + <g, b>  s.t.  f_i + g_j <= C_ij
 
-Column generation: a small-epsilon Newton solution says which pairs can carry mass; the linear program on those pairs alone is small and sparse
-and goes to HiGHS; its dual prices find the pairs it missed (f_i + g_j > C_ij), which are added, until none is left. The last
-program's vertex is then optimal for the whole problem, and f, g prove it.
+Column generation: a small-epsilon Newton solution says which pairs can carry mass; the linear program on those pairs
+alone is small and sparse and goes to HiGHS; its dual prices find the pairs it missed (f_i + g_j > C_ij), which are
+added, until none is left. The last program's vertex is then optimal for the whole problem, and f, g prove it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import numpy as np
 import scipy.sparse as sparse
 import torch
 from scipy.optimize import linprog
-from torch import Tensor
 
 from pushforward._checks import check_positive
 from pushforward._interop import like_input
@@ -45,7 +44,8 @@ class ExactSolution(Generic[Array]):
     Args:
         status: CONVERGED when the gap is at the level of rounding.
         cost: <P, C>, in units of the cost times mass.
-        plan: The optimal plan, a vertex with at most n + m - 1 entries: a scipy COO array for numpy callers, a torch COO tensor otherwise.
+        plan: The optimal plan, a vertex with at most n + m - 1 entries: a scipy COO array for numpy callers, a torch
+        COO tensor otherwise.
         f, g: Dual prices, (n,) and (m,), with f_i + g_j <= C_ij on every pair.
         gap: cost - <f, a> - <g, b>, at least 0 up to rounding: the certificate. No plan costs less than cost - gap.
         rounds: Linear programs solved.
@@ -95,9 +95,12 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     mass, unit = weights_a.sum(), (float(np.abs(inner[finite]).max()) or 1.0) / LARGEST_COST
     some_a, some_b = weights_a[rows] / mass, weights_b[cols] / mass
     guess, candidates = _guess(inner / unit, some_a, some_b)
-    # Costs reduced by a nearly optimal g are all at least 0 and mostly large: HiGHS starts dual feasible, and its prices stay near g.
+    # Costs reduced by a nearly optimal g are all at least 0 and mostly large: HiGHS starts dual feasible, and its
+    # prices stay near g.
     first = np.where(np.isfinite(shifted := inner / unit - guess), shifted, np.inf).min(1)
-    found = _generate_columns(shifted - first[:, None], some_a, some_b, candidates, tol, offset=float(first @ some_a + guess @ some_b))
+    found = _generate_columns(
+        shifted - first[:, None], some_a, some_b, candidates, tol, offset=float(first @ some_a + guess @ some_b)
+    )
     f, g = np.zeros(len(weights_a)), np.zeros(len(weights_b))
     f[rows], g[cols] = unit * (found.f + first), unit * (found.g + guess)
     # Prices of what has no mass: as high as the others allow.
@@ -112,18 +115,26 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     total = float(matrix[plan.row, plan.col] @ plan.data)
     if not output.as_numpy:
         indices = torch.from_numpy(np.stack([plan.row, plan.col]).astype(np.int64))
-        plan = torch.sparse_coo_tensor(indices, torch.from_numpy(plan.data).to(output.dtype), matrix.shape, check_invariants=False).to(device)
+        plan = torch.sparse_coo_tensor(
+            indices, torch.from_numpy(plan.data).to(output.dtype), matrix.shape, check_invariants=False
+        ).to(device)
     gap = float(mass * unit * found.gap)
     close = gap <= max(tol * abs(total), 10 * ROUNDING * mass * unit * LARGEST_COST)
     if not close:
-        raise NotConverged(f"the duality gap is still {gap:.2g} at a cost of {total:.6g}: no pair is left to add, but prices are not exact")
+        raise NotConverged(
+            f"the duality gap is still {gap:.2g} at a cost of {total:.6g}: "
+            "no pair is left to add, but prices are not exact"
+        )
     return ExactSolution(
         status=Status.CONVERGED, cost=total, plan=plan, f=back(f), g=back(g), gap=gap, rounds=found.rounds
     )
 
 
 def _guess(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Column prices, and the pairs that a small-epsilon plan uses, as flat indices; with a north-west-corner staircase, so that a feasible plan is among them."""
+    """Column prices, and the pairs that a small-epsilon plan uses, as flat indices.
+
+    A north-west-corner staircase is among them, and with it a feasible plan.
+    """
     finite = np.isfinite(cost)
     mean = float(np.abs(cost[finite]).mean()) if finite.any() else 1.0
     if min(cost.shape) == 1 or mean == 0:
@@ -145,10 +156,14 @@ def _guess(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, 
     near[slack.argmin(0), torch.arange(len(b))] = True
     near &= torch.isfinite(tensor[0])
     chosen = np.flatnonzero(near.numpy().reshape(-1))
-    return g[0].numpy(), np.union1d(chosen, _staircase(a, b, cost.shape[1], order=(measured.f[0].numpy(), g[0].numpy()), cost=cost))
+    return g[0].numpy(), np.union1d(
+        chosen, _staircase(a, b, cost.shape[1], order=(measured.f[0].numpy(), g[0].numpy()), cost=cost)
+    )
 
 
-def _staircase(a: np.ndarray, b: np.ndarray, m: int, *, order: tuple[np.ndarray, np.ndarray], cost: np.ndarray) -> np.ndarray:
+def _staircase(
+    a: np.ndarray, b: np.ndarray, m: int, *, order: tuple[np.ndarray, np.ndarray], cost: np.ndarray
+) -> np.ndarray:
     """Flat indices of a monotone feasible plan, kept where its pairs are allowed."""
     i, j = np.argsort(order[0]), np.argsort(order[1])
     steps = np.sort(np.concatenate([np.cumsum(a[i]), np.cumsum(b[j])]))
@@ -171,16 +186,24 @@ class _Vertex:
     rounds: int
 
 
-def _generate_columns(cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.ndarray, tol: float, *, offset: float) -> _Vertex:
-    """Grow the pairs `flat` until their program's vertex is optimal for all; `offset` was taken out of every plan's cost."""
+def _generate_columns(
+    cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.ndarray, tol: float, *, offset: float
+) -> _Vertex:
+    """Grow the pairs `flat` until their vertex is optimal for all; every plan's cost is `offset` more than here."""
     n, m = cost.shape
+    gap = np.inf
     for rounds in range(1, ROUNDS + 1):
         row, col = flat // m, flat % m
         price = cost[row, col]
         ones = np.ones(len(flat))
-        incidence = sparse.csr_array((np.concatenate([ones, ones]), (np.concatenate([row, n + col]), np.tile(np.arange(len(flat)), 2))), shape=(n + m, len(flat)))
+        incidence = sparse.csr_array(
+            (np.concatenate([ones, ones]), (np.concatenate([row, n + col]), np.tile(np.arange(len(flat)), 2))),
+            shape=(n + m, len(flat)),
+        )
         # The last equation follows from the others; without it rounding in b cannot make the program infeasible.
-        result = linprog(price, A_eq=incidence[:-1], b_eq=np.concatenate([a, b])[:-1], method="highs-ds", options=_OPTIONS)
+        result = linprog(
+            price, A_eq=incidence[:-1], b_eq=np.concatenate([a, b])[:-1], method="highs-ds", options=_OPTIONS
+        )
         if result.status == 2:
             missing = np.setdiff1d(np.flatnonzero(np.isfinite(cost)), flat)
             if len(missing) == 0:

@@ -5,8 +5,9 @@ With C(x, y) = sum_k c_k[x_k, y_k] the plan at g, rows exact, is a chain of one 
     P(x, y) = scale(x) prod_k M_k[x_k, y_k | y_1 .. y_{k-1}, x_{k+1} .. x_d],
 
 each M_k row-stochastic: summing the axes out one after the other, last first, in the log domain,
-t[.., x_k] = log sum_{y_k} exp(t[.., y_k] - c_k[x_k, y_k]/epsilon). Every number that is kept lies in [0, 1], so nothing overflows where
-the usual kernel exp(-C/epsilon) is zero almost everywhere. On 128 x 128 pixels the factors take 34 MB, the plan would take 2 GB.
+t[.., x_k] = log sum_{y_k} exp(t[.., y_k] - c_k[x_k, y_k]/epsilon). Every number that is kept lies in [0, 1], so
+nothing overflows where the usual kernel exp(-C/epsilon) is zero almost everywhere. On 128 x 128 pixels the factors
+take 34 MB, the plan would take 2 GB.
 
 symbol   meaning                                        shape
 s_k      pixels along axis k; N = prod s_k
@@ -41,18 +42,21 @@ class GridKernel:
 
     @property
     def entries(self) -> int:
+        """How many numbers a product reads."""
         return sum(factor.numel() for factor in self.factors)
 
     def _grid(self, flat: Tensor) -> Tensor:
         return flat.view(flat.shape[0], *(factor.shape[-1] for factor in self.factors))
 
     def rows(self, v: Tensor) -> Tensor:
+        """K v, shape (B, n)."""
         x = self._grid(v)
         for k in range(len(self.factors), 0, -1):
             x = torch.matmul(self.factors[k - 1], x.movedim(k, -1).contiguous()[..., None])[..., 0].movedim(-1, k)
         return x.reshape(v.shape) * self.scale
 
     def cols(self, u: Tensor) -> Tensor:
+        """K^T u, shape (B, m)."""
         return self._cols(u, self.factors)
 
     def _cols(self, u: Tensor, factors: tuple[Tensor, ...]) -> Tensor:
@@ -77,10 +81,12 @@ class GridKernel:
         return plan.reshape(*self.scale.shape, -1) * self.scale[..., None]
 
     def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
         return DenseKernel(self.dense()).normal(left, right)
 
     @property
     def normal_seconds(self) -> float:
+        """What `normal` takes on one core, within a factor of two."""
         return self.scale.numel() * self.scale.shape[-1] ** 2 / DENSE_SPEED
 
 
@@ -101,22 +107,27 @@ class GridGeometry:
 
     @property
     def shape(self) -> tuple[int, int, int]:
+        """(B, n, m)."""
         n = math.prod(len(cost) for cost in self.axis_costs)
         return self.batch, n, n
 
     @property
     def mean(self) -> float:
+        """Mean cost."""
         return float(sum(cost.mean() for cost in self.axis_costs))
 
     @property
     def peak(self) -> float:
+        """The largest cost."""
         return float(sum(cost.amax() for cost in self.axis_costs))
 
     @property
     def least(self) -> float:
+        """The smallest cost."""
         return float(sum(cost.amin() for cost in self.axis_costs))
 
     def transposed(self) -> GridGeometry:
+        """The same cost read from the columns' side."""
         return GridGeometry(tuple(cost.T for cost in self.axis_costs), self.batch)
 
     def _grid(self, flat: Tensor) -> Tensor:
@@ -150,7 +161,10 @@ class GridGeometry:
 
     def matrix(self) -> Tensor:
         """The (B, N, N) cost matrix, for those who need it."""
-        total, n = torch.zeros((), dtype=self.axis_costs[0].dtype, device=self.axis_costs[0].device), len(self.axis_costs)
+        total, n = (
+            torch.zeros((), dtype=self.axis_costs[0].dtype, device=self.axis_costs[0].device),
+            len(self.axis_costs),
+        )
         for k, cost in enumerate(self.axis_costs):
             total = total + cost.view(*(len(cost) if axis in (k, n + k) else 1 for axis in range(2 * n)))
         return total.reshape(1, *self.shape[1:]).expand(self.shape)
@@ -166,14 +180,14 @@ class GridGeometry:
         return torch.stack([kernel.rows(column.contiguous()) * moved for column in v.unbind(-1)], dim=-1)
 
     def c_transform(self, g: Tensor) -> Tensor:
-        """min over y of C(x, y) - g(y), one axis at a time."""
+        """Min over y of C(x, y) - g(y), one axis at a time."""
         t = self._grid(-g)
         for k, cost in enumerate(self.axis_costs, start=1):
             t = (t.movedim(k, -1)[..., None, :] + cost).amin(-1).movedim(-1, k)
         return t.reshape(g.shape)
 
     def bilinear(self, x: Tensor, y: Tensor) -> Tensor:
-        """sum x C y, through the marginals of x and y along each axis."""
+        """Sum x C y, through the marginals of x and y along each axis."""
         x_grid, y_grid, total = self._grid(x), self._grid(y), x.new_zeros(x.shape[0])
         axes = range(1, len(self.axis_costs) + 1)
         for k, cost in enumerate(self.axis_costs, start=1):

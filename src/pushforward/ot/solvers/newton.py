@@ -1,9 +1,10 @@
 """Newton's method on the semi-dual, along a path of falling epsilon: the default solver.
 
-What is ours beside the published algorithm (`sns.py`): the row potentials are eliminated, so that a line search costs one product and the
-Hessian is half as large; the plan is kept and rescaled instead of exponentiated again; on a CPU only the entries that can matter are kept; the
-linear solver buys a Cholesky factor when CG is slow (`preconditioner.py`). The path starts where Sinkhorn needs a step or two and ends
-at the epsilon asked; each level only has to hand a good start to the next.
+What is ours beside the published algorithm (`sns.py`): the row potentials are eliminated, so that a line search costs
+one product and the Hessian is half as large; the plan is kept and rescaled instead of exponentiated again; on a CPU
+only the entries that can matter are kept; the linear solver buys a Cholesky factor when CG is slow
+(`preconditioner.py`). The path starts where Sinkhorn needs a step or two and ends at the epsilon asked; each level
+only has to hand a good start to the next.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pushforward.ot.history import Recorder
 from pushforward.ot.plan import SparsePattern
 from pushforward.ot.problem import Problem
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
-from pushforward.ot.solvers.sinkhorn import FARTHEST
 from pushforward.ot.solvers.semidual import Point, SemiDual
+from pushforward.ot.solvers.sinkhorn import FARTHEST
 
 __all__ = ["Newton", "newton"]
 
@@ -69,6 +70,11 @@ class _Plans:
         self._most_weight = math.log(max(float(problem.a.max()), float(problem.b.max())) / float(problem.mass.max()))
         self.extra = 0.0
 
+    @property
+    def sparse(self) -> bool:
+        """Whether the last kernel built is on a sparse pattern."""
+        return self._pattern is not None and self._buffer is None
+
     def around(self, problem: Problem, f: Tensor | None, g: Tensor, tol: float) -> tuple[SemiDual, Point]:
         """The semi-dual and its first point at potentials g (and f, once there are any)."""
         epsilon = problem.epsilon
@@ -76,15 +82,17 @@ class _Plans:
             dropped = math.log(problem.geometry.shape[1] / tol) + self._most_weight
             pattern = self._find(problem, f, g, epsilon * (max(dropped, 3.0) + MARGIN + self.extra))
             if pattern is not None:
-                kernel = pattern.kernel(f[0] / epsilon + problem.a[0].log(), g[0] / epsilon + problem.b[0].log(), epsilon)
-                dual = SemiDual(problem, kernel, f, g)
+                kernel = pattern.kernel(
+                    f[0] / epsilon + problem.a[0].log(), g[0] / epsilon + problem.b[0].log(), epsilon
+                )
+                dual = SemiDual(problem, kernel, f, g, self._recorder)
                 return dual, dual.start()
         self._recorder.plan_evaluations += 1
         kernel, f, cols = problem.geometry.kernel(
             g, epsilon, problem.a, problem.b, damping=problem.damping("a"), out=self._buffer
         )
         self._buffer = getattr(kernel, "matrix", None)
-        dual = SemiDual(problem, kernel, f, g)
+        dual = SemiDual(problem, kernel, f, g, self._recorder)
         return dual, dual.start(cols)
 
     def _find(self, problem: Problem, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
@@ -119,16 +127,11 @@ def newton(
     settings = Newton() if settings is None else settings
     _, n, m = problem.geometry.shape
     if m > n:  # the smaller side holds the unknowns
-        turned = problem.transposed()
-        start = None if g is None else turned_start(problem, g)
-        path = _Path(turned, tol, recorder, settings)
-        return path.run(start, want_rows=True)
-    return _Path(problem, tol, recorder, settings).run(g, want_rows=False)
-
-
-def turned_start(problem: Problem, g: Tensor) -> Tensor:
-    """The column potentials of the transposed problem that belong to g."""
-    return problem.measure(g).f
+        start = None if g is None else problem.measure(g).f
+        f, _, done = _Path(problem.transposed(), tol, recorder, settings).run(start)
+        return f, done
+    _, g, done = _Path(problem, tol, recorder, settings).run(g)
+    return g, done
 
 
 class _Path:
@@ -145,13 +148,15 @@ class _Path:
         steps = math.ceil(math.log(first / epsilon) / math.log(self.settings.factor) - 1e-9)
         return [epsilon * (first / epsilon) ** (1 - k / steps) for k in range(steps)] + [epsilon]
 
-    def run(self, g: Tensor | None, *, want_rows: bool) -> tuple[Tensor, bool]:
+    def run(self, g: Tensor | None) -> tuple[Tensor, Tensor, bool]:
+        """(f, g) at the end of the path, and whether its error is within the tolerance."""
         levels = self.levels() if g is None else [self.problem.epsilon]
-        g, f = torch.zeros_like(self.problem.b) if g is None else g, None
-        done, behind = False, None
+        g = torch.zeros_like(self.problem.b) if g is None else g
+        f, done, behind = None, False, None
         for k, epsilon in enumerate(levels):
             if behind is not None and f is not None:
-                # The potentials are nearly linear in epsilon: the line through the last two levels spares half of the steps.
+                # The potentials are nearly linear in epsilon: the line through the last two levels spares half of the
+                # steps.
                 ahead = (epsilon - levels[k - 1]) / (levels[k - 1] - levels[k - 2])
                 (f, g), behind = (f + ahead * (f - behind[0]), g + ahead * (g - behind[1])), (f, g)
             elif f is not None:
@@ -159,15 +164,16 @@ class _Path:
             if epsilon != levels[-1]:
                 tol = max(self.settings.level_tol, self.tol)
                 f, g, done = self._level(self.problem.at(epsilon), f, g, tol, last=False)
-        for _ in range(3):
-            f, g, done = self._level(self.problem, f, g, 0.5 * self.tol, last=True)
+        f, g, done = self._level(self.problem, f, g, 0.5 * self.tol, last=True)
+        for _ in range(2):
             if not done or self._true_error(g) <= self.tol:
                 break
             self.plans.extra += MARGIN  # what the pattern left out was too much
-        return (f if want_rows else g), done
+            f, g, done = self._level(self.problem, f, g, 0.5 * self.tol, last=True)
+        return f, g, done
 
     def _true_error(self, g: Tensor) -> float:
-        if self.plans._pattern is None:
+        if not self.plans.sparse:
             return 0.0
         self.recorder.plan_evaluations += 1
         return float(self.problem.error(self.problem.measure(g), g).max())
@@ -198,11 +204,7 @@ class _Path:
                 sinkhorn_left = 2 if length < 0.2 else 0
             if self._drifted(dual, point):
                 f, g = dual.potentials(point)
-                self.recorder.products += dual.products
                 dual, point = self.plans.around(problem, f, g, tol)
-        self.recorder.products += dual.products
-        self.recorder.cg += linear.iterations
-        self.recorder.products += 2 * linear.iterations
         f, g = dual.potentials(point, exact_cols=not last)
         return f, g, done
 
@@ -217,7 +219,10 @@ class _Path:
         left, right = dual.coupling(point)
         diagonal = dual.diagonal(point) * (1 + self.settings.shift * error)
         system = System(dual.kernel, diagonal, left, right, singular=dual.problem.balanced)
+        before = linear.iterations
         move = linear.solve(system, point.residual, tolerance)
+        self.recorder.cg += linear.iterations - before
+        self.recorder.products += 2 * (linear.iterations - before)
         slope = (point.residual * move).sum(-1, keepdim=True)
         length = torch.clamp(LONGEST_STEP / move.abs().amax(-1, keepdim=True), max=1.0)
         length = torch.where(error > tol, length, 0.0)
@@ -239,6 +244,6 @@ class _Path:
     def _drifted(self, dual: SemiDual, point: Point) -> bool:
         """Whether the kernel has to be rebuilt at the potentials reached."""
         log_u, log_v = point.u.log(), point.v.log()
-        if self.plans._pattern is not None and self.plans._buffer is None:
+        if self.plans.sparse:
             return float(log_u.max() + log_v.max()) > MARGIN - 2
         return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > FARTHEST

@@ -2,10 +2,11 @@
 
     H x = r,    H = diag(d) - diag(right) K^T diag(left) K diag(right)      (`semidual.py`)
 
-Jacobi-preconditioned CG needs few products while the plan is well mixed, and thousands once it has nearly come apart into pieces (small
-epsilon, high dimension). There a Cholesky factor of H, used as a preconditioner and kept over several Newton steps, takes
-a handful. Which is cheaper is not known beforehand, so the choice is the ski rental's: rent CG iterations until they
-have cost as much as a factor would, then buy one. That is never worse than twice the better choice.
+Jacobi-preconditioned CG needs few products while the plan is well mixed, and thousands once it has nearly come apart
+into pieces (small epsilon, high dimension). There a Cholesky factor of H, used as a preconditioner and kept over
+several Newton steps, takes a handful. Which is cheaper is not known beforehand, so the choice is the ski rental's:
+rent CG iterations until they have cost as much as a factor would, then buy one. That is never worse than twice the
+better choice.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pushforward.ot.plan import Kernel, small_matrix_share
 
 __all__ = ["LinearSolver", "System"]
 
-# Speeds of one core of a current CPU: only their ratios matter, and those within a factor of two. m^3 of a factorisation a second;
-# bytes a second; seconds that the calls of one iteration take.
+# Speeds of one core of a current CPU: only their ratios matter, and those within a factor of two. m^3 of a
+# factorisation a second; bytes a second; seconds that the calls of one iteration take.
 FACTOR, BYTES, CALL = 6e10, 1e10, 1.2e-4
 # Systems get harder along the way, so the factor is bought when this share of its price has gone into rent.
 SHARE = 0.7
@@ -47,6 +48,7 @@ class System:
     singular: bool
 
     def __call__(self, x: Tensor) -> Tensor:
+        """H x."""
         return self.diagonal * x - self.right * self.kernel.cols(self.left * self.kernel.rows(self.right * x))
 
 
@@ -75,7 +77,7 @@ class _Factor:
 
 
 class LinearSolver:
-    """Solves the Newton systems of one level, renting CG iterations or buying factors; a factor stays from one system to the next."""
+    """Solves the Newton systems of one level; a factor, once bought, stays from one system to the next."""
 
     def __init__(self) -> None:
         self._factor: _Factor | None = None
@@ -84,10 +86,13 @@ class LinearSolver:
 
     @property
     def has_factor(self) -> bool:
+        """Whether a factor has been bought."""
         return self._factor is not None
 
     def solve(self, system: System, rhs: Tensor, tolerance: Tensor, most: int = 500) -> Tensor:
-        """x with |rhs - H x|_1 <= tolerance, or the best after `most` iterations; any CG iterate is an ascent direction.
+        """The x with |rhs - H x|_1 <= tolerance, or the best after `most` iterations.
+
+        Any CG iterate is an ascent direction.
 
         Args:
             system: H.
@@ -115,8 +120,10 @@ class LinearSolver:
     @staticmethod
     def _price(system: System) -> float:
         batch, m = system.right.shape
-        return math.inf if m > LARGEST_FACTOR else SHARE * (
-            system.kernel.normal_seconds + batch * m**3 / (FACTOR * small_matrix_share(m))
+        return (
+            math.inf
+            if m > LARGEST_FACTOR
+            else SHARE * (system.kernel.normal_seconds + batch * m**3 / (FACTOR * small_matrix_share(m)))
         )
 
     def _cg(

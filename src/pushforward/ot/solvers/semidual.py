@@ -1,12 +1,12 @@
 """The concave function that the solvers climb: the dual with the row potentials eliminated.
 
-With a kernel K (a plan built at f0, g0) and scalings u = exp((f - f0)/epsilon), v = exp((g - g0)/epsilon), P = diag(u) K diag(v), the row
-update is exact for every v,
+With a kernel K (a plan built at f0, g0) and scalings u = exp((f - f0)/epsilon), v = exp((g - g0)/epsilon), P =
+diag(u) K diag(v), the row update is exact for every v,
 
     u = (a0 / K v)^lambda,     a0 = a exp(-f0/rho_a),  lambda = rho_a/(rho_a + epsilon),
 
-which leaves a concave function of g alone with gradient t - c, where c = P^T 1 and t = b exp(-g/rho_b), and, in units of 1/epsilon,
-minus its Hessian
+which leaves a concave function of g alone with gradient t - c, where c = P^T 1 and t = b exp(-g/rho_b), and, in units
+of 1/epsilon, minus its Hessian
 
     H = diag(c + (epsilon/rho_b) t) - lambda P^T diag(1/P1) P.
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pushforward.ot.history import Recorder
 from pushforward.ot.plan import Kernel
 from pushforward.ot.problem import Problem
 
@@ -43,6 +44,7 @@ class Point:
 
     @property
     def residual(self) -> Tensor:
+        """The gradient t - c, (B, m)."""
         return self.target - self.cols
 
 
@@ -53,14 +55,14 @@ class SemiDual:
         problem: Weights and regularisation.
         kernel: K.
         f, g: The potentials at which K was built, (B, n) and (B, m).
+        recorder: Counts the products.
     """
 
-    def __init__(self, problem: Problem, kernel: Kernel, f: Tensor, g: Tensor) -> None:
-        self.problem, self.kernel, self.f, self.g = problem, kernel, f, g
+    def __init__(self, problem: Problem, kernel: Kernel, f: Tensor, g: Tensor, recorder: Recorder) -> None:
+        self.problem, self.kernel, self.f, self.g, self.recorder = problem, kernel, f, g, recorder
         self.target_a, self.target_b = problem.targets(f, g)
         self._damping_a, self._damping_b = problem.damping("a"), problem.damping("b")
         self._slope_b = problem.epsilon / problem.rho_b
-        self.products = 0
 
     def start(self, cols: Tensor | None = None) -> Point:
         """The point at the kernel's own potentials; `cols` are its column sums, if known and its rows are exact."""
@@ -68,14 +70,16 @@ class SemiDual:
         return self.at(v) if cols is None else Point(v, torch.ones_like(self.target_a), cols, self.target_b)
 
     def row_scaling(self, v: Tensor) -> Tensor:
-        self.products += 1
+        """The u that makes the rows exact at v, (B, n)."""
+        self.recorder.products += 1
         masses = self.kernel.rows(v)
         u = torch.where(masses > 0, self.target_a / masses, 1.0)  # a row of weight zero has no mass to scale
         return u if self._damping_a == 1 else u**self._damping_a
 
     def at(self, v: Tensor, u: Tensor | None = None) -> Point:
+        """The point at column scalings v; `u` is its row scaling where that is known."""
         u = self.row_scaling(v) if u is None else u
-        self.products += 1
+        self.recorder.products += 1
         target = self.target_b if self._slope_b == 0 else self.target_b * v**-self._slope_b
         return Point(v, u, v * self.kernel.cols(u), target)
 
@@ -99,7 +103,9 @@ class SemiDual:
             rows = (self.target_a * log_u).sum(-1, keepdim=True)
         else:
             masses = self.target_a * old.u ** (-p.epsilon / p.rho_a)
-            rows = -(p.rho_a / p.epsilon + 1) * (masses * torch.expm1(-p.epsilon / p.rho_a * log_u)).sum(-1, keepdim=True)
+            rows = -(p.rho_a / p.epsilon + 1) * (masses * torch.expm1(-p.epsilon / p.rho_a * log_u)).sum(
+                -1, keepdim=True
+            )
         cols = log_v if self._slope_b == 0 else torch.expm1(-self._slope_b * log_v) / -self._slope_b
         return rows + (old.target * cols).sum(-1, keepdim=True)
 

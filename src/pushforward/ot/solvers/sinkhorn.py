@@ -2,8 +2,9 @@
 
     v <- (t / K^T u)^lambda_b,   u <- (a / K v)^lambda_a
 
-In scaling form on a kernel that is rebuilt before the scalings overflow, so that it is as safe as the log-domain form at the price of two
-products a step. Source: Cuturi 2013 (arXiv 1306.0895); stabilised as in Schmitzer 2019 (arXiv 1610.06519).
+In scaling form on a kernel that is rebuilt before the scalings overflow, so that it is as safe as the log-domain form
+at the price of two products a step. Source: Cuturi 2013 (arXiv 1306.0895); stabilised as in Schmitzer 2019 (arXiv
+1610.06519).
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Sinkhorn:
     """Settings of `sinkhorn`: it has none."""
 
 
-def sinkhorn(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: Sinkhorn | None = None) -> tuple[Tensor, bool]:
+def sinkhorn(
+    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: Sinkhorn | None = None
+) -> tuple[Tensor, bool]:
     """Column potentials (B, m) at which the plan's marginal error is at most `tol`, and whether it got there."""
     del settings
     g = torch.zeros_like(problem.b) if g is None else g
@@ -42,7 +45,6 @@ def sinkhorn(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder,
             break
         recorder.record("sinkhorn", problem.epsilon, error)
         point = dual.sinkhorn(point)
-        recorder.products += 2
         if float(torch.maximum(point.u.log().abs().max(), point.v.log().abs().max())) > FARTHEST:
             dual, point = _around(problem, dual.potentials(point)[1], recorder)
     return dual.potentials(point)[1], done
@@ -51,5 +53,5 @@ def sinkhorn(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder,
 def _around(problem: Problem, g: Tensor, recorder: Recorder) -> tuple[SemiDual, Point]:
     recorder.plan_evaluations += 1
     kernel, f, cols = problem.geometry.kernel(g, problem.epsilon, problem.a, problem.b, damping=problem.damping("a"))
-    dual = SemiDual(problem, kernel, f, g)
+    dual = SemiDual(problem, kernel, f, g, recorder)
     return dual, dual.start(cols)

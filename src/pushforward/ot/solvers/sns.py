@@ -5,8 +5,9 @@ A few Sinkhorn steps; then Newton's method on the dual in (f, g) together,
     D(f, g) = <f, a> + <g, b> - epsilon sum_ij P_ij,      grad = (a - P 1, b - P^T 1),
     -epsilon Hess = [[diag(P 1), P], [P^T, diag(P^T 1)]],
 
-whose off-diagonal P is thinned to its largest entries, a share rho of them; the system is solved by conjugate gradients and the step
-found by backtracking on D. Kept in the published form, exponentials and all, as the reference that `newton` is measured against.
+whose off-diagonal P is thinned to its largest entries, a share rho of them; the system is solved by conjugate
+gradients and the step found by backtracking on D. Kept in the published form, exponentials and all, as the reference
+that `newton` is measured against.
 """
 
 from __future__ import annotations
@@ -50,7 +51,9 @@ class SNS:
             raise InvalidArgument(f"density must be a share of the plan's entries, at most 1, got {self.density}")
 
 
-def sns(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: SNS | None = None) -> tuple[Tensor, bool]:
+def sns(
+    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: SNS | None = None
+) -> tuple[Tensor, bool]:
     """Column potentials (1, m) at which the plan's marginal error is at most `tol`, and whether it got there.
 
     Raises:
