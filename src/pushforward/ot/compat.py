@@ -23,8 +23,8 @@ def sinkhorn(a: Any, b: Any, M: Any, reg: float, *, tol: float = 1e-9) -> Any:  
         tol: L1 error of both marginals.
 
     Example:
-        >>> sinkhorn([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], 1.0).round(4).tolist()  # the plan of POT's own
-        example [[0.3655, 0.1345], [0.1345, 0.3655]]
+        >>> sinkhorn([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], 1.0).round(4).tolist()
+        [[0.3655, 0.1345], [0.1345, 0.3655]]
     """
     return solve(M, _or_none(a), _or_none(b), epsilon=reg, tol=tol).plan.to_dense()
 
