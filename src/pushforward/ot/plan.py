@@ -18,6 +18,7 @@ marginal is relaxed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -231,7 +232,7 @@ class DenseGeometry:
     Args:
         cost: (B, n, m).
         forbidden: Whether any entry is infinite.
-        mean: Mean of the finite entries, over the whole batch.
+        mean: Mean absolute value of the finite entries, over the whole batch.
     """
 
     cost: Tensor
@@ -249,6 +250,15 @@ class DenseGeometry:
         """Active sets are for one problem on the CPU; a GPU streams the dense plan faster than it gathers."""
         b, n, m = self.cost.shape
         return b == 1 and self.cost.device.type == "cpu" and n * m >= 64 * 64
+
+    @classmethod
+    def of(cls, cost: Tensor) -> DenseGeometry:
+        """The geometry of a (B, n, m) cost without NaN."""
+        mean = float(torch.linalg.vector_norm(cost, 1)) / cost.numel()  # one pass and no temporary, unlike abs().mean()
+        if math.isfinite(mean):
+            return cls(cost, False, mean)
+        finite = cost[torch.isfinite(cost)]
+        return cls(cost, len(finite) < cost.numel(), float(finite.abs().mean()) if len(finite) else 1.0)
 
     @property
     def peak(self) -> float:

@@ -163,11 +163,7 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in (matrix, weights_a, weights_b))
     computed = matrix.to(compute_dtype(matrix.device))
     computed = computed if batch is not None else computed[None]
-    total = float(computed.detach().sum())
-    forbidden = not math.isfinite(total) and bool((computed.detach() == torch.inf).any())
-    finite = computed.detach()[torch.isfinite(computed.detach())] if forbidden else computed.detach()
-    mean = float(finite.abs().mean()) if len(finite) else 1.0
-    geometry = DenseGeometry(computed.detach(), forbidden, mean)
+    geometry = DenseGeometry.of(computed.detach())
     problem = _problem(geometry, weights_a, weights_b, epsilon, unbalanced, mass_tolerance(a, b))
     return Question(computed if needs_graph else None, problem, Output(batch is not None, as_numpy, dtype))
 

@@ -31,7 +31,7 @@ __all__ = ["ExactSolution", "exact"]
 Array = TypeVar("Array")
 
 # Regularisation of the guess, over the mean cost; entries above this share of their row or column are candidates.
-GUESS_EPSILON, GUESS_SHARE = 1e-3, 1e-3
+GUESS_EPSILON, GUESS_SHARE = 1e-3, 1e-7
 ROUNDS = 100
 # Costs are scaled to this size for HiGHS, whose tolerances are absolute; its sums round at ROUNDING of it.
 LARGEST_COST, ROUNDING = 1e3, 1e-15
