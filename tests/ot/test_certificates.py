@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import linprog
 
 import pushforward as pf
+from pushforward.ot.certificates import dual_value, duality_gap
+from pushforward.ot.solve import read_problem
 
 
 def linear_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -17,6 +22,25 @@ def linear_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
 
 def problem(rng: np.random.Generator, n: int, m: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rng.random((n, m)) - 0.2, rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-3, 0.1, 3.0])
+@pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
+@pytest.mark.parametrize("rho", [(math.inf, math.inf), (0.5, 0.5), (math.inf, 0.5)], ids=str)
+def test_the_gap_bounds_the_optimum_at_any_potentials(rng, spread: float, scale: float, rho: tuple[float, float]):
+    """Not only where a solver would stop; and it is no larger than it has to be by much."""
+    cost, a, b = problem(rng, 6, 5)
+    cost *= scale
+    optimum = pf.solve(cost, a, b, epsilon=0.1, unbalanced=rho, tol=1e-13).value
+    asked = read_problem(cost, a, b, epsilon=0.1, unbalanced=rho).problem
+    for shift in (0.0, 50.0) if rho == (math.inf, math.inf) else (0.0,):
+        g = torch.from_numpy(spread * rng.normal(size=(1, 5)) + shift)
+        measured = asked.measure(g)
+        value, gap = dual_value(asked, measured.f, g, measured.cols.sum(-1)), duality_gap(asked, measured, g)
+        assert float(value) <= optimum + 1e-12
+        assert float(value + gap) >= optimum - 1e-12
+        error = float(asked.error(measured, g))
+        assert float(gap) <= 10 * (scale + 0.1 + spread) * error * max(1.0, -math.log(error)) + 1e-12
 
 
 @pytest.mark.parametrize("method", ["newton", "sns", "sinkhorn"])

@@ -274,6 +274,24 @@ def test_max_iterations_is_honoured_and_said(rng, method: str, limit: int):
     assert error == pytest.approx(sol.marginal_error, rel=1e-6)
 
 
+@METHODS
+def test_the_status_is_the_error_at_every_step(rng, method: str):
+    """Stopped anywhere on the way, a solve is converged if and only if its plan is."""
+    cost, tol = rng.random((15, 12)), 1e-4
+    said = []
+    for limit in range(1, 60):
+        sol = pf.solve(cost, epsilon=0.05, method=method, tol=tol, max_iterations=limit, throw=False)
+        plan = sol.plan.to_dense()
+        error = np.abs(plan.sum(1) - 1 / 15).sum() + np.abs(plan.sum(0) - 1 / 12).sum()
+        assert sol.marginal_error == pytest.approx(error, rel=1e-6, abs=1e-13)
+        assert sol.converged == (error <= tol)
+        said.append(sol.status)
+        if sol.converged:
+            break
+    assert said[0] is pf.Status.ITERATION_LIMIT
+    assert said[-1] is pf.Status.CONVERGED
+
+
 def test_not_converged_carries_the_solution(rng):
     cost = rng.random((30, 30))
     with pytest.raises(pf.errors.NotConverged, match=r"max_iterations.*marginal error 0\.\d+, asked 1e-09") as caught:

@@ -9,6 +9,7 @@ import torch
 import pushforward as pf
 from pushforward.ot import SNS, Newton
 from pushforward.ot.plan import DenseKernel, SparsePattern
+from pushforward.ot.solvers.newton import MARGIN, _Path, _Plans
 from pushforward.ot.solvers.preconditioner import LinearSolver, System, _Factor
 
 
@@ -67,9 +68,20 @@ def test_sparse_and_dense_paths_agree(rng, epsilon: float, shape: tuple[int, int
 
 def test_a_pattern_that_dropped_too_much_is_noticed(rng, monkeypatch):
     """Where what was left out matters, the exact pass at the end says so, and a wider pattern is made."""
-    monkeypatch.setattr("pushforward.ot.solvers.newton.MARGIN", 3.0)
-    cost = rng.random((80, 80))
-    sol = pf.solve(cost, epsilon=1e-3, method=Newton(sparse_below=1.0))
+    around, measured, extra = _Plans.around, _Path._true_error, []
+
+    def spy(self, *args):
+        extra.append(self.extra)
+        return around(self, *args)
+
+    def bad_at_first(self, g) -> float:
+        return 1.0 if extra[-1] == 0 else measured(self, g)
+
+    monkeypatch.setattr(_Plans, "around", spy)
+    monkeypatch.setattr(_Path, "_true_error", bad_at_first)
+    sol = pf.solve(rng.random((80, 80)), epsilon=1e-3, method=Newton(sparse_below=1.0))
+    assert extra[0] == 0
+    assert extra[-1] == MARGIN
     plan = sol.plan.to_dense()
     assert np.abs(plan.sum(0) - 1 / 80).sum() + np.abs(plan.sum(1) - 1 / 80).sum() <= 1e-9 + 1e-13
 
