@@ -50,8 +50,10 @@ def duality_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:
     """
     if problem.rho_a != math.inf and problem.rho_b == math.inf:
         turned = problem.transposed()
-        f = measured.f
-        return duality_gap(turned, turned.measure(f), f)
+        exact = turned.measure(measured.f)
+        ahead = dual_value(turned, exact.f, measured.f, exact.cols.sum(-1))  # of one column update further
+        here = dual_value(problem, measured.f, g, measured.cols.sum(-1))
+        return duality_gap(turned, exact, measured.f) + ahead - here
     epsilon, b, c = problem.epsilon, problem.b, measured.cols
     if problem.rho_b != math.inf:
         return _relaxed_gap(problem, measured, g)

@@ -98,6 +98,8 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     # Costs reduced by a nearly optimal g are all at least 0 and mostly large: HiGHS starts dual feasible, and its
     # prices stay near g.
     first = np.where(np.isfinite(shifted := inner / unit - guess), shifted, np.inf).min(1)
+    if not np.isfinite(first).all():
+        raise InfeasibleError(Status.INFEASIBLE.message)
     found = _generate_columns(
         shifted - first[:, None], some_a, some_b, candidates, tol, offset=float(first @ some_a + guess @ some_b)
     )
