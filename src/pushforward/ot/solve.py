@@ -268,6 +268,8 @@ def _detached(problem: Problem) -> Problem:
 
 def _solve_some(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
     """Potentials of problems solved together; what has no weight is left out where that saves work."""
+    if problem.balanced:  # g does not depend on the unit of mass, and a mass of 1 keeps f of the size of the costs
+        problem = dataclasses.replace(problem, a=problem.a / problem.mass, b=problem.b / problem.mass)
     if name == "sns" and isinstance(problem.geometry, GridGeometry):  # it holds the plan in any case
         dense = DenseGeometry(problem.geometry.matrix(), forbidden=False, mean=problem.geometry.mean)
         problem = dataclasses.replace(problem, geometry=dense)

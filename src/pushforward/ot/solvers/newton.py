@@ -54,7 +54,7 @@ class Newton:
             raise InvalidArgument(f"factor must be above 1 and forcing below 1, got {self.factor} and {self.forcing}")
 
 
-# In units of epsilon: a pattern is made for potentials that move this far; a step moves no log v further than this.
+# In units of epsilon: a pattern is made for potentials that move nearly this far; a step moves no log v further.
 MARGIN, LONGEST_STEP = 10.0, 10.0
 # Newton steps without the error falling by a third, after which a level has stalled.
 PATIENCE = 100
@@ -63,12 +63,10 @@ PATIENCE = 100
 class _Plans:
     """Builds kernels along the path, reusing memory and sparse patterns."""
 
-    def __init__(self, problem: Problem, settings: Newton, recorder: Recorder) -> None:
+    def __init__(self, settings: Newton, recorder: Recorder) -> None:
         self._settings, self._recorder = settings, recorder
         self._pattern: SparsePattern | None = None
         self._buffer: Tensor | None = None
-        self._most_weight = math.log(max(float(problem.a.max()), float(problem.b.max())) / float(problem.mass.max()))
-        self.extra = 0.0
 
     @property
     def sparse(self) -> bool:
@@ -79,8 +77,10 @@ class _Plans:
         """The semi-dual and its first point at potentials g (and f, once there are any)."""
         epsilon = problem.epsilon
         if f is not None and problem.geometry.sparse_pays:
-            dropped = math.log(problem.geometry.shape[1] / tol) + self._most_weight
-            pattern = self._find(problem, f, g, epsilon * (max(dropped, 3.0) + MARGIN + self.extra))
+            # With f of the problem of unit mass, what is left out sums to exp(-radius/epsilon) at most; the drift that is
+            # allowed makes that tol/7.
+            unit_f = f[0] + epsilon * math.log(float(problem.mass))
+            pattern = self._find(problem, unit_f, g[0], epsilon * (math.log(1 / tol) + MARGIN))
             if pattern is not None:
                 kernel = pattern.kernel(
                     f[0] / epsilon + problem.a[0].log(), g[0] / epsilon + problem.b[0].log(), epsilon
@@ -96,20 +96,19 @@ class _Plans:
         return dual, dual.start(cols)
 
     def _find(self, problem: Problem, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
-        cost = problem.geometry.matrix()[0]
-        if self._pattern is not None and self._pattern.covers(f[0], g[0], radius):
+        cost, most = problem.geometry.matrix()[0], self._settings.sparse_below
+        if self._pattern is not None and self._pattern.covers(f, g, radius):
             if self._pattern.radius > 1.5 * radius:
-                self._pattern.shrink(f[0], g[0], 1.15 * radius)
+                self._pattern.shrink(f, g, 1.15 * radius)
             return self._pattern
-        if SparsePattern.density(cost, f[0], g[0], radius) > self._settings.sparse_below:
+        # Wider than needed, so that the pattern serves the next levels, too, as long as it stays sparse.
+        fitting = (r for r in (2 * radius, 1.15 * radius, radius) if SparsePattern.density(cost, f, g, r) <= most)
+        wide = next(fitting, None)
+        if wide is None:
             return None
-        wide = next((r for r in (2 * radius, 1.15 * radius, radius) if self._sparse(cost, f, g, r)), radius)
         self._recorder.products += 1
-        self._pattern, self._buffer = SparsePattern(cost, f[0], g[0], wide), None
+        self._pattern, self._buffer = SparsePattern(cost, f, g, wide), None
         return self._pattern
-
-    def _sparse(self, cost: Tensor, f: Tensor, g: Tensor, radius: float) -> bool:
-        return SparsePattern.density(cost, f[0], g[0], radius) <= self._settings.sparse_below
 
 
 def newton(
@@ -139,7 +138,7 @@ class _Path:
 
     def __init__(self, problem: Problem, tol: float, recorder: Recorder, settings: Newton) -> None:
         self.problem, self.tol, self.recorder, self.settings = problem, tol, recorder, settings
-        self.plans = _Plans(problem, settings, recorder)
+        self.plans = _Plans(settings, recorder)
 
     def levels(self) -> list[float]:
         """Epsilons, falling geometrically to the problem's own."""
@@ -154,29 +153,18 @@ class _Path:
         g = torch.zeros_like(self.problem.b) if g is None else g
         f, done, behind = None, False, None
         for k, epsilon in enumerate(levels):
-            if behind is not None and f is not None:
-                # The potentials are nearly linear in epsilon: the line through the last two levels spares half of the
-                # steps.
-                ahead = (epsilon - levels[k - 1]) / (levels[k - 1] - levels[k - 2])
-                (f, g), behind = (f + ahead * (f - behind[0]), g + ahead * (g - behind[1])), (f, g)
-            elif f is not None:
-                behind = f, g
-            if epsilon != levels[-1]:
-                tol = max(self.settings.level_tol, self.tol)
-                f, g, done = self._level(self.problem.at(epsilon), f, g, tol, last=False)
-        f, g, done = self._level(self.problem, f, g, 0.5 * self.tol, last=True)
-        for _ in range(2):
-            if not done or self._true_error(g) <= self.tol:
-                break
-            self.plans.extra += MARGIN  # what the pattern left out was too much
-            f, g, done = self._level(self.problem, f, g, 0.5 * self.tol, last=True)
+            if f is not None:
+                here = f, g
+                if behind is not None:
+                    # Potentials are nearly linear in epsilon: the line through two levels spares half of the steps.
+                    ahead = (epsilon - levels[k - 1]) / (levels[k - 1] - levels[k - 2])
+                    f, g = f + ahead * (f - behind[0]), g + ahead * (g - behind[1])
+                behind = here
+            last = k == len(levels) - 1
+            tol = 0.5 * self.tol if last else max(self.settings.level_tol, self.tol)
+            f, g, done = self._level(self.problem.at(epsilon), f, g, tol, last=last)
+        assert f is not None
         return f, g, done
-
-    def _true_error(self, g: Tensor) -> float:
-        if not self.plans.sparse:
-            return 0.0
-        self.recorder.plan_evaluations += 1
-        return float(self.problem.error(self.problem.measure(g), g).max())
 
     def _level(
         self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
@@ -244,6 +232,6 @@ class _Path:
     def _drifted(self, dual: SemiDual, point: Point) -> bool:
         """Whether the kernel has to be rebuilt at the potentials reached."""
         log_u, log_v = point.u.log(), point.v.log()
-        if self.plans.sparse:
-            return float(log_u.max() + log_v.max()) > MARGIN - 2
+        if self.plans.sparse and float(log_u.max() + log_v.max()) > MARGIN - 2:
+            return True
         return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > FARTHEST
