@@ -26,7 +26,7 @@ def problem(rng: np.random.Generator, n: int, m: int) -> tuple[np.ndarray, np.nd
 
 @pytest.mark.parametrize("spread", [0.0, 1e-3, 0.1, 3.0])
 @pytest.mark.parametrize("scale", [0.0, 0.01, 1.0])
-@pytest.mark.parametrize("rho", [(math.inf, math.inf), (0.5, 0.5), (math.inf, 0.5)], ids=str)
+@pytest.mark.parametrize("rho", [(math.inf, math.inf), (0.5, 0.5), (math.inf, 0.5), (0.5, math.inf)], ids=str)
 def test_the_gap_bounds_the_optimum_at_any_potentials(rng, spread: float, scale: float, rho: tuple[float, float]):
     """Not only where a solver would stop; and it is no larger than it has to be by much."""
     cost, a, b = problem(rng, 6, 5)

@@ -33,9 +33,12 @@ def assert_same(one, two, v: np.ndarray, accuracy: float = 1e-8) -> None:
     assert one.duality_gap == pytest.approx(two.duality_gap, abs=accuracy)
 
 
+@pytest.mark.parametrize("form", ["usual", "factors"])
 @pytest.mark.parametrize("method", ["auto", "sinkhorn"])
 @GRIDS
-def test_a_grid_is_its_matrix(rng, shape, p, method):
+def test_a_grid_is_its_matrix(rng, monkeypatch, shape, p, method, form):
+    if form == "factors":  # the plan as a chain of conditional factors, which else serves only far-apart potentials
+        monkeypatch.setattr("pushforward.ot.solvers.grid.REACH", -1.0)
     n = int(np.prod(shape))
     a, b = images(rng, n)
     one = pf.solve(pf.GridCost(shape, p=p, scale=0.3), a, b, epsilon=0.2, tol=1e-12, method=method)

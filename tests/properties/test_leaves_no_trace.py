@@ -63,6 +63,16 @@ def test_arguments_are_never_written_to(rng, call: str, library: str):
         np.testing.assert_array_equal(array, copies[name], err_msg=name)
 
 
+def unusual_seeds() -> None:
+    """Generators far from where any code would put them by seeding."""
+    torch.manual_seed(987654321)
+    torch.rand(7)
+    np.random.seed(987654321)  # noqa: NPY002 - the global state is the point
+    np.random.random(7)  # noqa: NPY002
+    random.seed(987654321)
+    random.random()
+
+
 def state() -> dict[str, object]:
     return {
         "default dtype": torch.get_default_dtype(),
@@ -89,6 +99,7 @@ def state() -> dict[str, object]:
 def test_the_process_is_left_as_it_was(rng, call: str, library: str):
     p = arguments(rng)
     p = {name: torch.from_numpy(array) for name, array in p.items()} if library == "torch" else p
+    unusual_seeds()
     before = state()
     CALLS[call](p)
     assert state() == before
