@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import scipy.sparse as sparse
@@ -56,8 +56,15 @@ def _weighted_sum(u: Tensor, matrix: Tensor) -> Tensor:
     return torch.bmm(u[:, None], matrix)[:, 0]
 
 
+# How far log u and log v may go before a kernel must be rebuilt: what it holds as e^-300 is then still nothing.
+FARTHEST = 100.0
+
+
 class Kernel(Protocol):
     """What the algorithms may ask of an n x m plan."""
+
+    farthest: ClassVar[float]
+    """How far log u and log v may go before the kernel has to be rebuilt."""
 
     @property
     def entries(self) -> int:
@@ -96,6 +103,8 @@ class DenseKernel:
     """A plan held as a matrix, shape (B, n, m)."""
 
     matrix: Tensor
+
+    farthest: ClassVar[float] = FARTHEST
 
     @property
     def entries(self) -> int:
@@ -188,6 +197,8 @@ class SparsePattern:
 
 class SparseKernel:
     """A plan held on a sparse pattern, for one problem on the CPU; scipy's products beat torch's sparse ones there."""
+
+    farthest: ClassVar[float] = FARTHEST
 
     def __init__(self, matrix: sparse.csr_matrix, shape: tuple[int, int]) -> None:
         self.matrix, self._transposed, self._shape = matrix, matrix.T, shape

@@ -20,11 +20,20 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import DENSE_SPEED, LOWEST_COST, LOWEST_EXPONENT, DenseGeometry, DenseKernel, Measured
+from pushforward.ot.plan import (
+    DENSE_SPEED,
+    FARTHEST,
+    LOWEST_COST,
+    LOWEST_EXPONENT,
+    DenseGeometry,
+    DenseKernel,
+    Measured,
+)
 
 __all__ = ["GridGeometry", "GridKernel", "SeparableKernel"]
 
@@ -43,6 +52,8 @@ class GridKernel:
 
     factors: tuple[Tensor, ...]
     scale: Tensor
+
+    farthest: ClassVar[float] = FARTHEST
 
     @property
     def entries(self) -> int:
@@ -109,6 +120,9 @@ class SeparableKernel:
     axes: tuple[Tensor, ...]
     left: Tensor
     right: Tensor
+
+    # Entries lost are below e^(-0.3 REACH) = e^-103 of the plan (`_separable`); they stay below e^-43.
+    farthest: ClassVar[float] = 30.0
 
     @property
     def entries(self) -> int:
@@ -208,13 +222,16 @@ class GridGeometry:
         axes = tuple(torch.where((cost / epsilon) < REACH, torch.exp(-cost / epsilon), 0.0) for cost in self.axis_costs)
         right = b * torch.exp((g - top) / epsilon)
         sums = separable_product(axes, right)
-        # What underflowed is below N e^-REACH in every sum, so sums this large have lost nothing.
-        if not float(sums.amin()) > math.exp(-0.8 * REACH):
+        # What underflowed is below e^-REACH in every sum: large sums, of rows and of columns, have lost nothing.
+        if not float(sums.amin()) > math.exp(-0.7 * REACH):
             return None
         lse = sums.log() + top / epsilon
         f = -damping * epsilon * lse
         kernel = SeparableKernel(axes, a * torch.exp(f / epsilon + top / epsilon), right)
-        return kernel, f, kernel.cols(torch.ones_like(a))
+        cols = kernel.cols(torch.ones_like(a))
+        if not bool((cols >= math.exp(-0.7 * REACH) * b).all()):
+            return None
+        return kernel, f, cols
 
     def _factors(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, damping: float

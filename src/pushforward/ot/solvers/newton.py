@@ -22,7 +22,6 @@ from pushforward.ot.plan import SparsePattern
 from pushforward.ot.problem import Problem
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
-from pushforward.ot.solvers.sinkhorn import FARTHEST
 
 __all__ = ["Newton", "newton"]
 
@@ -77,7 +76,7 @@ class _Plans:
         """The semi-dual and its first point at potentials g (and f, once there are any)."""
         epsilon = problem.epsilon
         if f is not None and problem.geometry.sparse_pays:
-            # With f of the problem of unit mass, what is left out sums to exp(-radius/epsilon) at most; the drift that is
+            # With f of the problem of unit mass, what is left out sums to exp(-radius/epsilon) at most; the drift
             # allowed makes that tol/7.
             unit_f = f[0] + epsilon * math.log(float(problem.mass))
             pattern = self._find(problem, unit_f, g[0], epsilon * (math.log(1 / tol) + MARGIN))
@@ -234,4 +233,4 @@ class _Path:
         log_u, log_v = point.u.log(), point.v.log()
         if self.plans.sparse and float(log_u.max() + log_v.max()) > MARGIN - 2:
             return True
-        return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > FARTHEST
+        return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > dual.kernel.farthest

@@ -21,9 +21,6 @@ from pushforward.ot.solvers.semidual import Point, SemiDual
 
 __all__ = ["Sinkhorn", "sinkhorn"]
 
-# Rebuild when a log scaling passes this: exp(2 * 100) times the smallest kernel entry, e^-300, is still nothing.
-FARTHEST = 100.0
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sinkhorn:
@@ -45,7 +42,7 @@ def sinkhorn(
             break
         recorder.record("sinkhorn", problem.epsilon, error)
         point = dual.sinkhorn(point)
-        if float(torch.maximum(point.u.log().abs().max(), point.v.log().abs().max())) > FARTHEST:
+        if float(torch.maximum(point.u.log().abs().max(), point.v.log().abs().max())) > dual.kernel.farthest:
             dual, point = _around(problem, dual.potentials(point)[1], recorder)
     return dual.potentials(point)[1], done
 
