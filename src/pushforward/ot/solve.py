@@ -293,7 +293,7 @@ def _run(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, nam
     if done and isinstance(problem.geometry, GridGeometry):  # what a separable kernel lost is not seen from inside
         done = bool((problem.error(problem.measure(found), found) <= tol).all())
     hopeless = problem.geometry.forbidden and not done and is_infeasible(problem, problem.measure(found).f)
-    if done or hopeless or name != "auto":
+    if done or hopeless or recorder.exhausted or name != "auto":
         return found
     # Where the usual path fails, a slower one with small steps; where that fails too, what Sinkhorn makes of it.
     gentle = Newton(factor=2.0, level_tol=1e-7)
