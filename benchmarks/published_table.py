@@ -5,8 +5,10 @@
 The form is that of the tables of Tang et al. 2024 (arXiv 2401.12253): on each family the iterations and the seconds
 of Sinkhorn and of Sinkhorn-Newton-Sparse with the published parameters (Sinkhorn steps before the first Newton step;
 entries kept of the Hessian), both run until the L1 error of both marginals is at most 1e-9, recomputed here; and this
-project's own `newton`. The published figures stand beside them as the paper gives them; its machine, images and
-stopping error are its own.
+project's own `newton`. How many Newton steps SNS takes depends on the pair of images and on what the Hessian keeps, so
+its rows are repeated with 15/n kept, the paper's choice for l1, where the published share is smaller. The published
+figures stand beside them as they are known to us, second hand; the paper's machine, images and stopping error are its
+own.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "images-l2": {"sinkhorn_steps": 20, "kept": 2, "published": {"sinkhorn": [2_041, 18.8], "sns": [20 + 33, 2.33]}},
     "images-l1": {"sinkhorn_steps": 700, "kept": 15, "published": {"sinkhorn": [5_748, 45.8], "sns": [700 + 77, 12.2]}},
 }
-METHODS = ("sinkhorn", "sns", "newton")
+METHODS = ("sinkhorn", "sns", "sns, 15/n", "newton")
 
 
 def measured(family: str, method: str, repeats: int, limit: float) -> dict[str, Any]:
@@ -39,10 +41,11 @@ def measured(family: str, method: str, repeats: int, limit: float) -> dict[str, 
 
     problem = load(family)
     parameters = FAMILIES[family]
-    density = parameters["kept"] / len(problem.a)
+    n = len(problem.a)
     settings: Any = {
         "sinkhorn": Sinkhorn(),
-        "sns": SNS(sinkhorn_steps=parameters["sinkhorn_steps"], density=density),
+        "sns": SNS(sinkhorn_steps=parameters["sinkhorn_steps"], density=parameters["kept"] / n),
+        "sns, 15/n": SNS(sinkhorn_steps=parameters["sinkhorn_steps"], density=15 / n),
         "newton": "newton",
     }[method]
 
@@ -82,6 +85,8 @@ def main() -> None:
             say(f"{family} skipped: {missing}")
             continue
         for method in METHODS:
+            if method == "sns, 15/n" and parameters["kept"] == 15:
+                continue
             row = in_own_process(
                 measured, family, method, arguments.repeats, arguments.limit, wall_limit=20 * arguments.limit
             )

@@ -68,7 +68,8 @@ def markdown(header: list[str], body: list[list[str]]) -> str:
 def footnote(results: dict[str, Any]) -> str:
     machine, rows = results["machine"], results["rows"]
     days = sorted({row.get("date", results["date"])[:10] for row in rows})
-    commits = sorted({row.get("commit", results["commit"]) or "not committed" for row in rows})
+    own = [row for row in rows if row.get("solver", OURS).startswith(OURS)]  # our commit says nothing about a peer
+    commits = sorted({row.get("commit", results["commit"]) or "not committed" for row in own})
     return (
         f"\n{machine['processor']}, one thread, median CPU seconds to a recomputed L1 marginal error of "
         f"{results['tolerance']:g}; {', '.join(days)}, commit {', '.join(commits)}.\n"
