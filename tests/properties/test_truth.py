@@ -68,8 +68,8 @@ def linear_program(p: Hard) -> float:
     """The unregularised cost by scipy, at mass 1 and largest cost 1, where its absolute tolerances mean something."""
     n, m = p.cost.shape
     scale, mass = float(np.abs(p.cost).max()) or 1.0, p.a.sum()
-    # Weights under its tolerance can make it call the problem infeasible; they are no part of the cost to 1e-12.
-    a, b = (np.where(w > 1e-13 * mass, w, 0.0) for w in (p.a, p.b))
+    # Weights under its tolerance can make it call the problem infeasible; they are no part of the cost to 3e-8.
+    a, b = (np.where(w > 1e-9 * mass, w, 0.0) for w in (p.a, p.b))
     equations = np.vstack([np.kron(np.eye(n), np.ones(m)), np.kron(np.ones(n), np.eye(m))])[:-1]
     masses = np.concatenate([a / a.sum(), b / b.sum()])[:-1]
     found = linprog(p.cost.reshape(-1) / scale, A_eq=equations, b_eq=masses, method="highs", options=TIGHT)
@@ -114,22 +114,25 @@ def test_value_lies_between_the_certificates(p: Hard):
     assert lower <= upper + 1e-12 * scale
     assert sol.duality_gap >= -1e-15 * scale
     exact = linear_program(p)
-    assert lower - 1e-8 * scale <= exact <= upper + 1e-8 * scale
+    assert lower - 1e-7 * scale <= exact <= upper + 1e-7 * scale
 
 
 @given(hard_problems(), st.sampled_from(["both", "rows", "columns"]), st.floats(-2, 2), st.floats(-1, 1))
-def test_relaxed_problems_converge(p: Hard, relaxed: str, price: float, heavier: float):
+def test_relaxed_problems_are_solved_or_said_not_to_be(p: Hard, relaxed: str, price: float, heavier: float):
     """The optimality conditions of a relaxed marginal, P 1 = a exp(-f/rho), hold in the plan returned."""
     mean = float(np.abs(p.cost).mean()) or 1.0
     rho = mean * 10.0**price
     pair = {"both": (rho, rho), "rows": (rho, np.inf), "columns": (np.inf, rho)}[relaxed]
     a, epsilon = p.a * 10.0**heavier, max(p.epsilon, 1e-4 * mean)
-    sol = pf.solve(p.cost, a, p.b, epsilon=epsilon, unbalanced=pair)
+    sol = pf.solve(p.cost, a, p.b, epsilon=epsilon, unbalanced=pair, throw=False)
+    event(sol.status.name)
     plan = sol.plan.to_dense()
     assert np.isfinite([sol.value, sol.transport_cost, sol.duality_gap]).all()
     wanted_a, wanted_b = a * np.exp(-sol.f / pair[0]), p.b * np.exp(-sol.g / pair[1])
     error = np.abs(plan.sum(1) - wanted_a).sum() + np.abs(plan.sum(0) - wanted_b).sum()
-    assert error <= (1e-9 + ROUNDING) * (a.sum() + p.b.sum()) / 2
+    mass = (a.sum() + p.b.sum()) / 2
+    assert sol.converged == (sol.marginal_error <= 1e-9)
+    assert error <= sol.marginal_error * (1 + 1e-9) * mass + ROUNDING * (mass + plan.sum())
 
 
 @given(hard_problems(), st.floats(0.05, 0.7))
@@ -169,4 +172,4 @@ def test_grids_converge(shape: tuple[int, ...], p: int, log_epsilon: float, even
     assert error_of(problem, plan_of(problem, sol.f, sol.g)) <= 1e-9 + ROUNDING
     lower, upper = sol.bounds()
     exact = linear_program(problem)
-    assert lower - 1e-8 * problem.cost.max() <= exact <= upper + 1e-8 * problem.cost.max()
+    assert lower - 1e-7 * problem.cost.max() <= exact <= upper + 1e-7 * problem.cost.max()
