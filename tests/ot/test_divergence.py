@@ -30,6 +30,31 @@ def test_it_is_what_its_name_says(clouds, rng, cost):
     assert expected > 0
 
 
+def wavy(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """Symmetric, and far from a positive definite kernel."""
+    return 1 + torch.cos(9 * (p[:, None] + q).sum(-1))
+
+
+def test_costs_without_a_positive_definite_kernel(clouds):
+    x, y = clouds
+
+    def ot(p, q):
+        return float(pf.solve(pf.PointCost(p, q, wavy), epsilon=0.05).value)
+
+    expected = ot(x, y) - 0.5 * ot(x, x) - 0.5 * ot(y, y)
+    assert float(pf.sinkhorn_divergence(x, y, cost=wavy, epsilon=0.05)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_the_front_door_does_not_take_a_potentials_word(clouds, monkeypatch):
+    x, y = clouds
+    expected = float(pf.sinkhorn_divergence(x, y, epsilon=0.2))
+    monkeypatch.setattr(
+        "pushforward.ot.divergence.self_transport",
+        lambda problem, tol, recorder: (torch.sin(torch.arange(problem.a.numel()).to(problem.a))[None], True),
+    )
+    assert float(pf.sinkhorn_divergence(x, y, epsilon=0.2)) == pytest.approx(expected, abs=1e-10)
+
+
 def test_epsilon_defaults_to_that_of_the_cross_term(clouds):
     x, y = clouds
     epsilon = pf.solve(pf.PointCost(x, y)).epsilon

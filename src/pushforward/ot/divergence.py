@@ -2,7 +2,8 @@
 
     S(x, y) = OT(x, y) - OT(x, x)/2 - OT(y, y)/2,     OT the regularised optimum of `solve`
 
-S >= 0 with S = 0 only for equal measures, for the costs of this library's first three names. Source: Feydy et al.
+S >= 0 with S = 0 only for equal measures, for the costs of this library's first three names. The two terms within a
+measure have one potential each and are found by a method of their own (`solvers/symmetric.py`). Source: Feydy et al.
 2019 (arXiv 1810.08278).
 """
 
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 from pushforward._checks import check_choice, check_positive
 from pushforward._interop import like_input, result_dtype, to_tensor
 from pushforward.errors import ShapeError
-from pushforward.ot.cost import GroundCost, PointCost
-from pushforward.ot.solve import solve
+from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
+from pushforward.ot.history import Recorder
+from pushforward.ot.solution import Solution
+from pushforward.ot.solve import read_problem, solve
+from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 
 __all__ = ["SinkhornLoss", "sinkhorn_divergence"]
 
@@ -57,10 +61,23 @@ def sinkhorn_divergence(
     x_points, y_points = points.tensors()
     dtype = result_dtype(to_tensor("x", x))
     across = solve(PointCost(x_points, y_points, cost), a, b, epsilon=epsilon, tol=tol)
-    within_x = solve(PointCost(x_points, x_points, cost), a, a, epsilon=across.epsilon, tol=tol)
-    within_y = solve(PointCost(y_points, y_points, cost), b, b, epsilon=across.epsilon, tol=tol)
+    within_x = _within(x_points, a, cost, across.epsilon, tol)
+    within_y = _within(y_points, b, cost, across.epsilon, tol)
     value = across.value - 0.5 * (within_x.value + within_y.value)
     return like_input(value.to(dtype), as_numpy)
+
+
+def _within(x: Tensor, a: Any, cost: GroundCost, epsilon: float, tol: float) -> Solution[Tensor]:
+    """OT(x, x): the self-transport's potential, measured and given its derivatives by the front door.
+
+    Where the kernel is not positive definite (other costs than the first three names), that may find nothing, and the
+    general solver starts from nothing, as it does for any problem.
+    """
+    matrix = pairwise_cost(x, x, cost).to(x.dtype)
+    problem = read_problem(matrix.detach(), a, a, epsilon=epsilon, unbalanced=None).problem
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        f, done = self_transport(problem, tol, Recorder(MOST_STEPS))
+    return solve(matrix, a, a, epsilon=epsilon, tol=tol, init=f if done else None)
 
 
 class SinkhornLoss(nn.Module):

@@ -32,7 +32,7 @@ from pushforward.ot.history import Recorder
 from pushforward.ot.plan import Kernel
 from pushforward.ot.problem import Problem
 
-__all__ = ["self_transport"]
+__all__ = ["MOST_STEPS", "self_transport"]
 
 # The inverses of the eigenvalues that I + S has where the kernel is positive definite.
 SHORTEST, LONGEST = 0.5, 1.0
@@ -44,7 +44,7 @@ def self_transport(problem: Problem, tol: float, recorder: Recorder, f: Tensor |
     """The potential f = g of a measure's transport to itself, (B, n), and whether it reached the tolerance.
 
     Args:
-        problem: Balanced, its cost symmetric and finite, b = a. Weights may be zero; potentials there stay as they came.
+        problem: Balanced, its cost symmetric and finite, b = a; where a is zero, potentials stay as they came.
         tol: L1 error of both marginals over the mass, of the plan at (T f, f).
         recorder: Counts, and sets the limit of steps.
         f: Where to start, (B, n); 0 by default.
