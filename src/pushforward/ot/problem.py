@@ -17,10 +17,11 @@ from torch import Tensor
 
 from pushforward.ot.plan import DenseGeometry, Measured
 from pushforward.ot.solvers.grid import GridGeometry
+from pushforward.ot.solvers.line import LineGeometry
 
 __all__ = ["Geometry", "Problem"]
 
-Geometry = DenseGeometry | GridGeometry
+Geometry = DenseGeometry | GridGeometry | LineGeometry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
