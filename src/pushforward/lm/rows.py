@@ -48,7 +48,7 @@ def read_rows(
         elif not header:
             raise InvalidArgument(f"{file}, line {line}: names of columns are needed, among them {' or '.join(names)}")
         elif len(cells) != len(header):
-            yield line, InvalidArgument(f"has {len(cells)} columns; {len(header)} are needed: {', '.join(header)}")
+            yield line, InvalidArgument(f"columns: {len(cells)} given, {len(header)} needed ({', '.join(header)})")
         else:
             yield line, dict(zip(header, cells, strict=True))
 
