@@ -136,7 +136,7 @@ def _sides(config: PreTrainedConfig) -> list[tuple[str, str]]:
 
 def _no_blocks(config: PreTrainedConfig) -> Any:
     raise InvalidArgument(
-        f"teacher is a {config.model_type}, whose configuration names no depth that is known here; "
+        f"teacher is of the kind {config.model_type!r}, whose configuration names no depth that is known here; "
         "load the student from a folder instead"
     )
 
@@ -213,7 +213,10 @@ def _load(place: str, teacher: PreTrainedModel) -> PreTrainedModel:
     try:
         return auto.from_pretrained(place, use_safetensors=True, trust_remote_code=False, **labels)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InvalidArgument(f'student "{place}" cannot be loaded: {error}') from error
+        raise InvalidArgument(
+            f'student "{place}" cannot be loaded; a folder with a model in safetensors form is needed, or a name on the '
+            f"hub: {error}"
+        ) from error
 
 
 def _head(model: PreTrainedModel) -> tuple[Any, str]:
