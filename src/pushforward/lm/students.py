@@ -214,8 +214,8 @@ def _load(place: str, teacher: PreTrainedModel) -> PreTrainedModel:
         return auto.from_pretrained(place, use_safetensors=True, trust_remote_code=False, **labels)
     except (OSError, ValueError, RuntimeError) as error:
         raise InvalidArgument(
-            f'student "{place}" cannot be loaded; a folder with a model in safetensors form is needed, or a name on the '
-            f"hub: {error}"
+            f'student "{place}" cannot be loaded; a folder with a model in safetensors form is needed, or a name '
+            f"on the hub: {error}"
         ) from error
 
 
