@@ -138,6 +138,10 @@ def test_newton_and_self_transport_run_on_it(case, epsilon: float):
             epsilon=epsilon,
         )
         assert float(as_dense.error(as_dense.measure(g[:, cols]), g[:, cols])) <= 1e-9
+    together = Problem(geometry=LineGeometry(x, y, SCALE), a=a, b=b, epsilon=epsilon)
+    g, done = newton(together, None, 1e-9, Recorder(500))
+    assert done
+    assert float(together.error(together.measure(g), g).max()) <= 1e-9
     twice = LineGeometry(x, x, SCALE)
     problem = Problem(geometry=twice, a=a, b=a, epsilon=epsilon)
     f, done = self_transport(problem, 1e-10, Recorder(60))
