@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from pushforward.ot.solution import Solution
 
 __all__ = [
+    "CheckpointError",
     "InfeasibleError",
     "InvalidArgument",
     "MassError",
@@ -58,3 +59,7 @@ class NotConverged(PushforwardError, RuntimeError):
 
 class InfeasibleError(NotConverged):
     """No plan with these marginals avoids the forbidden (infinite-cost) pairs."""
+
+
+class CheckpointError(PushforwardError, RuntimeError):
+    """A checkpoint cannot be resumed from: a file is missing, truncated, altered or not ours; the message names it."""

@@ -1,0 +1,94 @@
+"""The rows of two processes under one loss: the same gradient as one process with all rows."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from pushforward.errors import ShapeError
+from pushforward.training import distributed
+
+SCRIPT = Path(__file__).parent / "two_processes.py"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes found, from one start of both: importing torch is what takes the time."""
+    folder = tmp_path_factory.mktemp("two")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run = subprocess.run([*torchrun, SCRIPT, folder], capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_torchrun_is_joined_and_left(found):
+    assert [one["world"] for one in found] == [[0, 2, True], [1, 2, False]]
+    assert [one["afterwards"] for one in found] == [1, 1]
+
+
+@pytest.mark.parametrize(("case", "rows"), [("uneven", 7), ("even", 8), ("empty", 6)])
+def test_gradient_is_that_of_one_process_with_the_whole_batch(found, script, case, rows):
+    model = script.network()
+    script.loss_of(model(script.points(rows))).backward()
+    for one in found:
+        for ours, whole in zip(one[case], script.gradients(model), strict=True):
+            assert ours == pytest.approx(whole, rel=1e-12, abs=1e-15)
+
+
+def test_what_needs_no_gradient_is_gathered_in_rank_order(found):
+    for one in found:
+        assert one["integers"] == [0, 1, 3, 4, 5]
+        assert one["booleans"] == [False, True, True]
+        assert one["half"] == [[0.5, 0.5], [1.5, 1.5]]
+        assert one["nothing"] == [0, 4]
+
+
+def test_backward_sums_what_every_rank_sends_back(found):
+    for one in found:
+        assert one["sum of ranks"] == [[3.0] * 3] * 2  # the losses of the two ranks count once and twice
+
+
+def test_texts_of_any_length(found):
+    assert [one["texts"] for one in found] == [["größer", ""]] * 2
+
+
+def test_rows_that_differ_are_an_error_on_every_rank_and_no_hang(found):
+    for rank, one in enumerate(found):
+        assert one["shape"].startswith(f"ShapeError: x has shape (n, {3 + rank}), torch.float32")
+        assert f"on rank {rank}, and something else on rank {1 - rank}" in one["shape"]
+        assert ("with gradient" if rank == 0 else "without gradient") in one["need"]
+
+
+def test_a_second_derivative_is_refused(found):
+    for one in found:
+        assert "once_differentiable" in one["second"]
+
+
+def test_one_process_is_the_identity():
+    x = torch.ones(2, 3, requires_grad=True)
+    assert distributed.gather(x) is x
+    assert (distributed.rank(), distributed.world_size(), distributed.is_main()) == (0, 1, True)
+    distributed.barrier()
+
+
+def test_a_number_has_no_rows():
+    with pytest.raises(ShapeError, match="x has no axes"):
+        distributed.gather(torch.tensor(1.0))

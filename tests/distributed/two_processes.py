@@ -1,0 +1,95 @@
+"""Started by torchrun from `test_gather.py`: writes what each process found to a file of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from pushforward.errors import ShapeError
+from pushforward.training import distributed
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(7)
+    return nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+
+
+def points(n: int) -> Tensor:
+    return torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+
+
+def loss_of(y: Tensor) -> Tensor:
+    """No sum over rows: every pair of rows meets."""
+    return (y[:, None] - y[None]).square().sum(-1).add(1).log().logsumexp((0, 1)) + y.prod(0).sum()
+
+
+def gradients(model: nn.Module) -> list[list[float]]:
+    return [p.grad.flatten().tolist() for p in model.parameters() if p.grad is not None]
+
+
+def parallel_gradients(first: int, total: int) -> list[list[float]]:
+    """Of the loss on `total` rows, of which rank 0 holds the first ones."""
+    model, mine = DistributedDataParallel(network()), points(total).tensor_split([first])[distributed.rank()]
+    loss_of(distributed.gather(model(mine))).backward()
+    return gradients(model)
+
+
+def what_is_said(call: Callable[[], Any]) -> str:
+    try:
+        call()
+    except (ShapeError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing"
+
+
+def second_derivative() -> None:
+    x = torch.ones(2, 2, requires_grad=True)
+    (first,) = torch.autograd.grad(distributed.gather(x).pow(3).sum(), x, create_graph=True)
+    first.sum().backward()
+
+
+def backward_of_an_expanded_gradient() -> list[list[float]]:
+    x = torch.ones(2, 3, requires_grad=True)
+    columns = x.T  # not contiguous
+    (distributed.gather(columns).sum() * (distributed.rank() + 1)).backward()
+    return x.grad.tolist()
+
+
+def report() -> dict[str, Any]:
+    r = distributed.rank()
+    other_shape, other_need = torch.zeros(2, 3 + r), torch.zeros(2, 3, requires_grad=r == 0)
+    return {
+        "world": [r, distributed.world_size(), distributed.is_main()],
+        "uneven": parallel_gradients(5, 7),
+        "even": parallel_gradients(4, 8),
+        "empty": parallel_gradients(6, 6),
+        "integers": distributed.gather(torch.arange(3 * r, 3 * r + 2 + r)).tolist(),
+        "booleans": distributed.gather(torch.tensor([r == 1] * (r + 1))).tolist(),
+        "half": distributed.gather(torch.full((1, 2), 0.5 + r, dtype=torch.bfloat16)).tolist(),
+        "nothing": list(distributed.gather(torch.zeros(0, 4)).shape),
+        "sum of ranks": backward_of_an_expanded_gradient(),
+        "texts": distributed.gather_text("" if r else "größer"),
+        "shape": what_is_said(lambda: distributed.gather(other_shape)),
+        "need": what_is_said(lambda: distributed.gather(other_need)),
+        "second": what_is_said(second_derivative),
+    }
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    with distributed.setup() as device, distributed.setup():
+        distributed.barrier()
+        found = report() | {"device": device.type}
+    found["afterwards"] = distributed.world_size()
+    (folder / f"{found['world'][0]}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
