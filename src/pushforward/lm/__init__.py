@@ -1,0 +1,1 @@
+"""Distil language models: losses between logits, tasks, students, and the trainer."""
