@@ -1,0 +1,269 @@
+"""Checkpoints that a kill at any moment leaves whole.
+
+    folder/
+      step-80/  step-90/        published: complete, checked by their manifests
+      .tmp-100-<uuid>/          being written; of no value to anyone but its writer
+      .replaced-step-90/        the old step-90, for the moment in which a new one takes its place
+
+A checkpoint is written aside, its files and then its `manifest.json` are flushed to the disk, and one rename publishes
+it; only then are old ones deleted. The last checkpoint is the last whose manifest verifies: every file that it lists is
+there with its size and SHA-256, and no other file is, because a loader that goes by name would read that one too. The
+manifest carries its own digest. Digests find accidents; against a forger, what counts is that `load_state` runs no
+code.
+
+All ranks must see the same folder and call these functions together.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import platform
+import shutil
+import uuid
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from pushforward import __version__
+from pushforward._checks import check_count
+from pushforward.errors import CheckpointError
+from pushforward.training import distributed
+
+__all__ = ["latest", "publishing", "verify"]
+
+_MANIFEST = "manifest.json"
+_DRAFT, _REPLACED = ".tmp-", ".replaced-"
+
+
+@contextmanager
+def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "step") -> Generator[Path, None, None]:
+    """Publish what the block writes into the folder that it is given, all of it or nothing.
+
+    A save that fails because the disk is full, read-only or forbidden does not end the run: rank 0 warns of the cause,
+    what was written is swept away, and the checkpoints before it stay as they are. Any other error in the block is
+    raised, and nothing is published either.
+
+    Args:
+        folder: Where a run's checkpoints are; made if missing.
+        step: The optimiser's step that the checkpoint follows.
+        keep: How many checkpoints up to this step to keep, the new one included; None keeps all. Later ones, which a
+            run that was resumed from an earlier checkpoint finds, are left until it comes to their step.
+        name: Checkpoints are called `name`-`step`.
+
+    Yields:
+        A folder to write into, the same on every rank.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     with publishing(Path(run), 10) as draft:
+        ...         _ = (draft / "weights.txt").write_text("0.5")
+        ...     latest(Path(run)).name
+        'step-10'
+    """
+    check_count("step", step, least=0)
+    if keep is not None:
+        check_count("keep", keep)
+    draft = folder / distributed.gather_text(f"{_DRAFT}{step}-{uuid.uuid4().hex}")[0]
+    trouble = _agreed(_attempt(lambda: draft.mkdir(parents=True)) if distributed.is_main() else "")
+    try:
+        yield draft
+    except (OSError, SafetensorError) as error:
+        trouble = trouble or _told(error)
+    except Exception:
+        # The other ranks wait to hear how this one fared.
+        _agreed("an error that is no matter of the disk's")
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    trouble = _agreed(trouble)
+    if not trouble:
+        target = folder / f"{name}-{step}"
+        trouble = _agreed(_attempt(lambda: _publish(draft, target, step)) if distributed.is_main() else "")
+    if not distributed.is_main():
+        return
+    if trouble:
+        shutil.rmtree(draft, ignore_errors=True)
+        warnings.warn(f"no checkpoint of step {step} in {folder}: {trouble}; the run goes on", stacklevel=3)
+    elif keep is not None:
+        for _, old in [found for found in _published(folder, name) if found[0] <= step][:-keep]:
+            _discard(old)
+
+
+def verify(path: Path) -> None:
+    """Make sure that a checkpoint is what was saved.
+
+    Raises:
+        CheckpointError: It is not; the message names the first file that is missing, truncated, altered or strange.
+    """
+    listed = _read_manifest(path / _MANIFEST)
+    present = _files(path)
+    for name, (saved, _) in listed.items():
+        if name not in present or not present[name].is_file():
+            raise CheckpointError(f"{path / name} is missing")
+        size = present[name].stat().st_size
+        if size != saved:
+            raise CheckpointError(f"{path / name} has {size} bytes, but {saved} were saved")
+    for name, (_, digest) in listed.items():
+        if _sha256(present[name]) != digest:
+            raise CheckpointError(f"{path / name} was altered: its SHA-256 is not the one that was saved")
+    strange = sorted(present.keys() - listed.keys() - {_MANIFEST})
+    if strange:
+        raise CheckpointError(f"{path / strange[0]} was not saved with the checkpoint; take it out")
+
+
+def latest(folder: Path, *, name: str = "step") -> Path | None:
+    """The last checkpoint that verifies, the same on every rank; one that does not is passed over with a warning.
+
+    To be called when a run starts and nobody else writes here: what a killed run left half-done is swept away.
+
+    Args:
+        folder: Where a run's checkpoints are, or would be.
+        name: As in `publishing`.
+
+    Returns:
+        Its folder, or None where there is none.
+    """
+    chosen = ""
+    if distributed.is_main():
+        _sweep(folder)
+        for _, path in reversed(_published(folder, name)):
+            try:
+                verify(path)
+            except (CheckpointError, OSError) as error:
+                warnings.warn(f"checkpoint {path.name} is passed over: {error}", stacklevel=2)
+            else:
+                chosen = path.name
+                break
+    chosen = distributed.gather_text(chosen)[0]
+    return folder / chosen if chosen else None
+
+
+def _publish(draft: Path, target: Path, step: int) -> None:
+    files = _files(draft)
+    for file in files.values():
+        _flush(file)
+    entries = {name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
+    content: dict[str, Any] = {
+        "step": step,
+        "world_size": distributed.world_size(),
+        "versions": {"pushforward": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
+        "files": entries,
+    }
+    (draft / _MANIFEST).write_text(_sealed(content), encoding="utf-8")
+    _flush(draft / _MANIFEST)
+    for inner in [*(path for path in draft.rglob("*") if path.is_dir()), draft]:
+        _flush(inner)
+    _put_in_place(draft, target)
+    _flush(target.parent)
+
+
+def _put_in_place(draft: Path, target: Path) -> None:
+    if not target.exists():
+        draft.rename(target)
+        return
+    # No system call of Python's puts one folder in another's place. A kill between the two renames is mended by the
+    # next `latest`.
+    aside = target.with_name(f"{_REPLACED}{target.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    target.rename(aside)
+    try:
+        draft.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _published(folder: Path, name: str) -> list[tuple[int, Path]]:
+    steps = [
+        (path.name.removeprefix(f"{name}-"), path) for path in folder.glob("*") if path.name.startswith(f"{name}-")
+    ]
+    return sorted((int(step), path) for step, path in steps if step.isdecimal() and path.is_dir())
+
+
+def _discard(path: Path) -> None:
+    # Renamed first: a kill in the middle of the deletion must not leave half a checkpoint under its name.
+    doomed = path.with_name(f"{_DRAFT}{path.name}-{uuid.uuid4().hex}")
+    trouble = _attempt(lambda: path.rename(doomed)) or _attempt(lambda: shutil.rmtree(doomed))
+    if trouble:
+        warnings.warn(f"the old checkpoint {path} could not be deleted: {trouble}", stacklevel=4)
+
+
+def _sweep(folder: Path) -> None:
+    for aside in folder.glob(f"{_REPLACED}*"):
+        original = aside.with_name(aside.name.removeprefix(_REPLACED))
+        if original.exists() or _attempt(lambda old=aside, new=original: old.rename(new)):
+            shutil.rmtree(aside, ignore_errors=True)
+    for draft in folder.glob(f"{_DRAFT}*"):
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _files(path: Path) -> dict[str, Path]:
+    # A link to a folder is no folder of ours, and its inside is not walked: it counts as a file, which nobody saved.
+    inside = [file for file in sorted(path.rglob("*")) if file.is_symlink() or not file.is_dir()]
+    return {file.relative_to(path).as_posix(): file for file in inside}
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sealed(content: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return json.dumps(content | {"sha256": digest}, indent=1) + "\n"
+
+
+def _read_manifest(file: Path) -> dict[str, tuple[int, str]]:
+    """Bytes and SHA-256 by file, if the manifest is, byte for byte, the one that was written."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text)
+        untouched = text == _sealed({key: value for key, value in content.items() if key != "sha256"})
+        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} is missing: the checkpoint is incomplete, or is not ours") from error
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{file} was truncated or altered: {error!r}") from error
+    if not untouched:
+        raise CheckpointError(f"{file} was altered: its SHA-256 is not the one that was saved")
+    return files
+
+
+def _flush(path: Path) -> None:
+    """See to it that a file's bytes, or a folder's names, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        # Some network file systems flush no folders; they would never have a checkpoint if that counted as failure.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _attempt(action: Callable[[], object]) -> str:
+    """What went wrong with the disk, or nothing."""
+    try:
+        action()
+    except OSError as error:
+        return _told(error)
+    return ""
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _agreed(trouble: str) -> str:
+    """The first trouble that any rank has, on every rank."""
+    return next(filter(None, distributed.gather_text(trouble)), "")

@@ -1,0 +1,113 @@
+"""Random numbers that go on, after a resume, where they were: the states of all generators as data.
+
+A rank's state is saved by the rank that has it, under its own name, and given back to the rank of that number:
+
+    save_state(draft / f"random-{rank()}", random.capture())
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+
+from pushforward.errors import CheckpointError
+from pushforward.training.distributed import world_size
+
+__all__ = ["capture", "generator", "restore", "seed_everything"]
+
+
+def seed_everything(seed: int, rank: int = 0) -> None:
+    """Seed Python's, numpy's and torch's global generators, those of the GPUs included.
+
+    Args:
+        seed: The run's seed.
+        rank: Ranks get streams of their own; 0 for the same on all.
+    """
+    # Seeds that differ by 1 are a run's neighbours in a sweep, and the next rank's: mixed, they never meet.
+    mixed = _mixed(seed, "everything", rank)
+    random.seed(mixed)
+    np.random.seed(mixed % 2**32)  # noqa: NPY002 - the global generator is what other people's data sets draw from
+    torch.manual_seed(mixed)
+
+
+def generator(seed: int, purpose: str, rank: int = 0) -> torch.Generator:
+    """A generator for one purpose, on the CPU, whose numbers depend on nothing but the arguments.
+
+    With one for the order of epoch e, `generator(seed, f"order of epoch {e}")`, an epoch can be resumed in its middle
+    without any state.
+
+    Example:
+        >>> import torch
+        >>> order = torch.randperm(4, generator=generator(0, "order of epoch 3"))
+        >>> bool((order == torch.randperm(4, generator=generator(0, "order of epoch 3"))).all())
+        True
+    """
+    return torch.Generator().manual_seed(_mixed(seed, purpose, rank))
+
+
+def capture() -> dict[str, Any]:
+    """The state of every global generator of this process, as `save_state` takes it.
+
+    With several processes, "cuda" is the GPU that this one uses; with one, all that it sees.
+    """
+    version, numbers, spare = random.getstate()
+    mersenne: Any = np.random.get_state(legacy=False)  # noqa: NPY002
+    return {
+        "python": {"version": version, "numbers": torch.tensor(numbers), "spare": spare},
+        "numpy": {
+            "bit_generator": mersenne["bit_generator"],
+            "key": torch.from_numpy(mersenne["state"]["key"].astype(np.int64)),
+            "pos": int(mersenne["state"]["pos"]),
+            "has_gauss": int(mersenne["has_gauss"]),
+            "gauss": float(mersenne["gauss"]),
+        },
+        "torch": torch.get_rng_state(),
+        "cuda": [torch.cuda.get_rng_state(device) for device in _gpus()],
+    }
+
+
+def restore(state: dict[str, Any]) -> None:
+    """Go on from where `capture` was called. On other GPUs than then, theirs are left as they are, with a warning.
+
+    Raises:
+        CheckpointError: `state` is not what `capture` gives.
+    """
+    try:
+        python, mersenne, gpus = state["python"], state["numpy"], state["cuda"]
+        random.setstate((python["version"], tuple(python["numbers"].tolist()), python["spare"]))
+        np.random.set_state(  # noqa: NPY002
+            {
+                "bit_generator": mersenne["bit_generator"],
+                "state": {"key": mersenne["key"].numpy().astype(np.uint32), "pos": mersenne["pos"]},
+                "has_gauss": mersenne["has_gauss"],
+                "gauss": mersenne["gauss"],
+            }
+        )
+        torch.set_rng_state(state["torch"])
+        if len(gpus) == len(_gpus()):
+            for device, numbers in zip(_gpus(), gpus, strict=True):
+                torch.cuda.set_rng_state(numbers, device)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"state is not that of random generators: {error!r}") from error
+    if len(gpus) != len(_gpus()):
+        warnings.warn(
+            f"random states of {len(gpus)} GPUs were saved and {len(_gpus())} are in use: what is random on a GPU goes "
+            "on differently",
+            stacklevel=2,
+        )
+
+
+def _gpus() -> list[int]:
+    if not torch.cuda.is_available():
+        return []
+    return list(range(torch.cuda.device_count())) if world_size() == 1 else [torch.cuda.current_device()]
+
+
+def _mixed(seed: int, purpose: str, rank: int) -> int:
+    digest = hashlib.sha256(f"{seed}/{purpose}/{rank}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
