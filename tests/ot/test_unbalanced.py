@@ -93,6 +93,27 @@ def test_a_high_price_approaches_balance(rng):
     np.testing.assert_allclose(same.plan.to_dense(), balanced, atol=1e-12)
 
 
+@pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn"])
+@pytest.mark.parametrize("rho", [1e-3, 1.0, 1e3, 1e6])
+def test_the_mass_of_one_pair(rho, method):
+    """One pair: epsilon log(P/ab) = -C - rho log(P/a) - rho log(P/b) in P alone: a compromise between both masses."""
+    cost, a, b, epsilon = 0.637, 10.0, 1.0, 0.0637
+    sol = pf.solve([[cost]], [a], [b], epsilon=epsilon, unbalanced=rho * epsilon, method=method, max_iterations=20)
+    mass = math.exp(((1 + rho) * math.log(a * b) - cost / epsilon) / (1 + 2 * rho))
+    assert float(sol.plan.to_dense()[0, 0]) == pytest.approx(mass, rel=1e-8)
+
+
+@pytest.mark.parametrize("method", ["newton", "sinkhorn"])
+def test_a_high_price_takes_no_more_steps(rng, method):
+    cost, a, b = rng.random((20, 15)), 1e3 * rng.random(20), 1e-3 * rng.random(15)
+
+    def steps(rho: float) -> int:
+        done = pf.solve(cost, a, b, epsilon=0.1, unbalanced=rho, method=method).iterations
+        return done.newton + done.sinkhorn
+
+    assert steps(1e5) <= 2 * steps(1.0)
+
+
 def test_transposition_swaps_the_prices(rng):
     cost, a, b = rng.random((8, 6)), rng.random(8), rng.random(6)
     sol = pf.solve(cost, a, b, epsilon=0.1, unbalanced=(0.2, 3.0), tol=1e-12)

@@ -329,7 +329,9 @@ class DenseGeometry:
     def _pass(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, damping: float, out: Tensor | None, *, with_cost: bool
     ) -> Measured:
-        log_col = g / epsilon + b.log()
+        # Where marginals are relaxed g may be of the size of rho: what all of it shares would round the costs away.
+        centre = g.amax(-1, keepdim=True)
+        log_col = (g - centre) / epsilon + b.log()
         f, cols, cost_by_col = torch.empty_like(a), torch.zeros_like(b), torch.zeros_like(b)
         for k, i in self._blocks():
             part = self.cost[k, i]
@@ -342,8 +344,10 @@ class DenseGeometry:
                 plan.masked_fill_(part == torch.inf, 0.0)
             sums = plan.sum(-1)
             lse = torch.where(sums > 0, top[..., 0] + sums.log(), 0.0)
-            f[k, i] = -damping * epsilon * lse
-            scale = a[k, i] * torch.exp(f[k, i] / epsilon + top[..., 0]) if damping < 1 else a[k, i] / sums
+            f[k, i] = -damping * (epsilon * lse + centre[k])
+            scale = a[k, i] / sums
+            if damping < 1:
+                scale *= torch.exp(lse + (f[k, i] + centre[k]) / epsilon)
             scale = torch.where((a[k, i] > 0) & (sums > 0), scale, 0.0)
             cols[k] += _weighted_sum(scale, plan)
             if with_cost:
@@ -355,7 +359,7 @@ class DenseGeometry:
 
     def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
         """The plan at (f, g), dense, shape (B, n, m); exactly zero on forbidden pairs and where a weight is zero."""
-        exponent = torch.sub(g[:, None], self.cost).add_(f[..., None]).div_(epsilon)
+        exponent = torch.add(f[..., None], g[:, None]).sub_(self.cost).div_(epsilon)  # f + g first: both may be large
         density = exponent.clamp_(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp_()
         plan = (
             density * (a[..., None] * b[:, None])

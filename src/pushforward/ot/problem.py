@@ -9,6 +9,7 @@ P 1 = a exp(-f/rho_a), P^T 1 = b exp(-g/rho_b), called *targets* below; for rho 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ __all__ = ["Geometry", "Problem"]
 Geometry = DenseGeometry | GridGeometry | LineGeometry
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: `mass` is kept once computed
 class Problem:
     """A (batch of) transport problems.
 
@@ -42,7 +43,7 @@ class Problem:
     rho_a: float = math.inf
     rho_b: float = math.inf
 
-    @property
+    @functools.cached_property
     def mass(self) -> Tensor:
         """Mass by which errors are scaled, (B, 1)."""
         return 0.5 * (self.a.sum(-1, keepdim=True) + self.b.sum(-1, keepdim=True))

@@ -225,9 +225,8 @@ class GridGeometry:
         # What underflowed is below e^-REACH in every sum: large sums, of rows and of columns, have lost nothing.
         if not float(sums.amin()) > math.exp(-0.7 * REACH):
             return None
-        lse = sums.log() + top / epsilon
-        f = -damping * epsilon * lse
-        kernel = SeparableKernel(axes, a * torch.exp(f / epsilon + top / epsilon), right)
+        f = -damping * (epsilon * sums.log() + top)
+        kernel = SeparableKernel(axes, a * torch.exp((f + top) / epsilon), right)
         cols = kernel.cols(torch.ones_like(a))
         if not bool((cols >= math.exp(-0.7 * REACH) * b).all()):
             return None
@@ -236,7 +235,8 @@ class GridGeometry:
     def _factors(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, damping: float
     ) -> tuple[GridKernel, Tensor, Tensor]:
-        t = self._grid(g / epsilon + b.log())
+        centre = g.amax(-1, keepdim=True)  # as in `DenseGeometry`
+        t = self._grid((g - centre) / epsilon + b.log())
         factors: list[Tensor] = []
         for k in range(len(self.axis_costs), 0, -1):
             # Contiguous, or every later product would first copy its factor.
@@ -248,8 +248,8 @@ class GridGeometry:
             t = (top + sums.log())[..., 0].movedim(-1, k)
             factors.insert(0, factor.div_(sums.clamp_min(torch.finfo(sums.dtype).tiny)))
         lse = t.reshape(g.shape)
-        f = -damping * epsilon * lse
-        kernel = GridKernel(tuple(factors), a * torch.exp(f / epsilon + lse))
+        f = -damping * (epsilon * lse + centre)
+        kernel = GridKernel(tuple(factors), a * torch.exp(lse + (f + centre) / epsilon))
         return kernel, f, kernel.cols(torch.ones_like(a))
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:

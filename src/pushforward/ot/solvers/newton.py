@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from pushforward._checks import check_positive
 from pushforward.errors import InvalidArgument
@@ -170,12 +171,10 @@ class _Path:
     ) -> tuple[Tensor, Tensor, bool]:
         dual, point = self.plans.around(problem, f, g, tol)
         linear = LinearSolver()
-        mass = problem.mass
         sinkhorn_left, best, waited = 2, math.inf, 0
         done = False
         while True:
-            error = point.residual.abs().sum(-1, keepdim=True) / mass
-            worst = float(error.max())
+            worst = float(point.error.max())
             done = worst <= tol
             if done or self.recorder.exhausted or waited > PATIENCE or not math.isfinite(worst):
                 break
@@ -187,7 +186,7 @@ class _Path:
                 point = dual.sinkhorn(point)
             else:
                 self.recorder.record("newton", problem.epsilon, worst)
-                point, length = self._step(dual, point, error, tol, linear)
+                point, length = self._step(dual, point, tol, linear)
                 sinkhorn_left = 2 if length < 0.2 else 0
             if self._drifted(dual, point):
                 f, g = dual.potentials(point)
@@ -195,42 +194,39 @@ class _Path:
         f, g = dual.potentials(point, exact_cols=not last)
         return f, g, done
 
-    def _step(
-        self, dual: SemiDual, point: Point, error: Tensor, tol: float, linear: LinearSolver
-    ) -> tuple[Point, float]:
+    def _step(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> tuple[Point, float]:
         """One Newton step with its line search; also the length that the worst problem of the batch took."""
-        size = error * dual.problem.mass
+        move = self._direction(dual, point, tol, linear)
+        mass, moving = dual.problem.mass, point.error > tol
+        slope = (point.residual * move).sum(-1, keepdim=True)
+        length = torch.clamp(LONGEST_STEP / vector_norm(move, math.inf, dim=-1, keepdim=True), max=1.0)
+        length = torch.where(moving, length, 0.0)
+        for _ in range(30):
+            log_v = length * move
+            v = point.v * torch.exp(log_v)
+            scaled = dual.row_scaling(v)
+            good = dual.gain(point, log_v, scaled[0]) >= 1e-4 * length * slope - 1e-14 * mass
+            if bool(good.all()):
+                return dual.at(v, scaled), float(torch.where(moving, length, 1.0).min())
+            length = torch.where(good, length, 0.5 * length)
+        return dual.sinkhorn(point), 0.0
+
+    def _direction(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> Tensor:
+        """Where Newton's method points: H with a Levenberg shift, solved as well as the error deserves."""
         # A factor makes digits cheap, so ask for quadratic convergence; without one they cost products.
-        forcing = torch.clamp(1e3 * error, max=self.settings.forcing) if linear.has_factor else self.settings.forcing
-        tolerance = torch.clamp(forcing * size, min=0.2 * tol * float(dual.problem.mass.min()))
+        forcing = self.settings.forcing
+        share = forcing if not linear.has_factor else torch.clamp(1e3 * point.error, max=forcing)
+        tolerance = dual.problem.mass * torch.clamp(share * point.error, min=0.2 * tol)
         left, right = dual.coupling(point)
-        diagonal = dual.diagonal(point) * (1 + self.settings.shift * error)
+        diagonal = dual.diagonal(point) * (1 + self.settings.shift * point.error)
         system = System(dual.kernel, diagonal, left, right, singular=dual.problem.balanced)
         before = linear.iterations
         move = linear.solve(system, point.residual, tolerance)
         self.recorder.cg += linear.iterations - before
         self.recorder.products += 2 * (linear.iterations - before)
-        slope = (point.residual * move).sum(-1, keepdim=True)
-        length = torch.clamp(LONGEST_STEP / move.abs().amax(-1, keepdim=True), max=1.0)
-        length = torch.where(error > tol, length, 0.0)
-        scale = 1e-14 * dual.problem.mass
-        for _ in range(30):
-            log_v = length * move
-            v = point.v * torch.exp(log_v)
-            u = dual.row_scaling(v)
-            gain = dual.gain(point, log_v, u)
-            poor = ~(gain >= 1e-4 * length * slope - scale)
-            if not bool(poor.any()):
-                break
-            length = torch.where(poor, 0.5 * length, length)
-        else:
-            return dual.sinkhorn(point), 0.0
-        taken = torch.where(error > tol, length, 1.0)
-        return dual.at(v, u), float(taken.min())
+        return move
 
     def _drifted(self, dual: SemiDual, point: Point) -> bool:
         """Whether the kernel has to be rebuilt at the potentials reached."""
-        log_u, log_v = point.u.log(), point.v.log()
-        if self.plans.sparse and float(log_u.max() + log_v.max()) > MARGIN - 2:
-            return True
-        return float(torch.maximum(log_u.abs().max(), log_v.abs().max())) > dual.kernel.farthest
+        either, together = dual.farthest(point)
+        return either > dual.kernel.farthest or (self.plans.sparse and together > MARGIN - 2)

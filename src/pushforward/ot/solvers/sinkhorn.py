@@ -2,6 +2,8 @@
 
     v <- (t / K^T u)^lambda_b,   u <- (a / K v)^lambda_a
 
+With relaxed marginals the shift between the two sides is put right at every step (`semidual.py`).
+
 In scaling form on a kernel that is rebuilt before the scalings overflow, so that it is as safe as the log-domain form
 at the price of two products a step. Source: Cuturi 2013 (arXiv 1306.0895); stabilised as in Schmitzer 2019 (arXiv
 1610.06519).
@@ -36,13 +38,13 @@ def sinkhorn(
     dual, point = _around(problem, g, recorder)
     done = False
     while not done:
-        error = float((point.residual.abs().sum(-1, keepdim=True) / problem.mass).max())
+        error = float(point.error.max())
         done = error <= tol
         if done or recorder.exhausted or not math.isfinite(error):
             break
         recorder.record("sinkhorn", problem.epsilon, error)
         point = dual.sinkhorn(point)
-        if float(torch.maximum(point.u.log().abs().max(), point.v.log().abs().max())) > dual.kernel.farthest:
+        if dual.farthest(point)[0] > dual.kernel.farthest:
             dual, point = _around(problem, dual.potentials(point)[1], recorder)
     return dual.potentials(point)[1], done
 
