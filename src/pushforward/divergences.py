@@ -59,9 +59,9 @@ class FDivergence:
         name: How the divergence is called in recipes and messages.
         f: The generator as a function of log r, elementwise and differentiable.
         integrand: (log_p, log_q) -> q f(p/q), elementwise; it may differ by multiples of p - q, which sum to nothing.
-            None derives it from `f`: in float64, three times slower, with f(0) and lim f(r)/r read off `f` at
-            |log r| = 300 and 600 (a limit that is not reached there counts as infinite), and log-ratios beyond 300
-            taken at those limits.
+            None derives it from `f`: in float64, many times slower, with log-ratios beyond +-298 taken as infinite,
+            where f(0) and lim f(r)/r decide. Those two are read off `f` at +-298 and +-596, and count as infinite
+            where the two readings differ.
         smooth: Whether f has a second derivative, and so a weight.
 
     Example:
@@ -179,7 +179,9 @@ def skewed_kl(alpha: float) -> FDivergence:
     return FDivergence(
         name=f"skewed_kl({alpha!r})",
         f=lambda s: s.exp() * _log_against_mixture(s, alpha),
-        integrand=lambda log_p, log_q: log_p.exp() * _log_against_mixture(_finite_log_ratio(log_p, log_q), alpha),
+        integrand=lambda log_p, log_q: _product(
+            log_p.exp(), _log_against_mixture(_finite_log_ratio(log_p, log_q), alpha)
+        ),
     )
 
 
@@ -219,14 +221,19 @@ def _squared_hellinger(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _jensen_shannon(name: str, *, beta: float, scale: float) -> FDivergence:
+    log_odds = math.log((1 - beta) / beta)
+    target, model = scale * beta, scale * (1 - beta)
+
+    # u = log(beta p / ((1 - beta) q)) gives log(m/p) = softplus(-u) + log beta, log(m/q) = softplus(u) + log(1 - beta).
     def f(s: Tensor) -> Tensor:
-        target = s.exp() * _log_against_mixture(s, beta)
-        return scale * (beta * target + (1 - beta) * _log_against_mixture(-s, 1 - beta))
+        u = s - log_odds
+        to_p, to_q = _softplus(-u) + math.log(beta), _softplus(u) + math.log(1 - beta)
+        return -target * s.exp() * to_p - model * to_q
 
     def integrand(log_p: Tensor, log_q: Tensor) -> Tensor:
-        s = _finite_log_ratio(log_p, log_q)
-        target = log_p.exp() * _log_against_mixture(s, beta).mul_(scale * beta)
-        return target + log_q.exp() * _log_against_mixture(-s, 1 - beta).mul_(scale * (1 - beta))
+        u = _finite_log_ratio(log_p, log_q).sub_(log_odds)
+        to_p, to_q = _softplus(-u).add_(math.log(beta)), _softplus(u).add_(math.log(1 - beta))
+        return _product(log_p.exp(), to_p.mul_(-target)).add_(_product(log_q.exp(), to_q.mul_(-model)))
 
     return FDivergence(name=name, f=f, integrand=integrand)
 
@@ -246,8 +253,12 @@ def _finite_log_ratio(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _times(x: Tensor, y: Tensor) -> Tensor:
-    """The product, 0 wherever x is 0, in value and gradient. `y` is overwritten: memory costs more than the pass."""
-    y = y.masked_fill_(x == 0, 0.0)
+    """The product, 0 wherever x is 0, in value and gradient; `y` is overwritten."""
+    return _product(x, y.masked_fill_(x == 0, 0.0))
+
+
+def _product(x: Tensor, y: Tensor) -> Tensor:
+    """The product, in the memory of `y` unless x's gradient needs it: new memory costs more than the multiplication."""
     return x * y if x.requires_grad else y.mul_(x)
 
 
@@ -257,11 +268,11 @@ def _integrand_of(name: str, f: Callable[[Tensor], Tensor]) -> Callable[[Tensor,
         far = _far(dtype)
         p, q = log_p.to(dtype).exp(), log_q.to(dtype).exp()
         s = log_p.to(dtype) - log_q.to(dtype)
-        at_zero, slope = _limits(f, s.new_tensor([far, 2 * far]))
         low, high = (s < -far) & (q > 0), (s > far) & (p > 0)
-        # Where both are 0, s is NaN or means nothing; f(1) = 0 stands in for it.
-        inside = (s.abs() <= far) & ((p > 0) | (q > 0))
+        # Where both are 0, s means nothing, and f(1) = 0 stands in for it; a NaN of the caller's goes through f.
+        inside = ~((s.abs() > far) | ((p == 0) & (q == 0)))
         value = check_returned(f"f of {name}", f(s.masked_fill(~inside, 0.0)), tuple(s.shape))
+        at_zero, slope = _limits(f, s.new_tensor([far, 2 * far]))
         total = _times(q, value.masked_fill(~inside, 0.0))
         total = total + _times(q.masked_fill(~low, 0.0), torch.full_like(q, at_zero))
         return (total + _times(p.masked_fill(~high, 0.0), torch.full_like(p, slope))).to(log_p.dtype)
