@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +23,19 @@ __all__ = [
     "check_finite",
     "check_grid_shape",
     "check_has_memory",
+    "check_instance",
+    "check_logits",
+    "check_mask",
     "check_points",
     "check_positive",
     "check_returned",
     "check_same_device",
+    "check_weight",
     "check_weights",
     "mass_tolerance",
 ]
+
+T = TypeVar("T")
 
 # Masses may differ by this share of themselves before a balanced problem is refused; float32 weights that
 # were normalised differ by about 1e-7.
@@ -51,6 +57,14 @@ def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> float:
     return number
 
 
+def check_weight(name: str, value: Any) -> float:
+    """`value` as a finite float of at least 0."""
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    if not 0 <= number < math.inf:
+        raise InvalidArgument(f"{name} must be a finite number of at least 0, got {_short(value)}")
+    return float(number)
+
+
 def check_count(name: str, value: Any, *, least: int = 1) -> int:
     """`value` as an integer of at least `least`."""
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__") or operator.index(value) < least:
@@ -63,6 +77,50 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise InvalidArgument(f"{name} must be one of {', '.join(map(repr, choices))}; got {_short(value)}")
     return value
+
+
+def check_instance(name: str, value: Any, kind: type[T]) -> T:
+    """`value`, which must be of this class.
+
+    Raises:
+        InvalidArgument: It is not; the message gives its class.
+    """
+    if not isinstance(value, kind):
+        raise InvalidArgument(f"{name} must be a {kind.__name__}, got a {type(value).__name__}: {_short(value)}")
+    return value
+
+
+def check_logits(student_logits: Any, teacher_logits: Any) -> tuple[Tensor, Tensor]:
+    """Two tensors of logits over the same positions and classes, (..., K).
+
+    Raises:
+        InvalidArgument: One is no floating-point tensor.
+        ShapeError: Their shapes differ, or have no axis of positions.
+    """
+    for name, logits in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
+        if not check_instance(name, logits, Tensor).is_floating_point():
+            raise InvalidArgument(f"{name} has dtype {logits.dtype}; floating-point logits are needed")
+    student, teacher = tuple(student_logits.shape), tuple(teacher_logits.shape)
+    if len(student) < 2 or student != teacher:
+        padded = student[:-1] == teacher[:-1]
+        raise ShapeError(
+            f"student_logits has shape {student} but teacher_logits {teacher}; "
+            "both must be (..., classes) over the same positions and classes"
+            + ("; pushforward.lm.match_widths cuts a padded vocabulary" if padded else "")
+        )
+    check_same_device(("student_logits", student_logits), ("teacher_logits", teacher_logits))
+    return student_logits, teacher_logits
+
+
+def check_mask(value: Any, logits: Tensor) -> Tensor:
+    """Which positions of logits (..., K) count, as booleans, (...)."""
+    mask = to_tensor("mask", value, logits.device).bool()
+    if mask.shape != logits.shape[:-1]:
+        raise ShapeError(
+            f"mask has shape {tuple(mask.shape)} but the logits have positions {tuple(logits.shape[:-1])}; "
+            "it says of each position whether it counts"
+        )
+    return mask
 
 
 def check_finite(name: str, tensor: Tensor) -> Tensor:

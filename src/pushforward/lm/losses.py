@@ -22,8 +22,7 @@ import torch
 from torch import Tensor
 
 from pushforward import divergences
-from pushforward._checks import check_positive
-from pushforward._interop import to_tensor
+from pushforward._checks import check_instance, check_logits, check_mask, check_positive, check_weight
 from pushforward.divergences import FDivergence
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 
@@ -111,17 +110,12 @@ class DistillationLoss:
 
     def __add__(self, other: DistillationLoss) -> WeightedSum:
         """The sum of two losses."""
-        if not isinstance(other, DistillationLoss):
-            return NotImplemented
-        return WeightedSum((*_parts(self), *_parts(other)))
+        return WeightedSum((*_parts(self), *_parts(check_instance("a loss's summand", other, DistillationLoss))))
 
     def __mul__(self, weight: float) -> WeightedSum:
         """The loss times a weight, at least 0."""
-        if isinstance(weight, bool) or not isinstance(weight, int | float):
-            return NotImplemented
-        if not 0 <= weight < math.inf:
-            raise InvalidArgument(f"the weight of a loss must be finite and at least 0, got {weight!r}")
-        return WeightedSum(tuple((weight * w, loss) for w, loss in _parts(self)))
+        factor = check_weight("the weight of a loss", weight)
+        return WeightedSum(tuple((factor * w, loss) for w, loss in _parts(self)))
 
     __rmul__ = __mul__
 
@@ -192,26 +186,11 @@ def _rows_that_count(
     student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Student's and teacher's rows that count, (N, K) each, and the mask as a boolean tensor."""
-    for name, logits in (("student_logits", student_logits), ("teacher_logits", teacher_logits)):
-        if not isinstance(logits, Tensor) or not logits.is_floating_point():
-            what = f"dtype {logits.dtype}" if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-            raise InvalidArgument(f"{name} must be a floating-point tensor, got {what}")
-    positions, width = student_logits.shape[:-1], student_logits.shape[-1]
-    if student_logits.ndim < 2 or student_logits.shape != teacher_logits.shape:
-        padded = positions == teacher_logits.shape[:-1]
-        raise ShapeError(
-            f"student_logits has shape {tuple(student_logits.shape)} but teacher_logits {tuple(teacher_logits.shape)}; "
-            "both must be (..., classes) over the same positions and classes"
-            + ("; pushforward.lm.vocab.match_widths cuts a padded vocabulary" if padded else "")
-        )
+    check_logits(student_logits, teacher_logits)
+    width = student_logits.shape[-1]
     student, teacher = student_logits.reshape(-1, width), teacher_logits.detach().reshape(-1, width)
     if mask is not None:
-        mask = to_tensor("mask", mask, student_logits.device).bool()
-        if mask.shape != positions:
-            raise ShapeError(
-                f"mask has shape {tuple(mask.shape)} but the logits have positions {tuple(positions)}; "
-                "it says of each position whether it counts"
-            )
+        mask = check_mask(mask, student_logits)
         student, teacher = student[mask.reshape(-1)], teacher[mask.reshape(-1)]
     if student.numel() == 0:
         why = "no mask" if mask is None else "a mask that is False everywhere"

@@ -30,7 +30,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pushforward._checks import check_choice, check_count, check_positive
+from pushforward._checks import check_choice, check_count, check_positive, check_weight
 from pushforward._interop import compute_dtype
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.lm.losses import Context, DistillationLoss, softened
@@ -116,13 +116,11 @@ class SinkhornKD(DistillationLoss):
         tol: float = 1e-6,
         published: bool = False,
     ) -> None:
-        self.epsilon = 0.0 if epsilon == 0 else check_positive("epsilon", epsilon)
+        self.epsilon = check_weight("epsilon", epsilon)
         self.temperature = check_positive("temperature", temperature)
         self.support = check_choice("support", support, ("batch", "classes"))
         self.value = check_choice("value", value, ("divergence", "optimum", "transport_cost"))
-        self.representation_weight = (
-            0.0 if representation_weight == 0 else check_positive("representation_weight", representation_weight)
-        )
+        self.representation_weight = check_weight("representation_weight", representation_weight)
         self.tol = check_positive("tol", tol)
         self.published = published
         self.cost = cost

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from pushforward._checks import check_count
+from pushforward._checks import check_count, check_instance, check_weight
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.lm.losses import KD, Context, DistillationLoss
 from pushforward.lm.vocab import match_widths
@@ -49,8 +49,7 @@ class DistillationArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         """Check what is ours, then let transformers check the rest."""
-        if not 0 <= self.label_weight < float("inf"):
-            raise InvalidArgument(f"label_weight must be finite and at least 0, got {self.label_weight!r}")
+        check_weight("label_weight", self.label_weight)
         if self.vocab_size is not None:
             check_count("vocab_size", self.vocab_size)
         super().__post_init__()
@@ -90,11 +89,10 @@ class DistillationTrainer(Trainer):
         compute_metrics: Callable[[Any], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
     ) -> None:
-        if not isinstance(args, DistillationArguments):
-            raise InvalidArgument(f"args must be DistillationArguments, got {type(args).__name__}")
+        self._label_weight = check_instance("args", args, DistillationArguments).label_weight
+        self._vocab_size = args.vocab_size
         for name, model in (("student", student), ("teacher", teacher)):
-            if not isinstance(model, nn.Module):
-                raise InvalidArgument(f"{name} must be a model, got {type(model).__name__}")
+            check_instance(name, model, nn.Module)
         if student is teacher:
             raise InvalidArgument("student and teacher are one model; a copy is needed: student_from_layers makes one")
         super().__init__(
@@ -122,7 +120,7 @@ class DistillationTrainer(Trainer):
         self._teacher_takes = set(inspect.signature(teacher.forward).parameters)
         self._seq2seq = bool(getattr(getattr(teacher, "config", None), "is_encoder_decoder", False))
         self._parts: dict[str, list[Tensor]] = {}
-        self._publishing_in: str | None = None
+        self._output, self._publishing_in = Path(str(args.output_dir)), ""
         # Asks the Trainer to count the labelled positions of all micro-batches; the models are never handed the count.
         self.model_accepts_loss_kwargs = True
 
@@ -140,11 +138,11 @@ class DistillationTrainer(Trainer):
         student, teacher, mask, context = self._aligned(outputs, teacher_outputs, inputs)
         distilled = self.distillation_loss(student, teacher, mask, context=context)
         total, parts = distilled, {"distillation_loss": distilled}
-        if self.args.label_weight:
+        if self._label_weight:
             if getattr(outputs, "loss", None) is None:
                 raise InvalidArgument("the batch has no labels to learn from; set label_weight=0, or add them")
             parts["label_loss"] = outputs.loss
-            total = total + self.args.label_weight * outputs.loss
+            total = total + self._label_weight * outputs.loss
         if num_items_in_batch is not None:
             positions = student[..., 0].numel() if mask is None else mask.sum()
             share = positions / num_items_in_batch
@@ -168,8 +166,8 @@ class DistillationTrainer(Trainer):
         """Logits of both at the positions that have labels, the mask over them, and what else is known of them."""
         student, teacher = outputs.logits, teacher_outputs.logits
         labels, mask = inputs.get("labels"), None
-        if student.shape[-1] != teacher.shape[-1] or self.args.vocab_size is not None:
-            student, teacher = match_widths(student, teacher, self.args.vocab_size)
+        if student.shape[-1] != teacher.shape[-1] or self._vocab_size is not None:
+            student, teacher = match_widths(student, teacher, self._vocab_size)
         if student.ndim == 3:  # (batch, positions, classes); else one position a sample
             mask = inputs.get("attention_mask") if labels is None else labels != -100
             if labels is None and self._seq2seq:
@@ -206,11 +204,17 @@ class DistillationTrainer(Trainer):
             self._parts = {}
         super().log(logs, start_time)
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **unused: Any) -> Any:
+    def train(
+        self,
+        resume_from_checkpoint: str | bool | None = None,
+        trial: Any = None,
+        ignore_keys_for_eval: list[str] | None = None,
+    ) -> Any:
         """Train, from the start or from a checkpoint that verifies.
 
         Args:
             resume_from_checkpoint: A checkpoint's folder, or True for the last whole one in `args.output_dir`.
+            trial, ignore_keys_for_eval: As the Trainer's.
 
         Raises:
             CheckpointError: There is none, or a file of it is missing, truncated or altered; the message names it.
@@ -218,19 +222,19 @@ class DistillationTrainer(Trainer):
         from pushforward.training.checkpoint import latest, verify
 
         if resume_from_checkpoint is True:
-            found = latest(Path(self.args.output_dir), prefix=PREFIX)
+            found = latest(self._output, prefix=PREFIX)
             if found is None:
-                raise CheckpointError(f"{self.args.output_dir} has no whole checkpoint to resume from")
+                raise CheckpointError(f"{self._output} has no whole checkpoint to resume from")
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint:
             verify(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint or None, **unused)
+        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Have the Trainer write its files where nobody looks, then publish them all at once."""
         from pushforward.training.checkpoint import publishing
 
-        output, step = Path(self.args.output_dir), self.state.global_step
+        output, step = self._output, self.state.global_step
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(output / f"{PREFIX}-{best}")
@@ -240,7 +244,7 @@ class DistillationTrainer(Trainer):
             try:
                 super()._save_checkpoint(model, trial)
             finally:
-                self._publishing_in = None
+                self._publishing_in = ""
             if is_main():
                 written = folder / f"{PREFIX}-{step}"
                 for file in written.iterdir():

@@ -122,8 +122,15 @@ def _of_equal_weight(geometry: Geometry, epsilon: float, like: Tensor) -> Proble
 class _Samples(Protocol):
     """The costs of a batch of samples, and the derivative of <P, C> in q."""
 
-    across: Geometry
-    within: Geometry
+    @property
+    def across(self) -> Geometry:
+        """Costs between q and p, (1, N, N)."""
+        ...
+
+    @property
+    def within(self) -> Geometry:
+        """Costs within q and within p, (2, N, N)."""
+        ...
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
         """DS/dq, (N, K)."""
@@ -181,17 +188,20 @@ class _InSpace:
         return torch.autograd.grad(self._distances, self._points, weights[self._upper])[0][:n]
 
 
+def _samples(q: Tensor, p: Tensor, alike: Tensor | None, epsilon: float) -> _Samples:
+    if q.shape[-1] == 2 and alike is None:
+        line = _OnLine(q, p)
+        if line.across.fits(epsilon) and line.within.fits(epsilon):
+            return line
+    return _InSpace(q, p, alike)
+
+
 class _BetweenSamples(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, q: Tensor, p: Tensor, alike: Tensor | None, epsilon: float, tol: float, debiased: bool
     ) -> Tensor:
-        samples: _Samples | None = None
-        if q.shape[-1] == 2 and alike is None:
-            line = _OnLine(q, p)
-            samples = line if line.within.fits(epsilon) and line.across.fits(epsilon) else None
-        if samples is None:
-            samples = _InSpace(q, p, alike)
+        samples = _samples(q, p, alike, epsilon)
         across = _optimum(_of_equal_weight(samples.across, epsilon, q), tol)
         within = _optimum(_of_equal_weight(samples.within, epsilon, q), tol, symmetric=True) if debiased else None
         if ctx.needs_input_grad[0]:
@@ -201,7 +211,7 @@ class _BetweenSamples(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *bars: Tensor) -> Any:
+    def backward(ctx: Any, *bars: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return bars[0] * ctx.saved_tensors[0], None, None, None, None, None
 
 
@@ -221,5 +231,5 @@ class _BetweenClasses(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *bars: Tensor) -> Any:
+    def backward(ctx: Any, *bars: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return bars[0] * ctx.saved_tensors[0], None, None, None, None
