@@ -24,7 +24,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import DENSE_SPEED, DenseGeometry, DenseKernel, Measured, small_matrix_share
+from pushforward.ot.plan import DENSE_SPEED, DenseGeometry, DenseKernel, Kernel, Measured, small_matrix_share
 
 __all__ = ["LineGeometry", "LineKernel"]
 
@@ -68,7 +68,7 @@ class _Runs:
 
 
 @dataclass(frozen=True, slots=True)
-class LineKernel:
+class LineKernel(Kernel):
     """A plan held as its factors.
 
     Args:
