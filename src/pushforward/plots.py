@@ -22,7 +22,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.rcsetup import cycler
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "plan_picture",
     "points",
     "theme",
+    "training",
 ]
 
 ThemeName = Literal["light", "dark"]
@@ -149,6 +150,34 @@ def convergence(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, 
         )
     if ax.get_legend_handles_labels()[0]:
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2, handlelength=1.6)
+    return ax
+
+
+def training(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, quantity: str) -> Axes:
+    """What is watched during a training, against its steps, one line a run; a dot marks where each ends.
+
+    Args:
+        ax: Where to draw.
+        curves: For each run's name the steps and the values, two sequences of one length; values that are not finite
+            are left out.
+        quantity: The name of the values, with their unit.
+
+    Returns:
+        The same Axes.
+    """
+    # Colour alone does not tell lines apart for everyone.
+    dashes = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+    for k, (name, (steps, values)) in enumerate(curves.items()):
+        x, y = np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)
+        x, y = x[np.isfinite(y)], y[np.isfinite(y)]
+        if len(x):
+            (line,) = ax.plot(x, y, linestyle=dashes[k % len(dashes)], label=name)
+            ax.plot(x[-1], y[-1], color=line.get_color(), marker="o", markersize=5, zorder=3)
+    ax.set(xlabel="steps", ylabel=quantity)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    ax.grid(axis="y")
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, columnspacing=1.2, handlelength=1.9)
     return ax
 
 

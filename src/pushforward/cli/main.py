@@ -10,8 +10,10 @@ from typing import Annotated
 
 import tyro
 
+from pushforward.cli.distill_lm import DistillLm
 from pushforward.cli.doctor import Doctor
 from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, InputError
+from pushforward.cli.evaluate import Evaluate
 from pushforward.cli.solve import Solve
 from pushforward.cli.tour import Tour
 
@@ -21,6 +23,10 @@ Verb = (
     Annotated[
         Solve, tyro.conf.subcommand("solve", description="Solve transport between pictures, points, or for a cost.")
     ]
+    | Annotated[
+        DistillLm, tyro.conf.subcommand("distill-lm", description="Distil a language model into a smaller one.")
+    ]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model on a task or a text.")]
     | Annotated[
         Tour, tyro.conf.subcommand("tour", description="Run the library on real data and write one page about it.")
     ]
@@ -44,15 +50,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return _parse(args).run()
     except InputError as error:
         return _fail(str(error), BAD_INPUT)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+    except KeyboardInterrupt as stop:
+        return _fail(str(stop) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, say `head`, has gone; there is nobody to tell.
         sys.stdout = io.StringIO()
         return 0
 
 
-def _parse(args: Sequence[str] | None) -> Solve | Tour | Doctor:
+def _parse(args: Sequence[str] | None) -> Solve | DistillLm | Evaluate | Tour | Doctor:
     said = io.StringIO()
     try:
         with redirect_stderr(said):

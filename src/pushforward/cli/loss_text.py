@@ -1,0 +1,84 @@
+r"""The loss as it is written on the command line.
+
+    loss    = term { "+" term }
+    term    = [ weight "*" ] name
+    name    = "kd" | "sinkhorn" | "published-sinkhorn" | "ce" | a divergence of the catalogue
+
+"kd" is "kl". Weights that are left out are those of the published loss: 0.1 of "ce", which is the student's own loss on
+the labels and is there unless "0*ce" takes it away, 0.9 of a divergence and 0.8 of a Sinkhorn distance.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import reduce
+from typing import TYPE_CHECKING
+
+from pushforward.cli.errors import InputError
+
+if TYPE_CHECKING:
+    from pushforward.lm.losses import DistillationLoss
+
+__all__ = ["parse_loss"]
+
+_TERM = re.compile(r"(?:(?P<weight>\d+\.?\d*(?:e-?\d+)?)\s*\*\s*)?(?P<name>[a-z_\-]+(?:\([^()]*\))?)")
+_DIVERGENCE, _SINKHORN, _CE = 0.9, 0.8, 0.1
+
+
+def parse_loss(text: str, *, temperature: float, epsilon: float) -> tuple[float, DistillationLoss | None]:
+    """What a loss's text means.
+
+    Args:
+        text: See above.
+        temperature: Of every term but "ce".
+        epsilon: Of the Sinkhorn terms.
+
+    Returns:
+        The weight of the loss on the labels, and the loss on the teacher's logits; None for "ce" alone.
+
+    Raises:
+        InputError: The text is no loss; the message says which term is wrong.
+
+    Example:
+        >>> parse_loss("kd+sinkhorn", temperature=2, epsilon=0.1)[0]
+        0.1
+    """
+    label_weight: float | None = None
+    parts: list[DistillationLoss] = []
+    for term in text.split("+"):
+        found = _TERM.fullmatch(term.strip())
+        if not found:
+            raise InputError(
+                f'--loss {text}: "{term.strip()}" is no term; terms are like kd, 0.8*sinkhorn or skewed_kl(0.1)'
+            )
+        weight = None if found["weight"] is None else float(found["weight"])
+        if found["name"] != "ce":
+            parts.append(_part(text, found["name"], weight, temperature=temperature, epsilon=epsilon))
+        elif label_weight is not None:
+            raise InputError(f'--loss {text}: has two terms "ce"')
+        else:
+            label_weight = weight if weight is not None else _CE
+    if not parts:
+        # Of one term only the weight says nothing but the learning rate.
+        return 1.0, None
+    return _CE if label_weight is None else label_weight, reduce(lambda total, part: total + part, parts)
+
+
+def _part(text: str, name: str, weight: float | None, *, temperature: float, epsilon: float) -> DistillationLoss:
+    from pushforward import divergences
+    from pushforward.errors import InvalidArgument
+    from pushforward.lm.losses import KD
+    from pushforward.lm.sinkhorn import SinkhornKD
+
+    if name in ("sinkhorn", "published-sinkhorn"):
+        published = name == "published-sinkhorn"
+        loss = SinkhornKD(epsilon=epsilon, temperature=temperature, published=published)
+        return (_SINKHORN if weight is None else weight) * loss
+    try:
+        loss = KD("kl" if name == "kd" else name, temperature=temperature)
+    except InvalidArgument:
+        known = ", ".join(["ce", "kd", "sinkhorn", "published-sinkhorn", *divergences.CATALOGUE])
+        raise InputError(
+            f'--loss {text}: "{name}" is no loss; there are {known}, generalised_js(NUMBER) and skewed_kl(NUMBER)'
+        ) from None
+    return (_DIVERGENCE if weight is None else weight) * loss

@@ -1,0 +1,109 @@
+"""Texts -> what a model is trained on and judged by: rows of token numbers, and how rows become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from pushforward._checks import check_count
+from pushforward.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from pushforward.lm.tasks import Examples, Task
+
+__all__ = ["Rows", "blocks", "sentences"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rows:
+    """A data set, as a Trainer takes it: `len(rows)` and `rows[k]`, with the way to batch them beside.
+
+    Args:
+        rows: For each example its `input_ids`, its `labels` and what else the model is given.
+        collate: Some rows -> the tensors of a batch.
+        task: What is asked of them; None where the next token is.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    collate: Callable[[Any], Mapping[str, Tensor]] = field(repr=False)
+    task: Task | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, k: int) -> Mapping[str, Any]:
+        return self.rows[k]
+
+    def some(self, most: int) -> Rows:
+        """At most so many of them, spread evenly over all."""
+        stride = -(-len(self.rows) // check_count("most", most))
+        return Rows(rows=self.rows[::stride], collate=self.collate, task=self.task)
+
+
+def sentences(examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Rows:
+    """The examples of a task, one row each; batches are padded to their longest row.
+
+    Args:
+        examples: A split that has labels.
+        tokenizer: Of teacher and student; it must have a token for padding.
+        max_length: Tokens after which a text, or the longer one of two, is cut.
+
+    Raises:
+        InvalidArgument: The examples have no labels, or the tokenizer has no token for padding.
+    """
+    from transformers import DataCollatorWithPadding
+
+    check_count("max_length", max_length)
+    if examples.labels is None:
+        raise InvalidArgument("examples have no labels: there is nothing to learn from them or to judge by")
+    if tokenizer.pad_token is None:
+        raise InvalidArgument(
+            "tokenizer has no token for padding; tokenizer.pad_token = tokenizer.eos_token gives it one"
+        )
+    second = None if examples.second is None else list(examples.second)
+    tokens: Mapping[str, Any] = tokenizer(list(examples.first), second, truncation=True, max_length=max_length)
+    rows = [{**{name: tokens[name][k] for name in tokens}, "labels": label} for k, label in enumerate(examples.labels)]
+    return Rows(rows=rows, collate=DataCollatorWithPadding(tokenizer), task=examples.task)
+
+
+def blocks(text: str, tokenizer: PreTrainedTokenizerBase, *, length: int, held_out: float = 0.1) -> tuple[Rows, Rows]:
+    """A text cut into blocks of equal length, whose every next token is to be said.
+
+    Args:
+        text: Plain text.
+        tokenizer: Of teacher and student.
+        length: Tokens of a block; what is left over at the end is dropped.
+        held_out: Share of the text, its end, that is kept for judging.
+
+    Returns:
+        The blocks to train on and those to judge by.
+
+    Raises:
+        InvalidArgument: The text is too short for a block of each.
+    """
+    check_count("length", length, least=2)
+    # Cut before the tokenizer sees it, so that no token reaches over from one part into the other.
+    cut = len(text) - int(len(text) * held_out)
+    train, judged = (_cut(part, tokenizer, length) for part in (text[:cut], text[cut:]))
+    if not train or not judged:
+        raise InvalidArgument(
+            f"text has {len(text)} characters, too few for two blocks of {length} tokens; "
+            "give a longer text or shorter blocks"
+        )
+    return Rows(rows=train, collate=_stack), Rows(rows=judged, collate=_stack)
+
+
+def _cut(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, list[int]]]:
+    tokens: Any = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    parts = [tokens[start : start + length] for start in range(0, len(tokens) - length + 1, length)]
+    return [{"input_ids": part, "labels": part} for part in parts]
+
+
+def _stack(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Tensor]:
+    return {name: torch.tensor([row[name] for row in rows]) for name in rows[0]}

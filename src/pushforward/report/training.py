@@ -1,0 +1,82 @@
+"""The blocks with which a page shows training runs: curves over their steps, and a table of what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pushforward import plots
+from pushforward.report.model import Picture, Table
+from pushforward.report.pictures import draw
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Curve", "curves_picture", "figures_table", "spoken"]
+
+Curve = tuple[Sequence[int], Sequence[float]]
+
+# What the figures' names mean to somebody who has not read the code.
+_SPOKEN = {
+    "f1": "F1",
+    "macro_f1": "macro F1",
+    "matthews": "Matthews",
+    "pearson": "Pearson",
+    "spearman": "Spearman",
+    "kl": "KL to teacher",
+    "seconds_per_step": "s a step",
+}
+
+
+def spoken(name: str) -> str:
+    """A figure's name in the words that the reader sees."""
+    return _SPOKEN.get(name, name.replace("_", " "))
+
+
+def curves_picture(
+    folder: Path, name: str, curves: Mapping[str, Curve], *, quantity: str, caption: str, wide: bool = False
+) -> Picture:
+    """A quantity against the steps of training, one line a run.
+
+    Args:
+        folder: The run's folder.
+        name: The picture's file name without its end.
+        curves: For each run's name its steps and values.
+        quantity: The name of the values.
+        caption: What the picture means.
+        wide: Whether it takes the page's whole width.
+    """
+
+    def paint(figure: Figure) -> None:
+        plots.training(figure.subplots(), curves, quantity=quantity)
+
+    last = ", ".join(f"{run} {values[-1]:.3g}" for run, (_, values) in curves.items() if len(values))
+    return draw(
+        folder,
+        name,
+        paint,
+        alt=f"{quantity} against steps of training; at the end: {last}.",
+        caption=caption,
+        size=(8.6, 3.8) if wide else (4.6, 3.8),
+        wide=wide,
+    )
+
+
+def figures_table(rows: Mapping[str, Mapping[str, float | str]], *, caption: str = "") -> Table:
+    """Models and their figures; what a model has no figure for stays empty.
+
+    Args:
+        rows: For each model's name its figures by theirs.
+        caption: What the table shows.
+    """
+    names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
+    return Table(
+        columns=("model", *(spoken(name) for name in names)),
+        rows=tuple((model, *(_cell(figures.get(name, "")) for name in names)) for model, figures in rows.items()),
+        caption=caption,
+    )
+
+
+def _cell(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
