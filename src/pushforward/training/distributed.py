@@ -36,6 +36,9 @@ from pushforward.errors import ShapeError
 __all__ = ["barrier", "gather", "gather_text", "is_main", "rank", "setup", "world_size"]
 
 
+_left: list[Any] = []
+
+
 def _together() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -86,6 +89,9 @@ def setup() -> Generator[torch.device, None, None]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None
     )
+    # A DistributedDataParallel that outlives the group and frees it holds Python's lock while it waits for gloo's
+    # threads, which may wait for that lock: seen to hang 1 run in 20 at its end. Kept here, the group is freed later.
+    _left.append(dist.group.WORLD)
     try:
         yield device
     finally:

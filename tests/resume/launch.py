@@ -1,0 +1,69 @@
+"""Starts training runs as processes of their own, quickly: each is forked from one that has torch loaded already."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import socket
+import sys
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import tiny_training
+from tiny_training import Kill
+
+from pushforward.training import read_log
+
+_FORKS = multiprocessing.get_context("forkserver")
+# torch loads _dynamo (and sympy with it) at an optimiser's first step, which takes longer than the training.
+_FORKS.set_forkserver_preload(["torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "pushforward.training"])
+
+
+def launch(folder: Path, processes: int = 1, kill: Kill | None = None, ballast: int = 0) -> list[int | None]:
+    """Train until the end or a kill.
+
+    When one process dies the others are killed, too, as a launcher does.
+
+    Returns:
+        How each process ended: 0, or -9 for SIGKILL.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [
+        _FORKS.Process(target=_one, args=(rank, processes, port, folder, kill, ballast)) for rank in range(processes)
+    ]
+    for process in ranks:
+        process.start()
+    running = list(ranks)
+    while running:
+        ended = wait([process.sentinel for process in running], timeout=120)
+        for process in running:
+            process.join(0)
+        if not ended or any(process.exitcode for process in running):
+            for process in ranks:
+                process.kill()
+                process.join()
+        running = [process for process in running if process.exitcode is None]
+    return [process.exitcode for process in ranks]
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """All that two runs must agree in: the curve, and every byte of the last checkpoint."""
+    last = folder / f"step-{tiny_training.STEPS}" / "manifest.json"
+    return {"curve": read_log(folder / "log.jsonl"), "files": json.loads(last.read_text())["files"]}
+
+
+def starts(folder: Path) -> list[int]:
+    """The steps from which the run was started, the first time from 0."""
+    return [int(line) for line in (folder / "starts.txt").read_text().split()]
+
+
+def _one(rank: int, processes: int, port: int, folder: Path, kill: Kill | None, ballast: int) -> None:
+    if processes > 1:  # what torchrun sets
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - a rank whose peer was killed says so at length
+    tiny_training.train(folder, kill, ballast)
