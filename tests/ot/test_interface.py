@@ -161,7 +161,7 @@ def test_a_batch_is_its_problems_one_by_one(rng, method: str, library: str):
 
 
 def test_a_batch_of_large_problems_is_solved_one_by_one(rng):
-    costs = rng.random((2, 130, 140))
+    costs = rng.random((2, 260, 270))
     batch = pf.solve(costs, epsilon=0.05)
     for k in range(2):
         assert batch.value[k] == pytest.approx(pf.solve(costs[k], epsilon=0.05).value, abs=1e-10)

@@ -9,7 +9,7 @@ import torch
 import pushforward as pf
 from pushforward.ot import SNS, Newton
 from pushforward.ot.plan import DenseKernel, SparsePattern
-from pushforward.ot.solvers.preconditioner import LinearSolver, System, _Factor
+from pushforward.ot.solvers.preconditioner import LinearSolver, System, _cholesky
 
 
 def weights(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def buy(monkeypatch: pytest.MonkeyPatch, bought: bool) -> None:
 
     def solve(self, system, *args, **options):
         if bought and not self.has_factor:
-            self._factor = _Factor(system)
+            self._factor = _cholesky(system, system.diagonal.rsqrt())
         return whole(self, system, *args, **options)
 
     monkeypatch.setattr(LinearSolver, "_price", staticmethod(lambda system: float("inf")))

@@ -75,7 +75,8 @@ class Problem:
 
     def targets(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The marginals that the optimality conditions ask for at these potentials."""
-        return self.a * torch.exp(-f / self.rho_a), self.b * torch.exp(-g / self.rho_b)
+        rows = self.a if self.rho_a == math.inf else self.a * torch.exp(-f / self.rho_a)
+        return rows, self.b if self.rho_b == math.inf else self.b * torch.exp(-g / self.rho_b)
 
     def measure(self, g: Tensor) -> Measured:
         """One exact pass over the plan at g."""

@@ -33,7 +33,7 @@ from pushforward.ot.cost import GridCost, PointCost
 from pushforward.ot.gradients import attach
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.plan import DenseGeometry, Measured
-from pushforward.ot.problem import Problem
+from pushforward.ot.problem import Geometry, Problem
 from pushforward.ot.solution import Internals, Output, Solution, Status, refuse_if_too_large
 from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.newton import Newton, newton
@@ -48,7 +48,7 @@ Method = Literal["auto", "newton", "sns", "sinkhorn"] | Newton | SNS | Sinkhorn
 LIMITS = {"auto": 2000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
 # A batch is solved in one go while its problems are small; above this many entries each, one after the other is as
 # fast.
-SMALL = 128 * 128
+SMALL = 256 * 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ def _solve_all(
     """Column potentials of every problem of the batch, (B, m)."""
     batch, n, m = problem.geometry.shape
     problem = _detached(problem)
-    together = isinstance(problem.geometry, GridGeometry) or n * m <= SMALL
+    together = not isinstance(problem.geometry, DenseGeometry) or n * m <= SMALL
     if (batch == 1 or together) and name != "sns":
         return _solve_some(problem, start, tol, recorder, name, settings)
     parts = []
@@ -256,10 +256,10 @@ def solve_detached(problem: Problem, tol: float) -> Tensor:
     return _solve_all(problem, None, tol, Recorder(LIMITS["auto"]), "auto", None)
 
 
-def _only(geometry: DenseGeometry | GridGeometry, k: int) -> DenseGeometry | GridGeometry:
+def _only(geometry: Geometry, k: int) -> Geometry:
     if isinstance(geometry, GridGeometry):
         return GridGeometry(geometry.axis_costs, 1)
-    return DenseGeometry(geometry.cost[k : k + 1], geometry.forbidden, geometry.mean)
+    return DenseGeometry(geometry.matrix()[k : k + 1], geometry.forbidden, geometry.mean)
 
 
 def _detached(problem: Problem) -> Problem:

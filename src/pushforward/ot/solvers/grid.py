@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,6 +33,7 @@ from pushforward.ot.plan import (
     LOWEST_EXPONENT,
     DenseGeometry,
     DenseKernel,
+    Kernel,
     Measured,
 )
 
@@ -42,7 +44,7 @@ REACH = 345.0
 
 
 @dataclass(frozen=True, slots=True)
-class GridKernel:
+class GridKernel(Kernel):
     """A plan held as its factors.
 
     Args:
@@ -106,7 +108,7 @@ class GridKernel:
 
 
 @dataclass(frozen=True, slots=True)
-class SeparableKernel:
+class SeparableKernel(Kernel):
     """A plan as diag(left) (E_1 x ... x E_d) diag(right), E_k = exp(-c_k/epsilon): the cheapest form, where it fits.
 
     It fits while the potentials spread over less than what a product of two floats can hold (`REACH`): squared l2 costs
@@ -147,16 +149,30 @@ class SeparableKernel:
         """What `normal` takes on one core, within a factor of two."""
         return self.left.numel() * self.left.shape[-1] ** 2 / DENSE_SPEED
 
+    def normal_product(self, left: Tensor, right: Tensor) -> Callable[[Tensor], Tensor]:
+        """The product with `normal(left, right)`, both scalings of each side in one."""
+        middle, outer = left * self.left.square(), right * self.right
+
+        def product(x: Tensor) -> Tensor:
+            return outer * separable_product(self.axes, middle * separable_product(self.axes, outer * x))
+
+        return product
+
 
 def separable_product(axes: tuple[Tensor, ...], flat: Tensor) -> Tensor:
-    """(E_1 x ... x E_d) applied to images of shape (B, N)."""
+    """(E_1 x ... x E_d) applied to images of shape (B, N), E_k symmetric."""
     (before, after), x = flat.shape, flat
     for axis in axes:
         size = axis.shape[0]  # len() of a tensor takes as long as a product here
         after //= size
-        x = x.reshape(-1, size) @ axis.T if after == 1 else axis @ x.reshape(before, size, after)
+        if after == 1:
+            x = torch.mm(x.view(before, size), axis)
+        elif before == 1:
+            x = torch.mm(axis, x.view(size, after))
+        else:
+            x = torch.matmul(axis, x.view(before, size, after))
         before *= size
-    return x.reshape(flat.shape)
+    return x.view(flat.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class Newton:
 
     start: float = 0.05
     factor: float = 3.0
-    level_tol: float = 1e-3
+    level_tol: float = 1e-2
     forcing: float = 0.3
     shift: float = 0.1
     sparse_below: float = 0.3
@@ -197,28 +197,32 @@ class _Path:
     def _step(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> tuple[Point, float]:
         """One Newton step with its line search; also the length that the worst problem of the batch took."""
         move = self._direction(dual, point, tol, linear)
-        mass, moving = dual.problem.mass, point.error > tol
         slope = (point.residual * move).sum(-1, keepdim=True)
         length = torch.clamp(LONGEST_STEP / vector_norm(move, math.inf, dim=-1, keepdim=True), max=1.0)
-        length = torch.where(moving, length, 0.0)
+        rounding = 1e-14 * dual.problem.mass
         for _ in range(30):
             log_v = length * move
             v = point.v * torch.exp(log_v)
             scaled = dual.row_scaling(v)
-            good = dual.gain(point, log_v, scaled[0]) >= 1e-4 * length * slope - 1e-14 * mass
+            good = dual.gain(point, log_v, scaled[0]) + rounding >= length * slope * 1e-4
             if bool(good.all()):
-                return dual.at(v, scaled), float(torch.where(moving, length, 1.0).min())
+                return dual.at(v, scaled), float(length.min())
             length = torch.where(good, length, 0.5 * length)
         return dual.sinkhorn(point), 0.0
 
     def _direction(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> Tensor:
-        """Where Newton's method points: H with a Levenberg shift, solved as well as the error deserves."""
+        """Where Newton's method points: H with a Levenberg shift, solved as well as the error deserves.
+
+        Problems of the batch that are at the tolerance are left where they are.
+        """
         # A factor makes digits cheap, so ask for quadratic convergence; without one they cost products.
         forcing = self.settings.forcing
         share = forcing if not linear.has_factor else torch.clamp(1e3 * point.error, max=forcing)
         tolerance = dual.problem.mass * torch.clamp(share * point.error, min=0.2 * tol)
+        tolerance.masked_fill_(point.error <= tol, math.inf)
         left, right = dual.coupling(point)
-        diagonal = dual.diagonal(point) * (1 + self.settings.shift * point.error)
+        diagonal = dual.diagonal(point)
+        diagonal = torch.addcmul(diagonal, diagonal, point.error, value=self.settings.shift)
         system = System(dual.kernel, diagonal, left, right, singular=dual.problem.balanced)
         before = linear.iterations
         move = linear.solve(system, point.residual, tolerance)

@@ -12,6 +12,7 @@ better choice.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -32,11 +33,11 @@ LARGEST_FACTOR = 6000
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The matrix H, as an operator.
+    """The matrix H.
 
     Args:
         kernel: K.
-        diagonal: d, (B, m), positive.
+        diagonal: d, (B, m), at least 0.
         left, right: The scalings of the coupling, (B, n) and (B, m).
         singular: Whether H has the constants as its null space.
     """
@@ -47,40 +48,35 @@ class System:
     right: Tensor
     singular: bool
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """H x."""
-        return self.diagonal * x - self.right * self.kernel.cols(self.left * self.kernel.rows(self.right * x))
 
-
-class _Factor:
-    """Cholesky factor of S^-1/2 H S^-1/2, S = diag(H's diagonal part)."""
-
-    def __init__(self, system: System) -> None:
-        self._root = system.diagonal.sqrt()
-        matrix = system.kernel.normal(system.left, system.right).neg_()
-        matrix.div_(self._root[:, None]).div_(self._root[..., None])
-        diagonal = matrix.diagonal(dim1=-2, dim2=-1)
-        diagonal.add_(1.0)
-        if system.singular:
-            # Constants are the null space of H: lift them, so that the factor exists; residuals have no such component.
-            null = self._root / torch.linalg.vector_norm(self._root, dim=-1, keepdim=True)
-            matrix.add_(null[:, None] * null[..., None])
-        lift = 1e-13
-        self._lower, failed = torch.linalg.cholesky_ex(matrix)
-        while bool(failed.any()) and lift < 1:  # rounding can push the smallest eigenvalues below zero
-            diagonal.add_(torch.where(failed > 0, lift, 0.0)[:, None])
-            lift *= 100
-            self._lower, failed = torch.linalg.cholesky_ex(matrix)
-
-    def __call__(self, residual: Tensor) -> Tensor:
-        return torch.cholesky_solve((residual / self._root)[..., None], self._lower)[..., 0] / self._root
+def _cholesky(system: System, root: Tensor) -> Tensor:
+    """Cholesky factor of D^-1/2 H D^-1/2, whose diagonal part is one; `root` is d^-1/2."""
+    matrix = system.kernel.normal(system.left, system.right * root).neg_()
+    diagonal = matrix.diagonal(dim1=-2, dim2=-1)
+    diagonal.add_(1.0)
+    if system.singular:
+        # Constants are the null space of H: lift them, so that the factor exists; residuals have no such component.
+        null = 1 / root
+        null = null / torch.linalg.vector_norm(null, dim=-1, keepdim=True)
+        matrix.add_(null[:, None] * null[..., None])
+    lift = 1e-13
+    lower, failed = torch.linalg.cholesky_ex(matrix)
+    while bool(failed.any()) and lift < 1:  # rounding can push the smallest eigenvalues below zero
+        diagonal.add_(torch.where(failed > 0, lift, 0.0)[:, None])
+        lift *= 100
+        lower, failed = torch.linalg.cholesky_ex(matrix)
+    return lower
 
 
 class LinearSolver:
-    """Solves the Newton systems of one level; a factor, once bought, stays from one system to the next."""
+    """Solves the Newton systems of one level; a factor, once bought, stays from one system to the next.
+
+    All is done in the coordinates D^1/2 x, D = diag(d), in which the matrix is one minus a product and Jacobi's
+    preconditioner is nothing.
+    """
 
     def __init__(self) -> None:
-        self._factor: _Factor | None = None
+        self._factor: Tensor | None = None
         self._rent = 0.0
         self.iterations = 0
 
@@ -100,18 +96,26 @@ class LinearSolver:
             tolerance: L1 residual to reach, (B, 1).
             most: Iterations at which to settle for what there is.
         """
-        x, residual = torch.zeros_like(rhs), rhs
-        for _ in range(3):  # rented; with a bought factor; with a fresher one
-            left = self._price(system) - self._rent
-            allowed = max(0, math.ceil(min(most, left / self._iteration_cost(system))))
-            x, residual, used, done = self._cg(system, x, residual, tolerance, allowed)
-            self._rent += used * self._iteration_cost(system)
+        diagonal = system.diagonal.clamp_min(torch.finfo(rhs.dtype).tiny)  # columns without mass have residual 0
+        root = diagonal.rsqrt()
+        product = system.kernel.normal_product(system.left, system.right * root)
+        # |r|_1 <= |D^1/2|_2 |D^-1/2 r|_2, and the square of the last of these is what CG knows.
+        goal = tolerance.square() / diagonal.sum(-1, keepdim=True)
+        x, residual = torch.zeros_like(rhs), root * rhs
+        cost = self._iteration_cost(system)
+        rented = int(min(most, max(0.0, self._price(system) - self._rent) / cost))
+        if rented > 0:
+            x, residual, used, done = self._cg(product, x, residual, goal, rented)
+            self._rent += used * cost
             self.iterations += used
+            if done or used == most:
+                return root * x
             most -= used
-            if done or most <= 0:
-                break
-            self._factor, self._rent = _Factor(system), 0.0
-        return x
+        self._factor = _cholesky(system, root)
+        x, _, used, _ = self._cg(product, x, residual, goal, most)
+        self._rent = used * self._iteration_cost(system)
+        self.iterations += used
+        return root * x
 
     def _iteration_cost(self, system: System) -> float:
         solve = 24.0 * system.diagonal.numel() * system.diagonal.shape[-1] if self.has_factor else 0.0
@@ -127,24 +131,28 @@ class LinearSolver:
         )
 
     def _cg(
-        self, system: System, x: Tensor, residual: Tensor, tolerance: Tensor, most: int
+        self, product: Callable[[Tensor], Tensor], x: Tensor, residual: Tensor, goal: Tensor, most: int
     ) -> tuple[Tensor, Tensor, int, bool]:
-        """CG from x; problems of the batch that are done stand still."""
+        """CG from x, to a square of the residual of `goal`; problems of the batch that are done stand still."""
         direction, power = None, residual
         for used in range(most + 1):
-            active = residual.abs().sum(-1, keepdim=True) > tolerance
+            square = (residual * residual).sum(-1, keepdim=True)
+            active = square > goal
             if not bool(active.any()):
                 return x, residual, used, True
             if used == most:
                 break
-            z = residual / system.diagonal if self._factor is None else self._factor(residual)
-            new_power = (residual * z).sum(-1, keepdim=True)
-            direction = z if direction is None else z + (new_power / power) * direction
+            if self._factor is None:
+                z, new_power = residual, square
+            else:
+                z = torch.cholesky_solve(residual[..., None], self._factor)[..., 0]
+                new_power = (residual * z).sum(-1, keepdim=True)
+            direction = z if direction is None else torch.addcmul(z, new_power / power, direction)
             power = new_power
-            image = system(direction)
+            image = direction - product(direction)
             length = power / (direction * image).sum(-1, keepdim=True)
-            if len(active) > 1:
+            if active.shape[0] > 1:
                 length = torch.where(active, length, 0.0)
-            x = x + length * direction
-            residual = residual - length * image
+            x = torch.addcmul(x, length, direction)
+            residual = torch.addcmul(residual, length, image, value=-1)
         return x, residual, most, False

@@ -75,6 +75,7 @@ class SemiDual:
         # What a shift of epsilon does to log sum c; 0 where the rows are exact.
         self._growth = problem.epsilon / (problem.rho_a + problem.epsilon)
         self._mass, self._unshifted = problem.mass, torch.zeros_like(problem.mass)
+        self._tiny = torch.finfo(f.dtype).tiny  # what empty rows are divided by
 
     def start(self, cols: Tensor | None = None) -> Point:
         """The point at the kernel's own potentials; `cols` are its column sums, if known and its rows are exact."""
@@ -85,7 +86,7 @@ class SemiDual:
         """The u that makes the rows exact at v and s = 0, and the rows P 1 that it makes; (B, n) each."""
         self.recorder.products += 1
         masses = self.kernel.rows(v)
-        u = torch.where(masses > 0, self.target_a / masses, 1.0)  # a row of weight zero has no mass to scale
+        u = (self.target_a / masses).nan_to_num_(nan=1.0, posinf=1.0)  # a row of weight zero has no mass to scale
         if self._slope_a == 0:
             return u, self.target_a
         u = u**self._damping_a
@@ -137,18 +138,17 @@ class SemiDual:
         return (old.rows * log_u).sum(-1, keepdim=True) + (old.target * cols).sum(-1, keepdim=True)
 
     def diagonal(self, point: Point) -> Tensor:
-        """The part of H that is diagonal, (B, m); one where a column has no mass, so that it can be divided by."""
-        diagonal = point.cols if self._slope_b == 0 else point.cols + self._slope_b * point.target
-        return torch.where(diagonal > 0, diagonal, 1.0)
+        """The part of H that is diagonal, (B, m)."""
+        return point.cols if self._slope_b == 0 else point.cols + self._slope_b * point.target
 
     def coupling(self, point: Point) -> tuple[Tensor, Tensor]:
         """(left, right) with H = diagonal - diag(right) K^T diag(left) K diag(right)."""
-        left = torch.where(point.rows > 0, point.u * point.u / point.rows, 0.0)
+        left = point.u.square() / point.rows.clamp_min(self._tiny)
         return left if self._slope_a == 0 else self._damping_a * left, point.v
 
     def farthest(self, point: Point) -> tuple[float, float]:
         """How far the scalings have moved: the largest |log u| or |log v|, and the largest log u + log v."""
-        extremes = [float(x.amax()) for pair in (point.u.aminmax(), point.v.aminmax()) for x in pair]
+        extremes = [float(x) for pair in (point.u.aminmax(), point.v.aminmax()) for x in pair]
         if not min(extremes) > 0:  # a scaling that underflowed, or is no number
             return math.inf, math.inf
         least_u, most_u, least_v, most_v = map(math.log, extremes)
