@@ -106,6 +106,8 @@ class DistillationLoss:
             # Only a bad scalar sends us back over the logits, to say where it came from.
             _refuse_non_finite("student_logits", student_logits, mask)
             _refuse_non_finite("teacher_logits", teacher_logits, mask)
+            if bool(total.isnan()):
+                raise NonFiniteError(f"{self!r} is NaN although all logits are finite")
         return total
 
     def __add__(self, other: DistillationLoss) -> WeightedSum:

@@ -1,0 +1,123 @@
+"""Losses on logits: their values, their sums, what a mask leaves out, what is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pushforward import divergences
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.lm.losses import KD, Context
+from pushforward.lm.sinkhorn import SinkhornKD
+
+
+def logits(*shape: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def test_kl_is_torchs_with_the_squared_temperature():
+    student, teacher = logits(7, 5, seed=0), logits(7, 5, seed=1)
+    expected = 9.0 * torch.nn.functional.kl_div(
+        (student / 3).log_softmax(-1), (teacher / 3).log_softmax(-1), log_target=True, reduction="batchmean"
+    )
+    torch.testing.assert_close(KD("kl", temperature=3.0)(student, teacher), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", sorted(divergences.CATALOGUE))
+def test_every_divergence_has_its_gradient(name: str):
+    teacher = logits(3, 4, seed=2)
+    assert torch.autograd.gradcheck(lambda s: KD(name)(s, teacher), logits(3, 4, seed=3).requires_grad_())
+
+
+def test_sums_and_weights():
+    student, teacher = logits(6, 4, seed=4), logits(6, 4, seed=5)
+    loss = 0.9 * KD("kl") + SinkhornKD() * 0.8 + KD("js")
+    expected = 0.9 * KD("kl")(student, teacher) + 0.8 * SinkhornKD()(student, teacher) + KD("js")(student, teacher)
+    torch.testing.assert_close(loss(student, teacher), expected)
+    doubled = 2 * loss
+    torch.testing.assert_close(doubled(student, teacher), 2 * expected)
+    assert repr(0.9 * KD("kl") + 0.8 * SinkhornKD()) == (
+        "0.9 * KD('kl', temperature=2) + 0.8 * SinkhornKD(epsilon=0.1, temperature=2)"
+    )
+
+
+def test_whether_a_loss_can_stand_alone():
+    assert not SinkhornKD().alone
+    assert (KD("kl") + SinkhornKD()).alone
+    assert not (0.0 * KD("kl") + SinkhornKD()).alone
+    assert SinkhornKD(support="classes", cost=1 - torch.eye(3)).alone
+
+
+@pytest.mark.parametrize("loss", [KD("js"), SinkhornKD(), KD("kl") + SinkhornKD(representation_weight=0.5)], ids=repr)
+def test_masked_positions_have_no_part(loss):
+    student, teacher = logits(2, 5, 4, seed=6).requires_grad_(), logits(2, 5, 4, seed=7)
+    mask = torch.tensor([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]])
+    context = Context(representations=logits(2, 5, 3, seed=8))
+    value = loss(student, teacher, mask, context=context)
+    kept = mask.bool()
+    rows = Context(representations=context.representations[kept])
+    torch.testing.assert_close(value, loss(student[kept], teacher[kept], context=rows))
+    (gradient,) = torch.autograd.grad(value, student)
+    assert torch.equal(gradient.abs().sum(-1) > 0, kept)
+    spoilt = torch.where(kept[..., None], student.detach(), torch.nan)
+    torch.testing.assert_close(loss(spoilt, teacher, mask, context=context), value.detach())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(dtype: torch.dtype):
+    student, teacher = logits(8, 6, seed=9).to(dtype), logits(8, 6, seed=10).to(dtype)
+    loss = KD("kl") + SinkhornKD()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = loss(student, teacher)
+    assert value.dtype is torch.float32
+    torch.testing.assert_close(value, loss(student.float(), teacher.float()))
+
+
+def test_no_gradient_flows_to_the_teacher():
+    student, teacher = logits(4, 3, seed=11).requires_grad_(), logits(4, 3, seed=12).requires_grad_()
+    (KD("kl") + SinkhornKD())(student, teacher).backward()
+    assert teacher.grad is None
+    assert student.grad is not None
+
+
+def test_forbidden_tokens_are_no_error():
+    student, teacher = logits(3, 4, seed=13), logits(3, 4, seed=14)
+    student[:, 0] = teacher[:, 0] = -torch.inf
+    assert torch.isfinite((KD("kl") + SinkhornKD())(student, teacher))
+
+
+def test_what_is_refused():
+    student, teacher = logits(4, 3, seed=15), logits(4, 3, seed=16)
+    loss = KD("kl") + SinkhornKD()
+    with pytest.raises(
+        ShapeError, match=r"student_logits has shape \(4, 3\) but teacher_logits \(4, 5\).*match_widths"
+    ):
+        loss(student, logits(4, 5, seed=0))
+    with pytest.raises(ShapeError, match=r"mask has shape \(3,\) but the logits have positions \(4,\)"):
+        loss(student, teacher, torch.ones(3))
+    with pytest.raises(InvalidArgument, match="mask that is False everywhere"):
+        loss(student, teacher, torch.zeros(4))
+    with pytest.raises(InvalidArgument, match="student_logits has dtype torch.int64"):
+        loss(torch.ones(4, 3, dtype=torch.long), teacher)
+    with pytest.raises(InvalidArgument, match="teacher_logits must be a Tensor, got a list"):
+        loss(student, [[1.0]])
+    with pytest.raises(InvalidArgument, match="no divergence is named 'k1'"):
+        KD("k1")
+    with pytest.raises(InvalidArgument, match="temperature must be a positive"):
+        KD("kl", temperature=0.0)
+    with pytest.raises(InvalidArgument, match="weight of a loss must be a finite number of at least 0, got -1"):
+        KD("kl") * -1
+    with pytest.raises(InvalidArgument, match="must be a DistillationLoss, got a int"):
+        KD("kl") + 1
+    with pytest.raises(ShapeError, match=r"group_ids has shape \(3,\)"):
+        loss(student, teacher, context=Context(group_ids=torch.zeros(3)))
+
+
+@pytest.mark.parametrize(("name", "bad"), [("student", torch.nan), ("teacher", torch.inf)])
+def test_a_bad_logit_is_named(name: str, bad: float):
+    both = {"student": logits(4, 3, seed=17), "teacher": logits(4, 3, seed=18)}
+    both[name][2, 1] = bad
+    with pytest.raises(NonFiniteError, match=rf"{name}_logits\[2, 1\] is"):
+        KD("kl")(both["student"], both["teacher"])
+    with pytest.raises(NonFiniteError, match=rf"{name}_logits\[2, 1\] is"):
+        SinkhornKD()(both["student"], both["teacher"])
