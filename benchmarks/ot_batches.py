@@ -5,7 +5,8 @@
 One thread, a process each, CPU seconds, as in `ot_solvers.py`. The error is the worst of the 1024, recomputed from
 what was returned. The peers are tuned here: every setting listed is tried on the first TUNED_ON problems, its own
 threshold tightened only until the recomputed error of each is at most 1e-9, and the fastest is then measured on all,
-tightened again where the whole batch needs it. The loop is ours, called 1024 times.
+tightened again where the whole batch needs it. A call may take `--limit` CPU seconds; a row of one that took longer
+says so. The loop is ours, called 1024 times.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ def main() -> None:
             row = in_own_process(
                 measured, batch, solver, settings, arguments.repeats, arguments.limit, wall_limit=20 * arguments.limit
             )
-            rows.append({"batch": batch, "solver": solver} | row)
+            rows.append({"batch": batch, "solver": solver} | row | {"limit": arguments.limit})
             say(f"{batch:20} {solver:18} {row['status']} {row.get('seconds')} s, error {row.get('error')}")
             write_json(arguments.out, run | {"rows": rows})
 
