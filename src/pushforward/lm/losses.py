@@ -208,6 +208,6 @@ def _refuse_non_finite(name: str, logits: Tensor, mask: Tensor | None) -> None:
     if bool(bad.any()):
         index = tuple(int(k) for k in bad.nonzero()[0])
         raise NonFiniteError(
-            f"{name}[{', '.join(map(str, index))}] is {float(logits[index]):g}; finite logits are needed "
+            f"{name}[{', '.join(map(str, index))}] is {float(logits.detach()[index]):g}; finite logits are needed "
             "(too high a learning rate, or half precision that overflows, are the usual causes)"
         )

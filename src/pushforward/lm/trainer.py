@@ -10,7 +10,6 @@ of all micro-batches and processes together, so that 1 x 8 and 8 x 1 accumulatio
 from __future__ import annotations
 
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,16 +20,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import rotate_checkpoints
 
 from pushforward._checks import check_count, check_instance, check_weight
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.lm.losses import KD, Context, DistillationLoss
 from pushforward.lm.vocab import match_widths
-from pushforward.training.distributed import is_main
+from pushforward.training.checkpoint import latest, publishing, verify
+from pushforward.training.distributed import barrier, is_main
 
 __all__ = ["DistillationArguments", "DistillationTrainer"]
 
-PREFIX = "checkpoint"
+# What the Trainer calls its checkpoints.
+NAME = "checkpoint"
 # What a batch may hold that is the student's alone.
 LABELS = ("labels", "label", "label_ids", "shift_labels")
 
@@ -120,7 +123,7 @@ class DistillationTrainer(Trainer):
         self._teacher_takes = set(inspect.signature(teacher.forward).parameters)
         self._seq2seq = bool(getattr(getattr(teacher, "config", None), "is_encoder_decoder", False))
         self._parts: dict[str, list[Tensor]] = {}
-        self._output, self._publishing_in = Path(str(args.output_dir)), ""
+        self._output, self._draft = Path(str(args.output_dir)), ""
         # Asks the Trainer to count the labelled positions of all micro-batches; the models are never handed the count.
         self.model_accepts_loss_kwargs = True
 
@@ -219,10 +222,8 @@ class DistillationTrainer(Trainer):
         Raises:
             CheckpointError: There is none, or a file of it is missing, truncated or altered; the message names it.
         """
-        from pushforward.training.checkpoint import latest, verify
-
         if resume_from_checkpoint is True:
-            found = latest(self._output, prefix=PREFIX)
+            found = latest(self._output, name=NAME)
             if found is None:
                 raise CheckpointError(f"{self._output} has no whole checkpoint to resume from")
             resume_from_checkpoint = str(found)
@@ -232,25 +233,33 @@ class DistillationTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Have the Trainer write its files where nobody looks, then publish them all at once."""
-        from pushforward.training.checkpoint import publishing
-
-        output, step = self._output, self.state.global_step
-        best = self.state.best_global_step
-        if best:
-            self.state.best_model_checkpoint = str(output / f"{PREFIX}-{best}")
-        keep = self.args.save_total_limit or sys.maxsize
-        with publishing(output, step, keep=keep, prefix=PREFIX, spare=best) as folder:
-            self._publishing_in = str(folder)
+        step, best, limit = self.state.global_step, self.state.best_global_step, self.args.save_total_limit
+        with publishing(self._output, step, keep=None if best else limit, name=NAME) as draft:
+            self._draft = str(draft)
             try:
                 super()._save_checkpoint(model, trial)
+            except RuntimeError as error:
+                # What torch.save makes of a full disk.
+                if "PytorchStreamWriter" in str(error):
+                    raise OSError(str(error)) from error
+                raise
             finally:
-                self._publishing_in = ""
+                self._draft = ""
+            if best:
+                # The Trainer looked for it beside the draft.
+                self.state.best_model_checkpoint = str(self._output / f"{NAME}-{best}")
+            barrier()
             if is_main():
-                written = folder / f"{PREFIX}-{step}"
+                written = draft / f"{NAME}-{step}"
+                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                 for file in written.iterdir():
-                    file.rename(folder / file.name)
+                    file.rename(draft / file.name)
                 written.rmdir()
+        if best and limit and is_main():
+            rotate_checkpoints(
+                str(self._output), save_total_limit=limit, best_model_checkpoint=str(self.state.best_model_checkpoint)
+            )
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where the Trainer makes a checkpoint's folder."""
-        return self._publishing_in or super()._get_output_dir(trial)
+        return self._draft or super()._get_output_dir(trial)
