@@ -519,43 +519,39 @@ def measure(data: str) -> None:
 # --- results ---------------------------------------------------------------------------------------------------------
 
 
-def paired(rows: Sequence[Row], task: str, where: str, what: str, loss: str) -> Row:
-    """A loss against KL over their common seeds: mean, 95 % half width, and the TOST p-value for +-EQUIVALENT."""
+def paired(values: Sequence[float], base: Sequence[float], *, equivalence: bool) -> Row:
+    """Values against KL's at the same seeds: mean, 95 % half width, and the TOST p-value for +-EQUIVALENT."""
     from scipy import stats
 
-    values: dict[str, dict[int, float]] = {loss: {}, "kl": {}}
-    for row in rows:
-        if row["stage"] == "final" and row["task"] == task and row["loss"] in values:
-            values[row["loss"]][row["seed"]] = row["sets"][where][what]
-    seeds = sorted(values[loss].keys() & values["kl"].keys())
-    differences = np.array([values[loss][seed] - values["kl"][seed] for seed in seeds])
-    spread = float(differences.std(ddof=1) / np.sqrt(len(seeds)))
-    mean, freedom = float(differences.mean()), len(seeds) - 1
-    own = np.array([values[loss][seed] for seed in seeds])
-    result = {
-        "seeds": len(seeds),
-        "mean": float(own.mean()),
+    differences = np.asarray(values) - np.asarray(base)
+    freedom, mean = len(differences) - 1, float(differences.mean())
+    spread = float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    found = {
+        "mean": float(np.mean(values)),
         "difference": mean,
         "half_width_95": float(stats.t.ppf(0.975, freedom) * spread),
     }
-    if what == "accuracy" and loss != "kl":
+    if equivalence:
         inside = EQUIVALENT - abs(mean)
-        certain = 0.0 if inside > 0 else 1.0
-        result["tost_p"] = float(stats.t.sf(inside / spread, freedom)) if spread > 0 else certain
-    return result
+        found["tost_p"] = float(stats.t.sf(inside / spread, freedom)) if spread > 0 else float(inside <= 0)
+    return found
 
 
-def summary(rows: Sequence[Row]) -> Row:
-    return {
-        task: {
-            where: {
-                what: {loss: paired(rows, task, where, what, loss) for loss in plan.losses}
-                for what in ("accuracy", *(["f1"] if task == "mrpc" else []), "agreement", "kl")
+def summary(rows: Sequence[Row], task: str) -> Row:
+    """Every quantity of every loss on a task's test sets, over the seeds that every loss has."""
+    plan = PLANS[task]
+    final = {(row["loss"], row["seed"]): row for row in rows if row["stage"] == "final" and row["task"] == task}
+    seeds = [seed for seed in range(plan.seeds) if all((loss, seed) in final for loss in plan.losses)]
+    tables: Row = {}
+    for where in plan.evaluated_on if len(seeds) > 1 else ():
+        tables[where] = {}
+        for what in final["kl", seeds[0]]["sets"][where]:
+            values = {loss: [final[loss, seed]["sets"][where][what] for seed in seeds] for loss in plan.losses}
+            tables[where][what] = {
+                loss: paired(values[loss], values["kl"], equivalence=what == "accuracy" and loss != "kl")
+                for loss in plan.losses
             }
-            for where in plan.evaluated_on
-        }
-        for task, plan in PLANS.items()
-    }
+    return {"seeds": seeds, "tables": tables}
 
 
 def as_json() -> None:
@@ -578,18 +574,18 @@ def as_json() -> None:
         "same_order_across_losses": all(len(found) == 1 for found in orders.values()),
         "settings": chosen_settings(rows),
         "teachers": {row["task"]: row["sets"] for row in rows if row["stage"] == "teacher"},
-        "summary": summary(rows),
+        "summary": {task: summary(rows, task) for task in PLANS},
         "measured": json.loads((RUNS / "measured.json").read_text()),
         "runs": rows,
     }
     write_json(RESULTS, content)
 
 
-def one_table(where: str, found: Row, teacher: Row) -> Iterator[str]:
-    """A test set's table: every quantity's mean over seeds, and its paired difference to KL."""
+def one_table(where: str, found: Row, *, seeds: int, teacher: Row) -> Iterator[str]:
+    """A test set's table: every quantity's mean over seeds, its paired difference to KL, and what is equivalent."""
     heads = {"accuracy": ("accuracy", 2), "f1": ("F1", 2), "agreement": ("agreement %", 2), "kl": ("KL", 4)}
     shown = {what: heads[what] for what in found}
-    yield f"**{PLACES[where]}**, {found['kl']['kl']['seeds']} seeds; teacher {teacher['accuracy']:.1f}"
+    yield f"**{PLACES[where]}**, {seeds} seeds; the teacher's accuracy is {teacher['accuracy']:.1f}"
     yield ""
     yield f"| loss | {' | '.join(f'{head} | against KL' for head, _ in shown.values())} |"
     yield "|---" * (1 + 2 * len(shown)) + "|"
@@ -601,14 +597,23 @@ def one_table(where: str, found: Row, teacher: Row) -> Iterator[str]:
             cells += [f"{one['mean']:.{digits}f}", "" if loss == "kl" else against]
         yield f"| {' | '.join(cells)} |"
     yield ""
+    p_values = {loss: one["tost_p"] for loss, one in found["accuracy"].items() if "tost_p" in one}
+    shown_p = (f"{TITLES[loss]} {'< 0.001' if p < 0.001 else f'{p:.3f}'}" for loss, p in p_values.items())
+    yield f"Equivalent to KL within {EQUIVALENT} points of accuracy, TOST p: {'; '.join(shown_p)}."
+    yield ""
 
 
 def tables(content: Row) -> str:
     """The page's tables."""
     pieces: list[str] = []
-    for task, places in content["summary"].items():
-        for where, found in places.items():
-            pieces += one_table(where, found, content["teachers"][task][where])
+    for task, one in content["summary"].items():
+        for where, found in one["tables"].items():
+            pieces += one_table(where, found, seeds=len(one["seeds"]), teacher=content["teachers"][task][where])
+    pieces += ["| loss | rate | alpha | beta |", "|---|---|---|---|"]
+    for loss, chosen in content["settings"].items():
+        cells = [TITLES[loss], *(f"{chosen[name]:g}" if name in chosen else "" for name in ("rate", "alpha", "beta"))]
+        pieces.append(f"| {' | '.join(cells)} |")
+    pieces.append("")
     norms, steps = content["measured"]["gradient_norms"], content["measured"]["steps"]
     pieces += ["| addition | beta | gradient over KL's, start | half way | a step over KL's |", "|---|---|---|---|---|"]
     for loss in ADDITIONS:
