@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pushforward import errors, ot
+    from pushforward import divergences, errors, lm, ot, training
     from pushforward.ot.cost import GridCost, PointCost
     from pushforward.ot.divergence import SinkhornLoss, sinkhorn_divergence
     from pushforward.ot.solution import Solution, Status
@@ -29,7 +29,7 @@ _HOMES = {
     "sinkhorn_divergence": "pushforward.ot.divergence",
     "solve": "pushforward.ot.solve",
 }
-_ROOMS = ("errors", "ot")
+_ROOMS = ("divergences", "errors", "lm", "ot", "training")
 
 __all__ = [
     "ExactSolution",
@@ -39,11 +39,14 @@ __all__ = [
     "Solution",
     "Status",
     "__version__",
+    "divergences",
     "errors",
     "exact",
+    "lm",
     "ot",
     "sinkhorn_divergence",
     "solve",
+    "training",
 ]
 
 
