@@ -1,0 +1,121 @@
+"""A small distillation run in processes of its own, and ways to kill it; forked from one that has transformers loaded.
+
+The student learns from a classifier with dropout, AdamW and a schedule, with the Sinkhorn term over all ranks' samples.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["torch._dynamo", "transformers.models.bert.modeling_bert", "pushforward.lm.trainer"])
+
+STEPS, SAVE_EVERY = 8, 3
+
+
+def launch(
+    folder: Path, *, processes: int = 1, kill: tuple[str, int] | None = None, dropout: float = 0.1, **options: Any
+) -> list[int | None]:
+    """Train until the end or a kill; how each process ended.
+
+    Args:
+        folder: The run's.
+        processes: As many ranks, over which a batch of 8 is shared.
+        kill: ("step", k) after step k's update; ("save", k) in the middle of step k's save.
+        dropout: The student's.
+        options: Of `DistillationArguments`.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [
+        _FORKS.Process(target=_one, args=(r, processes, port, folder, kill, dropout, options)) for r in range(processes)
+    ]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    for process in ranks:
+        process.kill()
+        process.join()
+    return [process.exitcode for process in ranks]
+
+
+def _one(
+    rank: int,
+    processes: int,
+    port: int,
+    folder: Path,
+    kill: tuple[str, int] | None,
+    dropout: float,
+    options: dict[str, Any],
+) -> None:
+    if processes > 1:  # what torchrun sets
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - progress of a process that nobody watches
+    _train(folder, kill, dropout, {"per_device_train_batch_size": 8 // processes, **options})
+
+
+def _train(folder: Path, kill: tuple[str, int] | None, dropout: float, options: dict[str, Any]) -> None:
+    import torch
+    import transformers
+
+    from pushforward.lm import KD, DistillationArguments, DistillationTrainer, SinkhornKD, student_from_layers
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+    )
+    teacher = transformers.BertForSequenceClassification(config)
+    teacher.classifier.weight.data *= 50
+    tokens = torch.randint(1, 40, (40, 7), generator=torch.Generator().manual_seed(1))
+    data = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row[0] % 2} for row in tokens]
+
+    class Killed(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
+            if kill == ("step", state.global_step):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    arguments = DistillationArguments(
+        output_dir=str(folder),
+        max_steps=STEPS,
+        learning_rate=3e-3,
+        logging_steps=1,
+        save_steps=SAVE_EVERY,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        **options,
+    )
+    student = student_from_layers(teacher, 1)
+    run = DistillationTrainer(
+        student,
+        teacher,
+        args=arguments,
+        train_dataset=data,
+        distillation_loss=0.9 * KD("kl") + 0.8 * SinkhornKD(),
+        callbacks=[Killed()],
+    )
+    save = torch.save
+
+    def save_or_die(content: Any, file: Any, *others: Any, **more: Any) -> None:
+        if kill == ("save", run.state.global_step) and str(file).endswith("scheduler.pt"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(content, file, *others, **more)
+
+    torch.save = save_or_die
+    run.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))

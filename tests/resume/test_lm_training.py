@@ -1,0 +1,59 @@
+"""Distillation runs that are killed, and resumed; and runs of two processes beside one."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+pytest.importorskip("transformers")
+sys.path.insert(0, str(Path(__file__).parent))
+
+from lm_training import SAVE_EVERY, STEPS, launch  # noqa: E402
+
+
+def curve(folder: Path) -> list[dict[str, float]]:
+    """What the last checkpoint's log says of every step."""
+    state = json.loads((folder / f"checkpoint-{STEPS}" / "trainer_state.json").read_text())
+    return [{k: v for k, v in line.items() if k != "epoch"} for line in state["log_history"] if "loss" in line]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / f"checkpoint-{STEPS}" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    assert launch(folder) == [0]
+    assert len(curve(folder)) == STEPS
+    return folder
+
+
+@pytest.mark.parametrize("kill", [("step", SAVE_EVERY + 2), ("save", 2 * SAVE_EVERY)], ids=["step", "save"])
+def test_a_killed_run_is_resumed_bit_for_bit(kill: tuple[str, int], tmp_path: Path, uninterrupted: Path):
+    assert launch(tmp_path, kill=kill) == [-signal.SIGKILL]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{SAVE_EVERY}"]
+    assert launch(tmp_path) == [0]
+    assert curve(tmp_path) == curve(uninterrupted)
+    ours, theirs = weights(tmp_path), weights(uninterrupted)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_two_processes_are_one(tmp_path: Path):
+    plain = {"optim": "sgd", "max_grad_norm": 0.0}
+    # Ranks draw their own dropout; without it there is one answer.
+    for processes in (1, 2):
+        assert launch(tmp_path / str(processes), processes=processes, dropout=0.0, **plain) == [0] * processes
+    one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-7)
+    assert [line["loss"] for line in curve(tmp_path / "2")] == pytest.approx(
+        [line["loss"] for line in curve(tmp_path / "1")], rel=1e-5
+    )
