@@ -68,9 +68,7 @@ class Plan:
     max_length: int = 64
     epochs: int = 2
     batch: int = 32
-    seeds: int = 10
     evaluated_on: tuple[str, ...] = ()
-    losses: tuple[str, ...] = LOSSES
 
 
 PLANS = {
@@ -79,10 +77,16 @@ PLANS = {
         held_out=1_000, evaluated_on=("dev", "held_out"),
     ),
     "mrpc": Plan(
-        folder="glue/MRPC", teacher=2_000, teacher_epochs=2, pool=1_500, subset=300, seeds=5, evaluated_on=("test",),
-        losses=("ce", "kl", "published", "corrected"),
+        folder="glue/MRPC", teacher=2_000, teacher_epochs=2, pool=1_500, subset=300, evaluated_on=("test",),
     ),
 }  # fmt: skip
+# (task, losses, seeds) in the order of running: what the questions are about comes first.
+FINAL = (
+    ("sst2", ("ce", "kl", *ADDITIONS), range(10)),
+    ("sst2", DIVERGENCES[1:], range(5)),
+    ("mrpc", ("ce", "kl", "published", "corrected"), range(5)),
+    ("sst2", DIVERGENCES[1:], range(5, 10)),
+)
 SPLIT_SEED = 20_240
 TEACHER_RATE = 5e-5
 TRIAL_SEED = 1_000  # of none of the final runs
@@ -397,9 +401,9 @@ def final_runs(rows: Sequence[Row]) -> list[Row]:
     settings = chosen_settings(rows)
     return [
         {"task": task, "stage": "final", "loss": loss, "settings": settings[loss], "seed": seed}
-        for task, plan in PLANS.items()
-        for seed in range(plan.seeds)
-        for loss in plan.losses
+        for task, losses, seeds in FINAL
+        for seed in seeds
+        for loss in losses
     ]
 
 
@@ -527,6 +531,7 @@ def paired(values: Sequence[float], base: Sequence[float], *, equivalence: bool)
     freedom, mean = len(differences) - 1, float(differences.mean())
     spread = float(differences.std(ddof=1) / np.sqrt(len(differences)))
     found = {
+        "seeds": len(differences),
         "mean": float(np.mean(values)),
         "difference": mean,
         "half_width_95": float(stats.t.ppf(0.975, freedom) * spread),
@@ -538,20 +543,27 @@ def paired(values: Sequence[float], base: Sequence[float], *, equivalence: bool)
 
 
 def summary(rows: Sequence[Row], task: str) -> Row:
-    """Every quantity of every loss on a task's test sets, over the seeds that every loss has."""
-    plan = PLANS[task]
-    final = {(row["loss"], row["seed"]): row for row in rows if row["stage"] == "final" and row["task"] == task}
-    seeds = [seed for seed in range(plan.seeds) if all((loss, seed) in final for loss in plan.losses)]
+    """Every quantity of every loss on a task's test sets, over the seeds that it shares with KL."""
+    final: dict[str, dict[int, Row]] = {loss: {} for loss in LOSSES}
+    for row in rows:
+        if row["stage"] == "final" and row["task"] == task:
+            final[row["loss"]][row["seed"]] = row["sets"]
+    shared = {loss: sorted(final[loss].keys() & final["kl"].keys()) for loss in LOSSES}
+    shared = {loss: seeds for loss, seeds in shared.items() if len(seeds) > 1}
     tables: Row = {}
-    for where in plan.evaluated_on if len(seeds) > 1 else ():
-        tables[where] = {}
-        for what in final["kl", seeds[0]]["sets"][where]:
-            values = {loss: [final[loss, seed]["sets"][where][what] for seed in seeds] for loss in plan.losses}
-            tables[where][what] = {
-                loss: paired(values[loss], values["kl"], equivalence=what == "accuracy" and loss != "kl")
-                for loss in plan.losses
+    for where in PLANS[task].evaluated_on if shared else ():
+        tables[where] = {
+            what: {
+                loss: paired(
+                    [final[loss][seed][where][what] for seed in seeds],
+                    [final["kl"][seed][where][what] for seed in seeds],
+                    equivalence=what == "accuracy" and loss != "kl",
+                )
+                for loss, seeds in shared.items()
             }
-    return {"seeds": seeds, "tables": tables}
+            for what in final["kl"][shared["kl"][0]][where]
+        }
+    return tables
 
 
 def as_json() -> None:
@@ -581,16 +593,16 @@ def as_json() -> None:
     write_json(RESULTS, content)
 
 
-def one_table(where: str, found: Row, *, seeds: int, teacher: Row) -> Iterator[str]:
+def one_table(where: str, found: Row, teacher: Row) -> Iterator[str]:
     """A test set's table: every quantity's mean over seeds, its paired difference to KL, and what is equivalent."""
     heads = {"accuracy": ("accuracy", 2), "f1": ("F1", 2), "agreement": ("agreement %", 2), "kl": ("KL", 4)}
     shown = {what: heads[what] for what in found}
-    yield f"**{PLACES[where]}**, {seeds} seeds; the teacher's accuracy is {teacher['accuracy']:.1f}"
+    yield f"**{PLACES[where]}**, the teacher's accuracy is {teacher['accuracy']:.1f}"
     yield ""
-    yield f"| loss | {' | '.join(f'{head} | against KL' for head, _ in shown.values())} |"
-    yield "|---" * (1 + 2 * len(shown)) + "|"
-    for loss in found["accuracy"]:
-        cells = [TITLES[loss]]
+    yield f"| loss | seeds | {' | '.join(f'{head} | against KL' for head, _ in shown.values())} |"
+    yield "|---" * (2 + 2 * len(shown)) + "|"
+    for loss, accuracy in found["accuracy"].items():
+        cells = [TITLES[loss], str(accuracy["seeds"])]
         for what, (_, digits) in shown.items():
             one = found[what][loss]
             against = f"{one['difference']:+.{digits}f} ± {one['half_width_95']:.{digits}f}"
@@ -606,9 +618,9 @@ def one_table(where: str, found: Row, *, seeds: int, teacher: Row) -> Iterator[s
 def tables(content: Row) -> str:
     """The page's tables."""
     pieces: list[str] = []
-    for task, one in content["summary"].items():
-        for where, found in one["tables"].items():
-            pieces += one_table(where, found, seeds=len(one["seeds"]), teacher=content["teachers"][task][where])
+    for task, places in content["summary"].items():
+        for where, found in places.items():
+            pieces += one_table(where, found, content["teachers"][task][where])
     pieces += ["| loss | rate | alpha | beta |", "|---|---|---|---|"]
     for loss, chosen in content["settings"].items():
         cells = [TITLES[loss], *(f"{chosen[name]:g}" if name in chosen else "" for name in ("rate", "alpha", "beta"))]
