@@ -117,7 +117,17 @@ IDEAS = {
         loss=lambda e, w: 0.9 * KD("kl", temperature=0.5) + w * in_classes(e, 0.5), like="kl + classes"
     ),
 }
-CONTROLS = (("kl + batch", "kl + l1"), ("kl + classes, T = 0.5", "kl, T = 0.5"))  # compared beside KL
+CONTROLS = (  # compared beside KL
+    ("kl + l1", "kl, w = 0.9"),
+    ("kl + published", "kl, w = 0.9"),
+    ("kl + batch", "kl, w = 0.9"),
+    ("kl + classes", "kl, w = 0.9"),
+    ("kl + batch", "kl + l1"),
+    ("classes alone", "kl, w = 0.9"),
+    ("kl + batch of all", "kl, w = 0.9"),
+    ("kl + classes, T = 0.5", "kl, T = 0.5"),
+)
+ADDED = {"kl, w = 0.9": Arm(loss=lambda _, w: w * KD("kl"), weights=(0.9,))}  # what the sums are sums with
 SEEDS = {"decoder": 5, "seq2seq": 3, "ideas": 3}
 
 
@@ -297,30 +307,35 @@ def run(stage: str, pair: Pair, name: str, setting: Setting, seed: int) -> dict[
     for row in lines():
         if key.items() <= row.items():
             return row
-    arm = {**ARMS[pair], **IDEAS}[name]
+    arm = arm_of(pair, name)
     model, told = trained(pair, arm, setting, seed)
     row = key | judged(pair, model, "valid" if stage == "tuning" else "held out") | told
     write_line(row)
     return row
 
 
+def arm_of(pair: Pair, name: str) -> Arm:
+    return {**ARMS[pair], **IDEAS, **ADDED}[name]
+
+
 @functools.cache
-def chosen(pair: Pair, name: str) -> Setting:
+def chosen(pair: Pair, name: str, by: str = "perplexity") -> Setting:
     """The best rate at the first weight, for CE and KL; the others take KL's. Then the best weight at that rate."""
-    arm = IDEAS.get(name) or ARMS[pair][name]
+    arm = arm_of(pair, name)
     if arm.like:
         return chosen(pair, arm.like)
 
-    def best(tries: list[Setting]) -> Setting:
+    def best(tries: list[Setting], by: str = "perplexity") -> Setting:
         if len(tries) == 1:
             return tries[0]
-        return min(tries, key=lambda setting: run("tuning", pair, name, setting, TUNING_SEED)["perplexity"])
+        sign = 1 if by == "perplexity" else -1
+        return min(tries, key=lambda setting: sign * run("tuning", pair, name, setting, TUNING_SEED)[by])
 
     if name in ("ce", "kl"):
         rate, _ = best([(rate, arm.weights[0]) for rate in RATES])
     else:
         rate, _ = chosen(pair, "kl")
-    return best([(rate, weight) for weight in arm.weights])
+    return best([(rate, weight) for weight in arm.weights], by)
 
 
 # ---- why
@@ -397,24 +412,30 @@ def everything(out: Path) -> None:
         "teacher steps": TEACHER_STEPS, "rates": RATES, "tuning seed": TUNING_SEED, "judged": JUDGED,
     }  # fmt: skip
 
-    def final(pair: Pair, arms: dict[str, Arm], seeds: int) -> None:
+    def final(pair: Pair, arms: dict[str, Arm], seeds: int, by: str = "perplexity") -> None:
+        stage = "final" if by == "perplexity" else f"final by {by}"
         for seed in range(seeds):
             for name in arms:
-                run("final", pair, name, chosen(pair, name), seed)
+                run(stage, pair, name, chosen(pair, name, by), seed)
                 write_json(out, machine | {"settings": fixed, "runs": lines()})
 
-    final("decoder", ARMS["decoder"], SEEDS["decoder"])
+    final("decoder", ARMS["decoder"] | ADDED, SEEDS["decoder"])
     beside()
     final("seq2seq", ARMS["seq2seq"], SEEDS["seq2seq"])
     final("decoder", IDEAS, SEEDS["ideas"])
+    final(
+        "decoder", {name: arm for name, arm in ARMS["decoder"].items() if name != "ce"}, SEEDS["decoder"], "agreement"
+    )
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
     rows = results["runs"]
-    final = {
-        pair: [row for row in rows if row["stage"] == "final" and row["pair"] == pair]
-        for pair in ("decoder", "seq2seq")
-    }
+
+    def final(pair: Pair, stage: str = "final") -> list[dict[str, Any]]:
+        return [row for row in rows if row["stage"] == stage and row["pair"] == pair]
+
+    decoder, faithful, seq2seq = final("decoder"), final("decoder", "final by agreement"), final("seq2seq")
+    arms = [*ARMS["decoder"], *ADDED]
 
     def of(*stages: str) -> list[dict[str, Any]]:
         return [row for row in rows if row["stage"] in stages]
@@ -437,12 +458,14 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
     ]
     return {
         "teachers": _table(["teacher", "perplexity", "accuracy", "CPU seconds"], teachers),
-        "decoder": _arms(final["decoder"], list(ARMS["decoder"])),
-        "differences": _differences(final["decoder"], list(ARMS["decoder"])),
-        "ideas": _arms(final["decoder"], list(IDEAS)),
-        "ideas-differences": _differences(final["decoder"], list(IDEAS)),
-        "seq2seq": _arms(final["seq2seq"], list(ARMS["seq2seq"])),
-        "seq2seq-differences": _differences(final["seq2seq"], list(ARMS["seq2seq"])),
+        "decoder": _arms(decoder, arms),
+        "differences": _differences(decoder, arms),
+        "faithful": _arms(faithful, arms),
+        "faithful-differences": _differences(faithful, arms),
+        "ideas": _arms(decoder, list(IDEAS)),
+        "ideas-differences": _differences(decoder, list(IDEAS)),
+        "seq2seq": _arms(seq2seq, list(ARMS["seq2seq"])),
+        "seq2seq-differences": _differences(seq2seq, list(ARMS["seq2seq"])),
         "diagonal": _table(["positions", "mass on the diagonal", "transport cost", "mean L1"], diagonal),
         "terms": _table(["at weight 1", "milliseconds", "gradient over KL's", "cosine with KL's"], terms),
     }
