@@ -59,6 +59,41 @@ def test_what_is_published_verifies_and_is_the_latest(folder):
     assert load_state(folder / "step-20" / "training")["step"] == 20
 
 
+def test_what_is_renamed_is_on_the_disk_and_old_ones_go_last(folder, monkeypatch):
+    done: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def flushed(handle):
+        done.append(f"flush {Path(os.readlink(f'/proc/self/fd/{handle}')).name.split('-')[0]}")
+        fsync(handle)
+
+    def renamed(old, new):
+        done.append(f"rename to {Path(new).name.split('-')[0]}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", flushed)
+    monkeypatch.setattr(os, "rename", renamed)
+    with publishing(folder, 30) as draft:
+        (draft / "a").write_text("")
+        (draft / "b").write_text("")
+    # The draft, .tmp-30-..., becomes step-30, the run's folder holds its name, and step-10 is set aside to be deleted.
+    assert done == [
+        "flush a",
+        "flush b",
+        "flush manifest.json",
+        "flush .tmp",
+        "rename to step",
+        "flush run",
+        "rename to .tmp",
+    ]
+
+
+def test_a_size_is_told_before_digests_are_taken(folder):
+    truncate(folder / "step-20" / "training.safetensors")
+    with pytest.raises(CheckpointError, match=r"training\.safetensors has \d+ bytes, but \d+ were saved"):
+        verify(folder / "step-20")
+
+
 def test_steps_are_ordered_as_numbers_and_others_names_ignored(tmp_path):
     for step in (9, 100, 20):
         publish(tmp_path, step, keep=None, name="checkpoint")

@@ -145,7 +145,7 @@ class _Pack:
             name += "'"
         self.names[view] = name, tensor  # kept, so that its address is nobody else's
         own = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
-        # safetensors refuses tensors that share memory: a part of something larger, or its whole seen anew, is copied.
+        # Older safetensors refuse tensors that share memory: part of a larger one, or its whole seen anew, is copied.
         memory = own.untyped_storage()
         shared = memory.nbytes() != own.nbytes or memory.data_ptr() in self.memory
         self.memory.add(memory.data_ptr())
