@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["digit", "digit_pair", "photograph"]
+__all__ = ["digit", "digit_pair", "photograph", "prose"]
 
 Array = NDArray[np.float64]
 
@@ -86,3 +86,19 @@ def photograph(name: Literal["china", "flower"], *, height: int | None = None) -
             raise ValueError(f"height is {height}; it must be 1 to {picture.height} pixels")
         picture = picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BOX)
     return np.asarray(picture, dtype=np.float64) / 255.0
+
+
+def prose() -> str:
+    """The Python language reference as plain text: some 79 topics, half a million characters.
+
+    It is of the Python that runs, so that another version's text differs a little.
+
+    Source: the Python documentation (PSF licence), as every Python carries it for `help()`.
+
+    Example:
+        >>> prose().count("iterator") > 50
+        True
+    """
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name].strip() for name in sorted(topics)) + "\n"

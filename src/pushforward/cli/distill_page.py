@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushforward import report
+from pushforward.cli.distill_watch import read_curve
 from pushforward.cli.versions import footer
-from pushforward.report.training import Curve, curves_picture, figures_table, spoken
-from pushforward.training.log import read_log
+from pushforward.report.training import curves_picture, figures_table, spoken
 
 if TYPE_CHECKING:
     from pushforward.cli.distill_lm import Settings
 
-__all__ = ["read_curve", "write_page"]
+__all__ = ["write_page"]
 
 _LEAD = {
     True: "The interval is of the mean, by Student's t over the seeds.",
@@ -44,12 +44,6 @@ def write_page(folder: Path, settings: Settings, results: Mapping[str, Any]) -> 
     )
     report.save(page, folder)
     return report.render(folder)
-
-
-def read_curve(file: Path, name: str) -> Curve:
-    """The steps of a log that have a value of this name, and the values."""
-    records = [record for record in read_log(file) if name in record]
-    return [record["step"] for record in records], [record[name] for record in records]
 
 
 def _facts(settings: Settings, results: Mapping[str, Any]) -> report.Facts:

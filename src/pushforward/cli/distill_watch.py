@@ -11,9 +11,9 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
-from pushforward.training.log import Log
+from pushforward.training.log import Log, read_log
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "read_curve"]
 
 
 class Watch(TrainerCallback):
@@ -100,3 +100,9 @@ class Watch(TrainerCallback):
     def _take_a_look(self, step: int) -> None:
         if self.look is not None:
             self._log.write(step, {f"held_out_{name}": value for name, value in self.look().items()})
+
+
+def read_curve(file: Path, name: str) -> tuple[list[int], list[float]]:
+    """The steps of a log that have a value of this name, and the values."""
+    records = [record for record in read_log(file) if name in record]
+    return [record["step"] for record in records], [record[name] for record in records]
