@@ -1,6 +1,7 @@
 """Distil a decoder-only language model, trained here on Python's own reference, into one of its three layers."""
 
 from pydoc_data.topics import topics
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,19 @@ from pushforward.lm.students import student_from_layers
 from pushforward.lm.trainer import DistillationArguments, DistillationTrainer
 
 WINDOW = 48
-QUIET = {"report_to": "none", "save_strategy": "no", "logging_strategy": "no", "disable_tqdm": True, "use_cpu": True}
+QUIET: dict[str, Any] = {
+    "report_to": "none",
+    "save_strategy": "no",
+    "logging_strategy": "no",
+    "disable_tqdm": True,
+    "use_cpu": True,
+}
 
 # A character is a token: 128 of them, no tokenizer.
 text = torch.frombuffer(bytearray("\n".join(topics.values()).encode("ascii", "replace")), dtype=torch.uint8).long()
-windows = [{"input_ids": window, "labels": window} for window in text.split(WINDOW)[:-1]]
-held_out, train = windows[::50], [window for k, window in enumerate(windows) if k % 50]
+windows: list[Any] = [{"input_ids": window, "labels": window} for window in text.split(WINDOW)[:-1]]
+train: Any = [window for k, window in enumerate(windows) if k % 50]
+held_out = windows[::50]
 
 
 @torch.no_grad()
@@ -52,7 +60,7 @@ teacher = GPT2LMHeadModel(
 )
 arguments = TrainingArguments("teacher", max_steps=100, per_device_train_batch_size=8, learning_rate=3e-3, **QUIET)
 Trainer(model=teacher, args=arguments, train_dataset=train).train()
-embeddings = teacher.get_output_embeddings().weight.detach()
+embeddings = teacher.lm_head.weight.detach()
 
 print("one layer, untrained         ", judged(student_from_layers(teacher, 1)))
 print("distilled by KL              ", judged(distilled(0.9 * KD("kl"))))
