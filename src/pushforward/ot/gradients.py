@@ -75,7 +75,12 @@ def attach(solution: Solution[Any], cost: Tensor) -> Solution[Any]:
 
     geometry = DenseGeometry(cost, problem.geometry.forbidden, problem.geometry.mean)
     attached = Internals(
-        problem=dataclasses.replace(problem, geometry=geometry), f=f, g=g, output=output, transport_cost=transport_cost
+        problem=dataclasses.replace(problem, geometry=geometry),
+        f=f,
+        g=g,
+        output=output,
+        transport_cost=transport_cost,
+        duality_gap=inside.duality_gap,
     )
     return dataclasses.replace(solution, value=output(value), f=output(f), g=output(g), internals=attached)
 

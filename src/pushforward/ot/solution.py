@@ -188,7 +188,7 @@ class Internals:
         problem: What was solved; where there is a graph, its cost and weights carry it.
         f, g: Potentials, (B, n) and (B, m).
         output: How results go back to the caller.
-        transport_cost: Gives <P, C>, (B,).
+        transport_cost, duality_gap: Give <P, C> and the gap, (B,), when they are asked for.
     """
 
     problem: Problem
@@ -196,6 +196,7 @@ class Internals:
     g: Tensor
     output: Output
     transport_cost: Callable[[], Tensor]
+    duality_gap: Callable[[], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +208,6 @@ class Solution(Generic[Array]):
         value: The regularised optimum, from the dual (module docstring). Differentiable.
         f, g: Potentials of rows (n,) and columns (m,), in units of the cost, with <f, a> = <g, b>. Differentiable.
         marginal_error: L1 error of both marginals over the mass, recomputed from f and g.
-        duality_gap: At least optimum - value.
         iterations: Counts of the work done.
         history: Every step with the error before it.
         epsilon: Regularisation used, in units of the cost.
@@ -223,7 +223,6 @@ class Solution(Generic[Array]):
     f: Array
     g: Array
     marginal_error: Any
-    duality_gap: Any
     iterations: Iterations
     history: tuple[Step, ...] = field(repr=False)
     epsilon: float
@@ -234,6 +233,11 @@ class Solution(Generic[Array]):
     def transport_cost(self) -> Array:
         """<P, C>: what the plan costs without the regularisation. Differentiable."""
         return self.internals.output(self.internals.transport_cost())
+
+    @functools.cached_property
+    def duality_gap(self) -> Any:
+        """At least optimum - value."""
+        return self.internals.output.number(self.internals.duality_gap())
 
     @functools.cached_property
     def plan(self) -> Plan[Array]:

@@ -6,6 +6,7 @@ Source of the problem's form and of the solvers: `problem.py`, `solvers/`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -305,7 +306,7 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
     """Measure the plan at g, fill in what has no weight, and say how good it is."""
     problem = _detached(question.problem)
     recorder.plan_evaluations += 1
-    g = torch.where(torch.isfinite(g), g, 0.0)
+    g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     measured = problem.measure(g)
     f = measured.f
     idle = problem.b <= 0
@@ -313,7 +314,7 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
         turned = problem.transposed()
         g = torch.where(idle, turned.measure(f).f, g)
     value = dual_value(problem, f, g, measured.cols.sum(-1))
-    gap = duality_gap(problem, measured, g)
+    gap = functools.partial(duality_gap, problem, measured, g)
     if problem.balanced:
         shift = 0.5 * ((problem.b * g).sum(-1) - (problem.a * f).sum(-1)) / problem.mass[:, 0]
         f, g = f + shift[:, None], g - shift[:, None]
@@ -326,13 +327,17 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
         f=output(f),
         g=output(g),
         marginal_error=output.number(error),
-        duality_gap=output.number(gap),
         iterations=recorder.counts(),
         history=tuple(recorder.steps),
         epsilon=problem.epsilon,
         method=name,
         internals=Internals(
-            problem=question.problem, f=f, g=g, output=output, transport_cost=lambda: measured.cost_by_col.sum(-1)
+            problem=question.problem,
+            f=f,
+            g=g,
+            output=output,
+            transport_cost=lambda: measured.cost_by_col.sum(-1),
+            duality_gap=gap,
         ),
     )
 

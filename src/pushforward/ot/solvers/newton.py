@@ -171,7 +171,7 @@ class _Path:
     ) -> tuple[Tensor, Tensor, bool]:
         dual, point = self.plans.around(problem, f, g, tol)
         linear = LinearSolver()
-        sinkhorn_left, best, waited = 2, math.inf, 0
+        sinkhorn_left, before, best, waited = 2, 0.0, math.inf, 0
         done = False
         while True:
             worst = float(point.error.max())
@@ -180,14 +180,15 @@ class _Path:
                 break
             waited = 0 if worst < 0.66 * best else waited + 1
             best = min(best, worst)
-            if sinkhorn_left > 0:
-                sinkhorn_left -= 1
+            if sinkhorn_left > 0 or worst < self.settings.forcing * before:
+                # It goes on while a step takes off as much as CG would: it costs less than a Newton step.
+                sinkhorn_left, before = sinkhorn_left - 1, worst
                 self.recorder.record("sinkhorn", problem.epsilon, worst)
                 point = dual.sinkhorn(point)
             else:
                 self.recorder.record("newton", problem.epsilon, worst)
                 point, length = self._step(dual, point, tol, linear)
-                sinkhorn_left = 2 if length < 0.2 else 0
+                sinkhorn_left, before = 2 if length < 0.2 else 0, 0.0
             if self._drifted(dual, point):
                 f, g = dual.potentials(point)
                 dual, point = self.plans.around(problem, f, g, tol)
