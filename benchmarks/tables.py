@@ -156,6 +156,24 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 }
 
 
+def lm_losses_table(results: dict[str, Any]) -> str:
+    by_size: dict[tuple[int, int], dict[str, Row]] = {}
+    for row in results["rows"]:
+        by_size.setdefault((row["samples"], row["classes"]), {})[row["loss"]] = row
+    body = []
+    for (samples, classes), rows in by_size.items():
+        theirs, ours = rows["published"], rows["divergence"]
+        times = [f"{row['milliseconds']:.3g}" for row in (theirs, ours)]
+        kept = [f"{row['kept_bytes'] / 2**20:.3g}" for row in (theirs, ours)]
+        faster = theirs["milliseconds"] / ours["milliseconds"]
+        body.append([str(samples), f"{classes:,}", *times, f"{faster:.1f}x", *kept])
+    header = ["samples", "classes", "published, ms", "ours, ms", "faster", "published keeps, MiB", "ours keeps, MiB"]
+    note = "; ".join(
+        [results["machine"]["processor"], "one thread, median CPU time", results["date"], f"commit {results['commit']}"]
+    )
+    return f"{markdown(header, body)}\n\n{note}."
+
+
 def filled(text: str, results: Path) -> str:
     """The text with every marked table written from the results. Raises KeyError for a name that is no table."""
 
