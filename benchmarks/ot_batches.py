@@ -187,7 +187,7 @@ def main() -> None:
             row = in_own_process(
                 measured, batch, solver, settings, arguments.repeats, arguments.limit, wall_limit=20 * arguments.limit
             )
-            rows.append({"batch": batch, "solver": solver} | row | {"limit": arguments.limit})
+            rows.append({"batch": batch, "solver": solver, "settings": settings} | row | {"limit": arguments.limit})
             say(f"{batch:20} {solver:18} {row['status']} {row.get('seconds')} s, error {row.get('error')}")
             write_json(arguments.out, run | {"rows": rows})
 

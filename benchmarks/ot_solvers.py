@@ -125,7 +125,11 @@ def main() -> None:
 
     tuned = json.loads(SETTINGS.read_text())
     run = conditions() | {"limit": arguments.limit, "repeats": arguments.repeats}
-    rows = json.loads(arguments.out.read_text())["rows"] if arguments.keep and arguments.out.is_file() else []
+    earlier = json.loads(arguments.out.read_text()) if arguments.keep and arguments.out.is_file() else {"rows": []}
+    there, here = (one["processor"] for one in (earlier.get("machine", run["machine"]), run["machine"]))
+    if there != here:  # seconds of two machines in one table compare nothing
+        parser.error(f"--keep: {arguments.out} was measured on {there}, this is {here}; choose another --out")
+    rows = earlier["rows"]
     skipped: dict[str, str] = {}
     for problem in arguments.problems:
         try:
