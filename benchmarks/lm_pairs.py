@@ -113,6 +113,7 @@ IDEAS = {
     "classes alone": Arm(loss=lambda e, w: w * in_classes(e), like="kl + classes"),
     "kl + batch of all": Arm(loss=lambda _, w: KL + w * Ungrouped(SinkhornKD()), like="kl + batch"),
     "kl, T = 0.5": Arm(loss=lambda _, w: w * KD("kl", temperature=0.5), like="kl"),
+    "kl, T = 0.5, w = 0.9": Arm(loss=lambda _, w: w * KD("kl", temperature=0.5), weights=(0.9,)),
     "kl + classes, T = 0.5": Arm(
         loss=lambda e, w: 0.9 * KD("kl", temperature=0.5) + w * in_classes(e, 0.5), like="kl + classes"
     ),
@@ -125,7 +126,7 @@ CONTROLS = (  # compared beside KL
     ("kl + batch", "kl + l1"),
     ("classes alone", "kl, w = 0.9"),
     ("kl + batch of all", "kl, w = 0.9"),
-    ("kl + classes, T = 0.5", "kl, T = 0.5"),
+    ("kl + classes, T = 0.5", "kl, T = 0.5, w = 0.9"),
 )
 ADDED = {"kl, w = 0.9": Arm(loss=lambda _, w: w * KD("kl"), weights=(0.9,))}  # what the sums are sums with
 SEEDS = {"decoder": 5, "seq2seq": 3, "ideas": 3, "faithful": 3}
