@@ -82,6 +82,28 @@ def test_a_second_derivative_is_refused(found):
         assert "once_differentiable" in one["second"]
 
 
+def test_ranks_publish_together(found):
+    for one in found:
+        assert one["saved"] == {
+            "raised": "",
+            "heard": [],
+            "last": "step-1",
+            "files": ["manifest.json", "rank-0.txt", "rank-1.txt"],
+        }
+
+
+def test_trouble_of_one_rank_is_heard_on_rank_0_and_nothing_is_published(found):
+    for rank, one in enumerate(found):
+        assert one["full disk"]["last"] == one["other error"]["last"] == "step-1"
+        assert one["full disk"]["raised"] == ""
+        assert one["other error"]["raised"] == ("a mistake" if rank else "")
+    (heard,) = found[0]["full disk"]["heard"]
+    assert "no checkpoint of step 2" in heard
+    assert "No space left on device" in heard
+    assert found[1]["full disk"]["heard"] == []
+    assert "no matter of the disk's" in found[0]["other error"]["heard"][0]
+
+
 def test_one_process_is_the_identity():
     x = torch.ones(2, 3, requires_grad=True)
     assert distributed.gather(x) is x

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pushforward.errors import ShapeError
-from pushforward.training import distributed
+from pushforward.training import distributed, latest, publishing
 
 
 def network() -> nn.Sequential:
@@ -62,7 +64,24 @@ def backward_of_an_expanded_gradient() -> list[list[float]]:
     return x.grad.tolist()
 
 
-def report() -> dict[str, Any]:
+def save(folder: Path, step: int, trouble: Exception | None) -> dict[str, Any]:
+    """Both ranks save; rank 1 has trouble."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        try:
+            with publishing(folder, step) as draft:
+                (draft / f"rank-{distributed.rank()}.txt").write_text(f"{step}")
+                if trouble and distributed.rank() == 1:
+                    raise trouble
+            raised = ""
+        except RuntimeError as error:
+            raised = str(error)
+    last = latest(folder)
+    files = sorted(path.name for path in last.iterdir()) if last else []
+    return {"raised": raised, "heard": [str(one.message) for one in heard], "last": last and last.name, "files": files}
+
+
+def report(folder: Path) -> dict[str, Any]:
     r = distributed.rank()
     other_shape, other_need = torch.zeros(2, 3 + r), torch.zeros(2, 3, requires_grad=r == 0)
     return {
@@ -79,6 +98,9 @@ def report() -> dict[str, Any]:
         "shape": what_is_said(lambda: distributed.gather(other_shape)),
         "need": what_is_said(lambda: distributed.gather(other_need)),
         "second": what_is_said(second_derivative),
+        "saved": save(folder / "run", 1, None),
+        "full disk": save(folder / "run", 2, OSError(errno.ENOSPC, "No space left on device")),
+        "other error": save(folder / "run", 3, RuntimeError("a mistake")),
     }
 
 
@@ -86,7 +108,7 @@ def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with distributed.setup() as device, distributed.setup():
         distributed.barrier()
-        found = report() | {"device": device.type}
+        found = report(folder) | {"device": device.type}
     found["afterwards"] = distributed.world_size()
     (folder / f"{found['world'][0]}.json").write_text(json.dumps(found))
 

@@ -20,6 +20,8 @@ Without a process group everything here is the identity on one process.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import zlib
 from collections.abc import Generator
@@ -34,9 +36,6 @@ from torch.autograd.function import once_differentiable
 from pushforward.errors import ShapeError
 
 __all__ = ["barrier", "gather", "gather_text", "is_main", "rank", "setup", "world_size"]
-
-
-_left: list[Any] = []
 
 
 def _together() -> bool:
@@ -89,9 +88,11 @@ def setup() -> Generator[torch.device, None, None]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None
     )
-    # A DistributedDataParallel that outlives the group and frees it holds Python's lock while it waits for gloo's
-    # threads, which may wait for that lock: seen to hang 1 run in 20 at its end. Kept here, the group is freed later.
-    _left.append(dist.group.WORLD)
+    # A DistributedDataParallel that outlives the group, and frees it, holds Python's lock while it waits for gloo's
+    # threads, which may wait for that lock: 1 run in 20 hung at its end. So the group is kept, and freed when the
+    # interpreter begins to end. Later still, a thread that asks for the lock aborts the process: 1 run in 13 did.
+    kept = [dist.group.WORLD]
+    atexit.register(_free, kept)
     try:
         yield device
     finally:
@@ -138,6 +139,11 @@ def gather_text(text: str) -> list[str]:
     letters = torch.tensor(list(text.encode()), dtype=torch.uint8, device=device)
     lengths = gather(torch.tensor([len(letters)], device=device)).tolist()
     return [bytes(part.tolist()).decode() for part in gather(letters).split(lengths)]
+
+
+def _free(kept: list[Any]) -> None:
+    gc.collect()  # models in reference cycles, so that none of them is the last to hold the group
+    kept.clear()
 
 
 class _Gather(torch.autograd.Function):
