@@ -87,3 +87,17 @@ def test_points_area_is_weight(ax: Axes):
     plots.points(ax, [[0, 0], [1, 1]], [[2, 2]], a=[1, 3])
     sizes = ax.collections[0].get_sizes()
     assert sizes[1] == pytest.approx(3 * sizes[0])
+
+
+def test_training_draws_one_line_a_run_and_marks_its_end(ax: Axes):
+    plots.training(
+        ax, {"a": ([0, 1, 2], [3.0, np.nan, 1.0]), "b": ([0, 1], [2.0, 2.0]), "none": ([], [])}, quantity="loss"
+    )
+    lines = [line for line in ax.lines if not line.get_label().startswith("_")]
+    assert [line.get_label() for line in lines] == ["a", "b"]
+    np.testing.assert_array_equal(lines[0].get_xdata(), [0, 2])
+    ends = [line.get_xydata()[0].tolist() for line in ax.lines if line.get_marker() == "o"]
+    assert ends == [[2.0, 1.0], [1.0, 2.0]]
+    # Told apart without colour.
+    assert lines[0].get_linestyle() != lines[1].get_linestyle()
+    assert ax.get_ylabel() == "loss"

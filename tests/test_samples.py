@@ -37,3 +37,10 @@ def test_photographs():
         samples.photograph("china", height=428)
     with pytest.raises(ValueError, match="no photograph"):
         samples.photograph("dog")  # pyright: ignore[reportArgumentType]
+
+
+def test_prose_is_the_language_reference():
+    text = samples.prose()
+    assert len(text) > 300_000
+    assert "assert_stmt" in text
+    assert text == samples.prose()

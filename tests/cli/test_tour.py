@@ -1,11 +1,18 @@
 from __future__ import annotations
 
 import json
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 
-def test_the_tour_ends_with_its_page(run: Callable, here: Path):
+
+def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pytest.MonkeyPatch):
+    # A few steps on a model this narrow show that the act runs, not what it finds.
+    act = importlib.import_module("pushforward.cli.acts.language")
+    for name, value in {"_WIDTH": 16, "_BATCH": 4, "_TEACHER_STEPS": 8, "_STUDENT_STEPS": 20, "_LOOKED_AT": 8}.items():
+        monkeypatch.setattr(act, name, value)
     outcome = run("tour", "--out", "runs/tour")
     assert outcome.code == 0, outcome.err
     page = Path(outcome.out.splitlines()[-1])
@@ -14,6 +21,7 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path):
     text = page.read_text()
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "Moving ink" in text
+    assert "Teaching a smaller model" in text
 
     report = json.loads((here / "runs/tour/report.json").read_text())
     (table,) = (block for block in report["sections"][0]["blocks"] if block["kind"] == "table")
@@ -25,3 +33,11 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path):
     assert max(values) - min(values) <= 1e-7
     assert all(float(error) <= 1e-9 for error in columns["marginal error"] if error)
     assert float(columns["cost"][-1]) <= float(columns["cost"][0])
+
+    (table,) = (block for block in report["sections"][1]["blocks"] if block["kind"] == "table")
+    figures = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+    assert list(figures) == ["teacher", "its 2 layers, untaught", "KL", "KL + Sinkhorn"]
+    for student in ("KL", "KL + Sinkhorn"):
+        assert float(figures[student]["KL to teacher"]) < float(figures["its 2 layers, untaught"]["KL to teacher"])
+        assert float(figures[student]["s a step"]) > 0
+    assert outcome.err == ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -13,7 +12,7 @@ import tyro
 
 from pushforward.cli.errors import OK, InputError
 from pushforward.cli.files import make_folder
-from pushforward.cli.language import NONE, TASK, TaskName, source
+from pushforward.cli.language import NONE, TASK, TaskName, quiet, source
 
 __all__ = ["DistillLm", "Settings"]
 
@@ -97,11 +96,9 @@ class DistillLm:
         out = _check(settings)
         recipe = json.loads(json.dumps({f.name: getattr(settings, f.name) for f in fields(settings)}, default=str))
         self._check_out(out, recipe)
-        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-        from pushforward.cli.distill_run import prepare, run
-        from pushforward.cli.language import quiet
-
         with quiet():
+            from pushforward.cli.distill_run import prepare, run
+
             job = prepare(settings, out, progress=not self.quiet)
             make_folder(out)
             (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_seed
 
 from pushforward.cli.distill_page import write_page
@@ -30,7 +31,7 @@ from pushforward.cli.loss_text import parse_loss
 from pushforward.errors import CheckpointError
 from pushforward.lm.data import Rows
 from pushforward.lm.judge import judge
-from pushforward.lm.losses import KD, DistillationLoss
+from pushforward.lm.losses import Context, DistillationLoss
 from pushforward.lm.students import parse_student, with_lora
 from pushforward.lm.tasks import TASKS
 from pushforward.lm.trainer import DistillationArguments, DistillationTrainer
@@ -96,6 +97,14 @@ class Job:
         return judge(
             model, rows, teacher=self.teacher, batch_size=self.settings.batch_size, vocab_size=len(self.tokenizer)
         )
+
+
+class _LabelsOnly(DistillationLoss):
+    """What "ce" alone takes from the teacher's logits."""
+
+    def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
+        """Nothing."""
+        return student_logits.new_zeros(())
 
 
 def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
@@ -199,7 +208,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         learner,
         job.teacher,
         args=arguments,
-        distillation_loss=0 * KD("kl") if job.loss is None else job.loss,
+        distillation_loss=_LabelsOnly() if job.loss is None else job.loss,
         train_dataset=job.train,
         processing_class=job.tokenizer,
         data_collator=job.train.collate,

@@ -6,6 +6,7 @@ Nothing here asks the network for anything: a model is a folder.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,15 +58,19 @@ def naming(what: str) -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep transformers' advice and its bars over weights off the terminal, and put them back afterwards."""
+    """Keep advice of transformers and peft, and bars over weights, off the terminal, and put them back afterwards."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Read when these packages are first imported: a model that came from no place would be looked for on the hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(peft|transformers)\.")
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

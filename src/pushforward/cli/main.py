@@ -20,13 +20,11 @@ from pushforward.cli.tour import Tour
 __all__ = ["main"]
 
 Verb = (
-    Annotated[
+    Annotated[DistillLm, tyro.conf.subcommand("distill-lm", description="Distil a language model into a smaller one.")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model on a task or a text.")]
+    | Annotated[
         Solve, tyro.conf.subcommand("solve", description="Solve transport between pictures, points, or for a cost.")
     ]
-    | Annotated[
-        DistillLm, tyro.conf.subcommand("distill-lm", description="Distil a language model into a smaller one.")
-    ]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model on a task or a text.")]
     | Annotated[
         Tour, tyro.conf.subcommand("tour", description="Run the library on real data and write one page about it.")
     ]
