@@ -29,7 +29,19 @@ ALLOWED = {
     "plots.py": {"matplotlib", "numpy", "scipy"},
     "samples.py": {"numpy", "sklearn", "PIL"},
     "report": {"matplotlib", "numpy", "scipy", "jinja2", "pydantic"},
-    "cli": {"tokenizers", "transformers", "pydantic", "tqdm", "tyro", "numpy", "scipy", "PIL", "torch", "yaml", "safetensors"},
+    "cli": {
+        "tokenizers",
+        "transformers",
+        "pydantic",
+        "tqdm",
+        "tyro",
+        "numpy",
+        "scipy",
+        "PIL",
+        "torch",
+        "yaml",
+        "safetensors",
+    },
 }
 
 
