@@ -107,6 +107,7 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
     Raises:
         InputError: It cannot be loaded, has no trained head for the task, or its classes are others.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     _check_folder(flag, folder)
@@ -122,7 +123,7 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
             output_loading_info=True,
             **head,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         kind = "decoder-only model" if task is None else "model that classifies"
         raise InputError(f"{flag} {folder}: no {kind} can be loaded from it: {error}") from None
     missing = sorted(found["missing_keys"])
