@@ -142,9 +142,11 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
 
 def test_a_teacher_without_a_head_is_trained_first(run: Callable, inside: Path):
     flags = ["--teacher", "headless", *FLAGS.split()[2:], "--epochs", 1, "--learning-rate", 1e-2]
-    outcome = run("distill-lm", *flags, "--train-teacher", 8, "--loss", "ce", "--out", "run")
+    outcome = run("distill-lm", *flags, "--train-teacher", 12, "--loss", "ce", "--out", "run")
     assert outcome.code == 0, outcome.err
     assert _results("run")["teacher"]["accuracy"] >= 0.9
+    assert run("distill-lm", *flags, "--train-teacher", 12, "--loss", "ce", "--out", "again").code == 0
+    assert _figures("again") == _figures("run"), "a new head must not depend on what was drawn before"
     assert run("evaluate", "run/teacher", *"--task sst2 --data data".split()).code == 0
     assert json.loads(Path("run/teacher/config.json").read_text())["id2label"]["1"] == "positive"
 

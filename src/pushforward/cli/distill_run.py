@@ -131,6 +131,7 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
     if settings.train_teacher is not None and trained.is_dir():
         teacher = load_model("--resume", trained, task)
     else:
+        set_seed(0)  # of a head that is made anew
         teacher = load_model("--teacher", folder, task, new_head=settings.train_teacher is not None)
     if not settings.student.startswith("layers:"):
         place = Path(settings.student)

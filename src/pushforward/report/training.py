@@ -34,9 +34,7 @@ def spoken(name: str) -> str:
     return _SPOKEN.get(name, name.replace("_", " "))
 
 
-def curves_picture(
-    folder: Path, name: str, curves: Mapping[str, Curve], *, quantity: str, caption: str, wide: bool = False
-) -> Picture:
+def curves_picture(folder: Path, name: str, curves: Mapping[str, Curve], *, quantity: str, caption: str) -> Picture:
     """A quantity against the steps of training, one line a run.
 
     Args:
@@ -45,7 +43,6 @@ def curves_picture(
         curves: For each run's name its steps and values.
         quantity: The name of the values.
         caption: What the picture means.
-        wide: Whether it takes the page's whole width.
     """
 
     def paint(figure: Figure) -> None:
@@ -58,8 +55,6 @@ def curves_picture(
         paint,
         alt=f"{quantity} against steps of training; at the end: {last}.",
         caption=caption,
-        size=(8.6, 3.8) if wide else (4.6, 3.8),
-        wide=wide,
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pushforward import samples
 from pushforward.cli.language import quiet
-from pushforward.report import Block, Code, Section, Text
+from pushforward.report import Block, Code, Picture, Section, Text
 from pushforward.report import training as show
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ one, the student, on what the large one, the teacher, would say: at every positi
 teacher's whole distribution. Here both are tiny. The teacher is a transformer of {_LAYERS} layers, trained a moment ago
 on the Python language reference, which every Python carries for its help; the student starts from {_KEPT} of these
 layers, and a tenth of the text is kept for judging."""
-_WAYS = """Both students learn from the same batches. One minimises the divergence KL from teacher to student at every
-position. For the other, 0.8 of the Sinkhorn distance is added: what it costs to move a batch's distributions onto the
+_WAYS = """Both students learn from the same batches, and with a weight of 0.1 from the right tokens too. One minimises
+0.9 of the divergence KL from teacher to student at every position. For the other, 0.8 of the Sinkhorn distance is added: what it costs to move a batch's distributions onto the
 teacher's, without being told which belongs to which."""
 _TABLE = """On held-out text. Perplexity is the number of equally likely tokens that would be as hard to guess, of
 {vocabulary}; agreement is the share of tokens at which student and teacher have the same first guess; KL is in nats a
@@ -43,10 +43,11 @@ token. One run each, so that differences in the last digits mean nothing."""
 
 @dataclass(frozen=True, kw_only=True)
 class _Taught:
-    """A student's figures after its training, and the steps and values of its KL on the way."""
+    """A student's figures after its training, and the steps and values of KL and perplexity on the way."""
 
     figures: Mapping[str, float]
-    curve: show.Curve
+    kl: show.Curve
+    perplexity: show.Curve
 
 
 def language(folder: Path) -> Section:
@@ -84,7 +85,7 @@ def language(folder: Path) -> Section:
     blocks_shown: tuple[Block, ...] = (
         Text(text=_QUESTION),
         Text(text=_WAYS),
-        _picture(folder, taught),
+        *_pictures(folder, taught),
         show.figures_table(rows, caption=_TABLE.format(vocabulary=len(tokenizer))),
         Text(text=_reading(taught["KL"].figures, taught["KL + Sinkhorn"].figures)),
         Text(text="The same from your own teacher and text, or from a GLUE task:"),
@@ -169,7 +170,8 @@ def _distil(folder: Path, teacher: GPT2LMHeadModel, loss: DistillationLoss, trai
     watch.over(trainer, trainer.train)
     return _Taught(
         figures=judge(student, held_out, teacher=teacher) | {"seconds_per_step": watch.seconds_per_step},
-        curve=read_curve(log, "held_out_kl"),
+        kl=read_curve(log, "held_out_kl"),
+        perplexity=read_curve(log, "held_out_perplexity"),
     )
 
 
@@ -193,14 +195,23 @@ def _arguments(folder: Path, *, steps: int, rate: float) -> Any:
     )
 
 
-def _picture(folder: Path, taught: Mapping[str, _Taught]) -> Any:
-    return show.curves_picture(
-        folder,
-        "distillation",
-        {name: student.curve for name, student in taught.items()},
-        quantity="KL to teacher (nats a token)",
-        caption="How far the students are from their teacher, on text that neither has seen, while they learn.",
-        wide=True,
+def _pictures(folder: Path, taught: Mapping[str, _Taught]) -> tuple[Picture, Picture]:
+    return (
+        show.curves_picture(
+            folder,
+            "distillation-kl",
+            {name: student.kl for name, student in taught.items()},
+            quantity="KL to teacher (nats a token)",
+            caption="How far the students are from their teacher, on text that neither has seen, while they learn.",
+        ),
+        show.curves_picture(
+            folder,
+            "distillation-perplexity",
+            {name: student.perplexity for name, student in taught.items()},
+            quantity="perplexity",
+            caption="How well they say the text itself. Few layers lose little here: the teacher had only a few seconds "
+            "to learn what its depth is good for.",
+        ),
     )
 
 
