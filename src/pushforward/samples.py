@@ -96,7 +96,7 @@ def prose() -> str:
     Source: the Python documentation (PSF licence), as every Python carries it for `help()`.
 
     Example:
-        >>> prose().count("iterator") > 50
+        >>> prose().count("statement") > 50
         True
     """
     from pydoc_data.topics import topics
