@@ -34,8 +34,8 @@ teacher's whole distribution. Here both are tiny. The teacher is a transformer o
 on the Python language reference, which every Python carries for its help; the student starts from {_KEPT} of these
 layers, and a tenth of the text is kept for judging."""
 _WAYS = """Both students learn from the same batches, and with a weight of 0.1 from the right tokens too. One minimises
-0.9 of the divergence KL from teacher to student at every position. For the other, 0.8 of the Sinkhorn distance is added: what it costs to move a batch's distributions onto the
-teacher's, without being told which belongs to which."""
+0.9 of the divergence KL from teacher to student at every position. For the other, 0.8 of the Sinkhorn distance is
+added: what it costs to move a block's distributions onto the teacher's, without being told which belongs to which."""
 _TABLE = """On held-out text. Perplexity is the number of equally likely tokens that would be as hard to guess, of
 {vocabulary}; agreement is the share of tokens at which student and teacher have the same first guess; KL is in nats a
 token. One run each, so that differences in the last digits mean nothing."""
@@ -209,8 +209,7 @@ def _pictures(folder: Path, taught: Mapping[str, _Taught]) -> tuple[Picture, Pic
             "distillation-perplexity",
             {name: student.perplexity for name, student in taught.items()},
             quantity="perplexity",
-            caption="How well they say the text itself. Few layers lose little here: the teacher had only a few seconds "
-            "to learn what its depth is good for.",
+            caption="How well they say the text itself, which is not what they are mainly asked for.",
         ),
     )
 
