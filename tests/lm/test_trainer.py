@@ -109,6 +109,9 @@ def test_the_loss_is_that_of_the_labelled_positions(kind: str, tmp_path: Path):
     if kind == "gpt2":
         logits, labels = tuple(each[:, :-1] for each in logits), labels[:, 1:]
     mask = None if kind == "bert" else labels != -100
+    with torch.no_grad():
+        counted = run._get_num_items_in_batch([batch], run.args.device)
+        torch.testing.assert_close(run.compute_loss(run.model, batch, num_items_in_batch=counted), loss)
     torch.testing.assert_close(loss, 0.3 * student.loss + KD("kl")(*logits, mask))
 
 
@@ -164,6 +167,21 @@ def test_a_student_with_adapters(tmp_path: Path):
     changed = {name for name, p in student.named_parameters() if not torch.equal(before[name], p)}
     assert changed
     assert changed <= trained
+
+
+def test_a_teacher_keeps_its_token_types_whatever_the_student_takes(tmp_path: Path):
+    datasets = pytest.importorskip("datasets")
+    small = {"vocab_size": VOCABULARY, "dim": 16, "hidden_dim": 24, "n_heads": 2, "n_layers": 1}
+    student = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(**small))
+    columns = [
+        {k: v.tolist() for k, v in row.items()} | {"token_type_ids": [0, 0, 0, 1, 1, 1, 1]} for row in rows("bert")
+    ]
+    run = trainer(tmp_path, student=student, data=datasets.Dataset.from_list(columns), max_steps=1)
+    seen = []
+    run.teacher.register_forward_pre_hook(lambda _, args, given: seen.append(set(given)), with_kwargs=True)
+    run.train()
+    assert all("token_type_ids" in given for given in seen)
+    assert seen
 
 
 def test_half_precision_teachers(tmp_path: Path):

@@ -120,12 +120,14 @@ class DistillationTrainer(Trainer):
         bare = self.accelerator.unwrap_model(student)
         bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
         self._next_token = type(bare).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-        self._teacher_takes = set(inspect.signature(teacher.forward).parameters)
+        self._student_takes, self._teacher_takes = _arguments(bare), _arguments(teacher)
         self._seq2seq = bool(getattr(getattr(teacher, "config", None), "is_encoder_decoder", False))
         self._parts: dict[str, list[Tensor]] = {}
         self._output, self._draft = Path(str(args.output_dir)), ""
         # Asks the Trainer to count the labelled positions of all micro-batches; the models are never handed the count.
         self.model_accepts_loss_kwargs = True
+        # A first position's label is no next token of anything; not every model's configuration tells the Trainer so.
+        self._loss_shifts_labels = self._next_token
 
     def compute_loss(
         self,
@@ -135,7 +137,7 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The total loss of a batch; the Trainer's own signature."""
-        outputs = model(**inputs)
+        outputs = model(**_taken(inputs, self._student_takes))
         with torch.no_grad():
             teacher_outputs = self.teacher(**self._for_teacher(inputs))
         student, teacher, mask, context = self._aligned(outputs, teacher_outputs, inputs)
@@ -159,8 +161,7 @@ class DistillationTrainer(Trainer):
     def _for_teacher(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         # An encoder-decoder makes its decoder's inputs from the labels; the others' loss would only be thrown away.
         left_out = () if self._seq2seq else LABELS
-        known = "kwargs" in self._teacher_takes or not self._teacher_takes
-        given = {k: v for k, v in inputs.items() if k not in left_out and (known or k in self._teacher_takes)}
+        given = {k: v for k, v in _taken(inputs, self._teacher_takes).items() if k not in left_out}
         return {**given, "output_hidden_states": True} if self.distillation_loss.needs_representations else given
 
     def _aligned(
@@ -260,6 +261,23 @@ class DistillationTrainer(Trainer):
                 str(self._output), save_total_limit=limit, best_model_checkpoint=str(self.state.best_model_checkpoint)
             )
 
+    def _set_signature_columns_if_needed(self) -> None:
+        """Keep the columns that the teacher takes and the student does not: a pair's token types, say."""
+        super()._set_signature_columns_if_needed()
+        mine: list[str] = self._signature_columns or []
+        self._signature_columns = [*mine, *sorted((self._teacher_takes or set()) - set(mine))]
+
     def _get_output_dir(self, trial: Any) -> str:
         """Where the Trainer makes a checkpoint's folder."""
         return self._draft or super()._get_output_dir(trial)
+
+
+def _arguments(model: nn.Module) -> set[str] | None:
+    """What a model's forward takes; None where it takes any keyword of a batch's."""
+    parameters = inspect.signature(model.forward).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named or None
+
+
+def _taken(inputs: Mapping[str, Any], names: set[str] | None) -> dict[str, Any]:
+    return {name: value for name, value in inputs.items() if names is None or name in names}
