@@ -5,7 +5,7 @@
 Between the lines `<!-- table:NAME -->` and `<!-- /table:NAME -->` of each file (by default README.md,
 benchmarks/README.md and docs/**/*.md) the table NAME is written anew from `results/*.json`. With `--check` nothing is
 written, and the exit code is 1 where a table is not up to date. Needs the standard library only. Tables: ot-solvers,
-ot-solvers-all, ot-published, ot-batches.
+ot-solvers-all, ot-published, ot-batches, lm-losses.
 """
 
 from __future__ import annotations
@@ -148,14 +148,6 @@ def batches_table(results: dict[str, Any]) -> str:
     return markdown(["solver", *(TITLES[batch] for batch in grouped)], body) + footnote(results)
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
-    "ot-solvers": ("ot_solvers.json", solvers_table),
-    "ot-solvers-all": ("ot_solvers.json", all_solvers_table),
-    "ot-published": ("published_table.json", published_table),
-    "ot-batches": ("ot_batches.json", batches_table),
-}
-
-
 def lm_losses_table(results: dict[str, Any]) -> str:
     by_size: dict[tuple[int, int], dict[str, Row]] = {}
     for row in results["rows"]:
@@ -171,7 +163,16 @@ def lm_losses_table(results: dict[str, Any]) -> str:
     note = "; ".join(
         [results["machine"]["processor"], "one thread, median CPU time", results["date"], f"commit {results['commit']}"]
     )
-    return f"{markdown(header, body)}\n\n{note}."
+    return f"{markdown(header, body)}\n{note}.\n"
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "ot-solvers": ("ot_solvers.json", solvers_table),
+    "ot-solvers-all": ("ot_solvers.json", all_solvers_table),
+    "ot-published": ("published_table.json", published_table),
+    "ot-batches": ("ot_batches.json", batches_table),
+    "lm-losses": ("lm_losses.json", lm_losses_table),
+}
 
 
 def filled(text: str, results: Path) -> str:
