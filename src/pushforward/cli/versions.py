@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["footer", "machine", "versions"]
 
-_PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn")
+_PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn", "transformers")
 
 
 def versions() -> list[tuple[str, str]]:
