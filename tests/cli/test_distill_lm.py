@@ -19,7 +19,7 @@ import yaml
 
 from pushforward.cli.distill_lm import Settings
 from pushforward.cli.errors import InputError
-from pushforward.cli.language import TaskName
+from pushforward.cli.lm_inputs import TaskName
 from pushforward.cli.loss_text import parse_loss
 
 FLAGS = "--teacher bert --student layers:2 --task sst2 --data data --batch-size 16 --quiet"

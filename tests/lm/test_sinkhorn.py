@@ -266,5 +266,13 @@ def test_what_is_refused():
         SinkhornKD(representation_weight=1.0)(logits(3, 2, seed=0), logits(3, 2, seed=1))
     with pytest.raises(ShapeError, match=r"cost has shape \(3, 3\) but the logits 4 classes"):
         SinkhornKD(support="classes", cost=torch.eye(3))(logits(3, 4, seed=0), logits(3, 4, seed=1))
+    with pytest.raises(InvalidArgument, match=r"must be symmetric, but cost\[0, 2\] is 3 and cost\[2, 0\] 0"):
+        SinkhornKD(support="classes", cost=torch.tensor([[0.0, 1, 3], [1, 0, 1], [0, 1, 0]]))
+    with pytest.raises(ShapeError, match=r"cost has shape \(3, 4\)"):
+        SinkhornKD(support="classes", cost=torch.zeros(3, 4))
+    with pytest.raises(NonFiniteError, match=r"cost\[0, 0\] is nan"):
+        SinkhornKD(support="classes", cost=torch.full((2, 2), torch.nan))
     with pytest.raises(InvalidArgument, match="top_k is 9 but there are 6 tokens"):
         TokenCost(embeddings=torch.eye(6), top_k=9)
+    with pytest.raises(InvalidArgument, match="embeddings are all the same"):
+        TokenCost(embeddings=torch.ones(6, 3), top_k=2)

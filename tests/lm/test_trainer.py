@@ -59,7 +59,9 @@ def rows(kind: str, count: int = 16, seed: int = 1) -> list[dict[str, torch.Tens
 MODELS = {"bert": bert, "gpt2": gpt2, "t5": t5}
 
 
-def trainer(folder: Path, kind: str = "bert", loss=COMBINED, student=None, data=None, **options) -> DistillationTrainer:
+def trainer(
+    folder: Path, kind: str = "bert", loss=COMBINED, student=None, data=None, wrap=lambda model: model, **options
+) -> DistillationTrainer:
     teacher = MODELS[kind]()
     if kind == "bert":  # as random as it is, it should have something to say
         teacher.classifier.weight.data *= 50
@@ -75,7 +77,7 @@ def trainer(folder: Path, kind: str = "bert", loss=COMBINED, student=None, data=
     }
     return DistillationTrainer(
         student if student is not None else student_from_layers(teacher, 1),
-        teacher,
+        wrap(teacher),
         args=DistillationArguments(output_dir=str(folder), **(settings | options)),
         distillation_loss=loss,
         train_dataset=rows(kind) if data is None else data,
@@ -182,6 +184,21 @@ def test_a_teacher_keeps_its_token_types_whatever_the_student_takes(tmp_path: Pa
     run.train()
     assert all("token_type_ids" in given for given in seen)
     assert seen
+
+
+def test_a_wrapper_of_ones_own_is_given_the_whole_batch(tmp_path: Path):
+    class Wrapped(torch.nn.Module):
+        def __init__(self, inner: torch.nn.Module) -> None:
+            super().__init__()
+            self.inner, self.seen = inner, set()
+
+        def forward(self, input_ids: torch.Tensor, **others: torch.Tensor):
+            self.seen |= set(others)
+            return self.inner(input_ids, **others)
+
+    run = trainer(tmp_path, max_steps=1, wrap=Wrapped)
+    run.train()
+    assert run.teacher.seen == {"attention_mask"}
 
 
 def test_half_precision_teachers(tmp_path: Path):

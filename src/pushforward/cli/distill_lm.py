@@ -12,7 +12,7 @@ import tyro
 
 from pushforward.cli.errors import OK, InputError
 from pushforward.cli.files import make_folder
-from pushforward.cli.language import NONE, TASK, TaskName, quiet, source
+from pushforward.cli.lm_inputs import NONE, TASK, TaskName, quiet, source
 
 __all__ = ["DistillLm", "Settings"]
 

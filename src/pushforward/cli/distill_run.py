@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from pushforward.cli.distill_page import write_page
 from pushforward.cli.distill_watch import Watch
 from pushforward.cli.errors import InputError
-from pushforward.cli.language import load_model, load_tokenizer, naming, read_task, read_text
+from pushforward.cli.lm_inputs import load_model, load_tokenizer, naming, read_task, read_text
 from pushforward.cli.loss_text import parse_loss
 from pushforward.errors import CheckpointError
 from pushforward.lm.data import Rows

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.language import (
+from pushforward.cli.lm_inputs import (
     NONE,
     TASK,
     TaskName,

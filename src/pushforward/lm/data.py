@@ -1,13 +1,14 @@
-"""Texts -> what a model is trained on and judged by: rows of token numbers, and how rows become a batch."""
+"""Texts -> what a model is trained on and judged by: rows of token numbers, batches of them, and a model's share."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pushforward._checks import check_count
 from pushforward.errors import InvalidArgument
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from pushforward.lm.tasks import Examples, Task
 
-__all__ = ["Rows", "blocks", "sentences"]
+__all__ = ["Rows", "arguments", "blocks", "sentences", "taken"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +98,27 @@ def blocks(text: str, tokenizer: PreTrainedTokenizerBase, *, length: int, held_o
             "give a longer text or shorter blocks"
         )
     return Rows(rows=train, collate=_stack), Rows(rows=judged, collate=_stack)
+
+
+def arguments(model: nn.Module) -> frozenset[str] | None:
+    """What of a batch a model's forward takes, by name; None where a wrapper of one's own passes on whatever comes.
+
+    A model of transformers names all that it takes, although it may have `**kwargs` besides; adapters are looked
+    through.
+    """
+    from transformers import PreTrainedModel
+
+    bare: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    parameters = inspect.signature(bare.forward).parameters.values()
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    if open_ended and not isinstance(bare, PreTrainedModel):
+        return None
+    return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+
+
+def taken(batch: Mapping[str, Any], names: frozenset[str] | None, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """A model's share of a batch: what its `arguments` name, less what it is not to see."""
+    return {name: value for name, value in batch.items() if (names is None or name in names) and name not in without}
 
 
 def _cut(text: str, tokenizer: PreTrainedTokenizerBase, length: int) -> list[dict[str, list[int]]]:

@@ -10,16 +10,15 @@ and a task's own metrics (`tasks.metrics`). A position is an example of a task, 
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from pushforward import divergences
-from pushforward.lm.data import Rows
+from pushforward.lm.data import Rows, arguments, taken
 from pushforward.lm.tasks import metrics
 from pushforward.lm.vocab import match_widths
 
@@ -108,10 +107,9 @@ def _all_logits(model: nn.Module, rows: Rows, batch_size: int) -> Tensor:
 
 
 def _logits(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    inside: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
-    takes = inspect.signature(inside.forward).parameters
     device = next(model.parameters()).device
-    given = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels" and name in takes}
+    given = taken(batch, arguments(model), without=("labels",))
+    given = {name: tensor.to(device) for name, tensor in given.items()}
     return model(**given).logits.float()
 
 

@@ -23,6 +23,7 @@ debiased form is Feydy et al.'s (arXiv 1810.08278).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,7 +31,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pushforward._checks import check_choice, check_count, check_positive, check_weight
+from pushforward._checks import check_choice, check_count, check_finite, check_positive, check_weight
 from pushforward._interop import compute_dtype
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.lm.losses import Context, DistillationLoss, softened
@@ -44,7 +45,7 @@ __all__ = ["SinkhornKD", "TokenCost"]
 PUBLISHED_NORMALISATIONS, PUBLISHED_SCALE = 20, 0.001
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: `mean` is kept once computed
 class TokenCost:
     """How far apart the tokens of a vocabulary are: the distance of their embeddings over its mean.
 
@@ -64,17 +65,29 @@ class TokenCost:
             raise ShapeError(f"embeddings has shape {tuple(self.embeddings.shape)}; one row a token is needed")
         if check_count("top_k", self.top_k) > len(self.embeddings):
             raise InvalidArgument(f"top_k is {self.top_k} but there are {len(self.embeddings)} tokens")
+        check_finite("embeddings", self.embeddings)
+        if self.mean == 0:
+            raise InvalidArgument("embeddings are all the same, so that no token is nearer to another than the rest")
+
+    @functools.cached_property
+    def mean(self) -> float:
+        """Mean distance of two tokens, among 512 spread evenly over a larger vocabulary."""
+        count = len(self.embeddings)
+        some = self._points(torch.linspace(0, count - 1, min(count, 512)).long())
+        return float(torch.cdist(some, some).sum()) / max(len(some) * (len(some) - 1), 1)
 
     def between(self, tokens: Tensor) -> Tensor:
         """Costs among each sample's tokens (N, k) and the bucket, (N, k + 1, k + 1)."""
-        points = self.embeddings.detach().to(compute_dtype(self.embeddings.device))
-        some = points[torch.linspace(0, len(points) - 1, min(len(points), 512), device=points.device).long()]
-        mean = torch.cdist(some, some).mean() * len(some) / max(len(some) - 1, 1)
-        chosen = points[tokens]
-        distances = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist") / mean
-        costs = torch.ones(len(tokens), tokens.shape[1] + 1, tokens.shape[1] + 1).to(distances)
+        chosen = self._points(tokens)
+        distances = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist") / self.mean
+        costs = distances.new_ones(len(tokens), tokens.shape[1] + 1, tokens.shape[1] + 1)
         costs[:, :-1, :-1], costs[:, -1, -1] = distances, 0.0
         return costs
+
+    def _points(self, tokens: Tensor) -> Tensor:
+        # Rows are taken first: a vocabulary's whole matrix is large, and in computing precision larger.
+        points = self.embeddings.detach()[tokens.to(self.embeddings.device)].to(tokens.device)
+        return points.to(compute_dtype(tokens.device))
 
 
 class SinkhornKD(DistillationLoss):
@@ -139,6 +152,8 @@ class SinkhornKD(DistillationLoss):
                     'support="classes" is the divergence at epsilon > 0: leave value, published and '
                     "representation_weight alone"
                 )
+            if isinstance(self.cost, Tensor):
+                _check_ground_cost(self.cost)
         elif self.cost is not None:
             raise InvalidArgument('cost is between classes: it needs support="classes"')
         if self.published and (self.epsilon == 0 or self.value != "divergence" or self.representation_weight):
@@ -206,6 +221,19 @@ class SinkhornKD(DistillationLoss):
                 raise ShapeError(f"cost has shape {tuple(self.cost.shape)} but the logits {k} classes: ({k}, {k})")
             costs = self.cost.detach().to(q.device, compute_dtype(q.device)).expand(len(q), k, k)
         return between_classes(q, p, costs, epsilon=self.epsilon, tol=self.tol)
+
+
+def _check_ground_cost(cost: Tensor) -> None:
+    """Between classes the two self-problems, from one side and from the other, are one: costs must be symmetric."""
+    check_finite("cost", cost)
+    if cost.ndim != 2 or cost.shape[0] != cost.shape[1]:
+        raise ShapeError(f"cost has shape {tuple(cost.shape)}; one row and one column a class are needed")
+    if not torch.allclose(cost, cost.T):
+        i, j = divmod(int((cost - cost.T).abs().argmax()), len(cost))
+        raise InvalidArgument(
+            f"cost must be symmetric, but cost[{i}, {j}] is {float(cost[i, j]):g} and cost[{j}, {i}] "
+            f"{float(cost[j, i]):g}"
+        )
 
 
 def _published(q: Tensor, p: Tensor, epsilon: float) -> Tensor:

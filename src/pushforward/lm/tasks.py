@@ -20,7 +20,7 @@ import numpy as np
 
 from pushforward._checks import check_choice
 from pushforward.errors import InvalidArgument, ShapeError
-from pushforward.lm.rows import ENDS, Row, read_rows
+from pushforward.lm.task_files import ENDS, Row, read_rows
 
 if TYPE_CHECKING:
     from datasets import Dataset

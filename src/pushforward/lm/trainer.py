@@ -9,7 +9,6 @@ of all micro-batches and processes together, so that 1 x 8 and 8 x 1 accumulatio
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from pushforward._checks import check_count, check_instance, check_weight
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
+from pushforward.lm.data import arguments, taken
 from pushforward.lm.losses import KD, Context, DistillationLoss
 from pushforward.lm.vocab import match_widths
 from pushforward.training.checkpoint import latest, publishing, verify
@@ -120,9 +120,10 @@ class DistillationTrainer(Trainer):
         bare = self.accelerator.unwrap_model(student)
         bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
         self._next_token = type(bare).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
-        self._student_takes, self._teacher_takes = _arguments(bare), _arguments(teacher)
+        self._student_takes, self._teacher_takes = arguments(bare), arguments(teacher)
         self._seq2seq = bool(getattr(getattr(teacher, "config", None), "is_encoder_decoder", False))
-        self._parts: dict[str, list[Tensor]] = {}
+        self._parts: dict[str, Tensor] = {}
+        self._batches = 0
         self._output, self._draft = Path(str(args.output_dir)), ""
         # Asks the Trainer to count the labelled positions of all micro-batches; the models are never handed the count.
         self.model_accepts_loss_kwargs = True
@@ -137,7 +138,7 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The total loss of a batch; the Trainer's own signature."""
-        outputs = model(**_taken(inputs, self._student_takes))
+        outputs = model(**taken(inputs, self._student_takes))
         with torch.no_grad():
             teacher_outputs = self.teacher(**self._for_teacher(inputs))
         student, teacher, mask, context = self._aligned(outputs, teacher_outputs, inputs)
@@ -154,14 +155,15 @@ class DistillationTrainer(Trainer):
             # The Trainer's count is of all processes, over whose gradients a mean is taken.
             total = total * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
         if model.training:
+            self._batches += 1
             for name, part in parts.items():
-                self._parts.setdefault(name, []).append(part.detach())
+                self._parts[name] = self._parts.get(name, 0.0) + part.detach()
         return (total, outputs) if return_outputs else total
 
     def _for_teacher(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         # An encoder-decoder makes its decoder's inputs from the labels; the others' loss would only be thrown away.
         left_out = () if self._seq2seq else LABELS
-        given = {k: v for k, v in _taken(inputs, self._teacher_takes).items() if k not in left_out}
+        given = taken(inputs, self._teacher_takes, without=left_out)
         return {**given, "output_hidden_states": True} if self.distillation_loss.needs_representations else given
 
     def _aligned(
@@ -188,24 +190,25 @@ class DistillationTrainer(Trainer):
 
     def _context(self, student: Tensor, teacher_outputs: Any, inputs: Mapping[str, Any]) -> Context:
         """Each position's sequence, and what the teacher makes of its input."""
-        groups = representations = None
+        groups = states = None
         if student.ndim == 3:
             groups = torch.arange(len(student), device=student.device)[:, None].expand(student.shape[:-1])
         if self.distillation_loss.needs_representations:
-            states = getattr(teacher_outputs, "hidden_states", None) or teacher_outputs.decoder_hidden_states
-            states = states[-1].float()
-            if student.ndim == 2:  # a sample's is the mean over its tokens
+            layers = getattr(teacher_outputs, "hidden_states", None) or teacher_outputs.decoder_hidden_states
+            states = layers[-1].float()
+            if student.ndim == 3:
+                states = states[:, : student.shape[1]]
+            else:  # a sample's is the mean over its tokens
                 seen = inputs["attention_mask"][..., None] if "attention_mask" in inputs else torch.ones_like(states)
                 states = (states * seen).sum(1) / seen.sum(1)
-            representations = torch.nn.functional.normalize(states[:, : student.shape[1]], dim=-1)
-            representations = representations if student.ndim == 3 else torch.nn.functional.normalize(states, dim=-1)
-        return Context(group_ids=groups, representations=representations)
+            states = torch.nn.functional.normalize(states, dim=-1)
+        return Context(group_ids=groups, representations=states)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Beside the total loss, the means of its parts since the last line."""
         if "loss" in logs and self._parts:
-            logs |= {name: torch.stack(values).mean().item() for name, values in self._parts.items()}
-            self._parts = {}
+            logs |= {name: total.item() / self._batches for name, total in self._parts.items()}
+            self._parts, self._batches = {}, 0
         super().log(logs, start_time)
 
     def train(
@@ -265,19 +268,8 @@ class DistillationTrainer(Trainer):
         """Keep the columns that the teacher takes and the student does not: a pair's token types, say."""
         super()._set_signature_columns_if_needed()
         mine: list[str] = self._signature_columns or []
-        self._signature_columns = [*mine, *sorted((self._teacher_takes or set()) - set(mine))]
+        self._signature_columns = [*mine, *sorted((self._teacher_takes or frozenset()) - set(mine))]
 
     def _get_output_dir(self, trial: Any) -> str:
         """Where the Trainer makes a checkpoint's folder."""
         return self._draft or super()._get_output_dir(trial)
-
-
-def _arguments(model: nn.Module) -> set[str] | None:
-    """What a model's forward takes; None where it takes any keyword of a batch's."""
-    parameters = inspect.signature(model.forward).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named or None
-
-
-def _taken(inputs: Mapping[str, Any], names: set[str] | None) -> dict[str, Any]:
-    return {name: value for name, value in inputs.items() if names is None or name in names}

@@ -102,9 +102,7 @@ class _Optimum:
 
 def _optimum(problem: Problem, tol: float, *, symmetric: bool = False) -> _Optimum:
     """Solve each problem of a batch; `symmetric` ones move a measure to itself."""
-    done, g = False, problem.b
-    if symmetric:
-        g, done = self_transport(problem, tol, Recorder(MOST_STEPS))
+    g, done = self_transport(problem, tol, Recorder(MOST_STEPS)) if symmetric else (problem.b, False)
     if not done:
         g = solve_detached(problem, tol)
     measured = problem.measure(g)
@@ -186,7 +184,8 @@ class _InSpace:
 
     def _slope(self, plan: Tensor, other: Tensor) -> Tensor:
         """sum_j P_ij sign(q_i - other_j), (N, K)."""
-        # The derivative alone: autograd's would take the distances once more. They are read where they are not 1-norms.
+        # What autograd calls for the derivative of `cdist`; through autograd the distances would be taken once more.
+        # For 1-norms the last argument, which would be these distances, is not read.
         plan = plan.to(self._q.dtype)
         return torch.ops.aten._cdist_backward(plan, self._q, other, 1.0, plan)
 

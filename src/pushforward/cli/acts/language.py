@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushforward import samples
-from pushforward.cli.language import quiet
+from pushforward.cli.lm_inputs import quiet
 from pushforward.report import Block, Code, Picture, Section, Text
 from pushforward.report import training as show
 

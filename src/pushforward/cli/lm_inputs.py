@@ -130,7 +130,7 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
     if missing and not new_head:
         raise InputError(
             f"{flag} {folder}: has no weights for {missing[0]}; if it has no head for the task yet, "
-            "distil-lm --train-teacher EPOCHS trains one"
+            "distill-lm --train-teacher EPOCHS trains one"
         )
     if task is not None:
         _settle_classes(flag, folder, model, task, anew=new_head)
