@@ -11,13 +11,27 @@ import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pushforward.cli.errors import InputError
 
-__all__ = ["CostMatrix", "Pictures", "Points", "Problem", "read_cost", "read_pictures", "read_points", "is_picture"]
+__all__ = [
+    "Array",
+    "CostMatrix",
+    "Pictures",
+    "Points",
+    "Problem",
+    "is_picture",
+    "must_be_readable",
+    "read_cloud",
+    "read_colours",
+    "read_cost",
+    "read_pictures",
+    "read_points",
+]
 
 Array = NDArray[np.float64]
 
@@ -126,7 +140,7 @@ def read_points(first: Path, second: Path) -> Points:
     Raises:
         InputError: A file cannot be read, is not a table of finite numbers, or the dimensions differ.
     """
-    (x, a), (y, b) = _points(first), _points(second)
+    (x, a), (y, b) = read_cloud(first), read_cloud(second)
     if x.shape[1] != y.shape[1]:
         raise InputError(f"{second}: its points have {y.shape[1]} coordinates but those of {first} have {x.shape[1]}")
     return Points(title=f"{len(x)} and {len(y)} points in {x.shape[1]} dimensions", x=x, y=y, a=a, b=b)
@@ -147,30 +161,55 @@ def read_cost(file: Path) -> CostMatrix:
     return CostMatrix(title=f"a cost matrix of {n} x {m}", cost=cost, a=a, b=b)
 
 
-def _grey(file: Path) -> Array:
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def read_cloud(file: Path) -> tuple[Array, Array | None]:
+    """Points (n, d), and their weights (n,) of mass 1 where the file has them.
 
-    _must_be_readable(file)
-    try:
-        with Image.open(file) as picture:
-            # 16-bit and float pictures are grey already, and "L" would cut them to 8 bits.
-            kept = picture if picture.mode.startswith(("I", "F")) else picture.convert("L")
-            values = np.asarray(ImageOps.exif_transpose(kept), dtype=np.float64)
-    except UnidentifiedImageError:
-        raise InputError(f"{file}: is not a picture, whatever its name says") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{file}: cannot be read as a picture: {error}") from None
+    Raises:
+        InputError: The file cannot be read, or is not a table of finite numbers.
+    """
+    found = _arrays(file, {"points", "weights"}, main="points")
+    points = _two_dimensional(file, found["points"], "points, one a row,")
+    bad = ~np.isfinite(points)
+    if bad.any():
+        rows = int(bad.any(axis=1).sum())
+        raise InputError(
+            f"{file}: {_first_bad(points, bad)}, the first of {rows} such row{'s' * (rows > 1)}; "
+            "a coordinate is a finite number"
+        )
+    return points, _weights(file, "weights", found.get("weights"), len(points))
+
+
+def read_colours(file: Path) -> Array:
+    """A picture's colours in [0, 1], shape (height, width, 3): grey ones too; transparency is dropped.
+
+    Raises:
+        InputError: The file cannot be read, or holds more than 8 bits a channel.
+    """
+    return _pixels(file, "RGB") / 255.0
+
+
+def _grey(file: Path) -> Array:
+    values = _pixels(file, "L")
     if not np.isfinite(values).all() or values.min() < 0:
         raise InputError(f"{file}: holds grey values that are negative or not finite")
     return values
 
 
-def _points(file: Path) -> tuple[Array, Array | None]:
-    found = _arrays(file, {"points", "weights"}, main="points")
-    points = _two_dimensional(file, found["points"], "points, one a row,")
-    if not np.isfinite(points).all():
-        raise InputError(f"{file}: {_first_bad(points, ~np.isfinite(points))}; a coordinate is a finite number")
-    return points, _weights(file, "weights", found.get("weights"), len(points))
+def _pixels(file: Path, mode: Literal["L", "RGB"]) -> Array:
+    from PIL import Image, ImageOps, UnidentifiedImageError
+
+    must_be_readable(file)
+    try:
+        with Image.open(file) as picture:
+            # 16-bit and float pictures are grey already, and conversion would cut them to 8 bits.
+            deep = picture.mode.startswith(("I", "F"))
+            if deep and mode == "RGB":
+                raise InputError(f"{file}: is grey with more than 8 bits; a picture in colour is needed")
+            return np.asarray(ImageOps.exif_transpose(picture if deep else picture.convert(mode)), dtype=np.float64)
+    except UnidentifiedImageError:
+        raise InputError(f"{file}: is not a picture, whatever its name says") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{file}: cannot be read as a picture: {error}") from None
 
 
 def _weights(file: Path, name: str, weights: NDArray[np.generic] | None, size: int) -> Array | None:
@@ -189,7 +228,7 @@ def _weights(file: Path, name: str, weights: NDArray[np.generic] | None, size: i
 
 def _arrays(file: Path, known: set[str], *, main: str) -> dict[str, NDArray[np.generic]]:
     """The file's arrays by name; a file with one array without a known name holds the main one."""
-    _must_be_readable(file)
+    must_be_readable(file)
     if file.suffix.lower() == ".csv":
         return _csv(file, main)
     try:
@@ -253,7 +292,12 @@ def _numbers(file: Path, found: NDArray[np.generic]) -> Array:
     return np.asarray(found, dtype=np.float64)
 
 
-def _must_be_readable(file: Path) -> None:
+def must_be_readable(file: Path) -> None:
+    """Refuse a file that is missing, empty or not for us to read.
+
+    Raises:
+        InputError: It is one of these.
+    """
     try:
         if not file.exists():
             raise InputError(f"{file}: there is no such file")

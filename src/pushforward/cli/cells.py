@@ -1,0 +1,123 @@
+"""Cells in .h5ad files -> points. What anndata calls X, `layers` and `obsm` are named as the file names them.
+
+rep              numbers of a cell                                     columns
+X                the matrix itself, dense or sparse                    genes
+layers/NAME      another matrix of the same shape                      genes
+obsm/NAME        coordinates, for instance principal components        the file does not name them
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import sparse
+
+from pushforward.cli.errors import InputError
+from pushforward.cli.inputs import Array, must_be_readable
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+__all__ = ["cell_points", "choose_cells", "choose_genes", "read_cells"]
+
+# The sum to which the field brings a cell's counts before it takes their logarithm.
+_COUNTS = 1e4
+# Above so many genes a map costs hours and learns noise; the field takes principal components there.
+_MOST_GENES = 5000
+_MOST_NAMED = 12
+
+
+def read_cells(file: Path) -> AnnData:
+    """An .h5ad file.
+
+    Raises:
+        InputError: anndata is not installed, or the file cannot be read.
+    """
+    try:
+        import anndata
+    except ImportError:
+        raise InputError(f"{file}: .h5ad files need anndata: pip install 'pushforward[cells]'") from None
+    must_be_readable(file)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of anndata about its own future
+            return anndata.read_h5ad(file)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{file}: cannot be read as .h5ad: {str(error).splitlines()[0]}") from None
+
+
+def choose_cells(file: Path, cells: AnnData, obs: str, value: str) -> AnnData:
+    """The cells that have a value in a column of `obs`.
+
+    Raises:
+        InputError: There is no such column, or no such value in it; the message names those that are there.
+    """
+    if obs not in cells.obs:
+        raise InputError(f"--obs {obs}: {file} has no such column; its columns are {_list(cells.obs.columns)}")
+    column: Any = cells.obs[obs].astype(str)
+    chosen = np.asarray(column == value)
+    if not chosen.any():
+        raise InputError(f"{value}: is no value of {obs} in {file}; there are {_list(sorted(set(column)))}")
+    return cells[chosen]
+
+
+def choose_genes(file: Path, cells: AnnData, genes: Iterable[str]) -> AnnData:
+    """These genes in this order, whatever the file's own.
+
+    Raises:
+        InputError: Some are missing.
+    """
+    names = list(genes)
+    missing = [name for name in names if name not in cells.var_names]
+    if missing:
+        raise InputError(f"{file}: lacks {len(missing)} of the {len(names)} genes of the map: {_list(missing)}")
+    if not cells.var_names.is_unique:
+        raise InputError(f"{file}: has several genes of one name; make the names unique")
+    return cells[:, names]
+
+
+def cell_points(file: Path, cells: AnnData, rep: str, *, log1p: bool) -> Array:
+    """One row a cell.
+
+    Args:
+        file: Where the cells are from, for the messages.
+        cells: The cells.
+        rep: Which numbers, see above.
+        log1p: Whether they are counts, to be brought to 10,000 a cell and turned into log(1 + count).
+
+    Raises:
+        InputError: There are no such numbers, or they are none to work with.
+    """
+    place, _, name = rep.partition("/")
+    held = {"layers": cells.layers, "obsm": cells.obsm}
+    known = ["X"] * (cells.X is not None) + [f"{place}/{key}" for place, keys in held.items() for key in keys]
+    if rep not in known:
+        raise InputError(f"--rep {rep}: {file} has no such numbers; there are {_list(known)}")
+    if rep in ("X", f"layers/{name}") and cells.n_vars > _MOST_GENES:
+        raise InputError(
+            f"{file}: {rep} has {cells.n_vars} genes, too many for a map; keep at most {_MOST_GENES} that vary, "
+            "or give --rep obsm/NAME with principal components"
+        )
+    found: Any = cells.X if rep == "X" else held[place][name]
+    # A sparse matrix has no place for a map's numbers, which are nowhere 0.
+    values = np.asarray(found.toarray() if sparse.issparse(found) else found, dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = ~np.isfinite(values).all(axis=1)
+        raise InputError(
+            f"{file}: {rep} of cell {cells.obs_names[bad.argmax()]} is not finite, the first of {bad.sum()} such cells"
+        )
+    if not log1p:
+        return values
+    if values.min(initial=0.0) < 0:
+        raise InputError(f"--log1p: is for counts, but {rep} in {file} has negative numbers")
+    return np.log1p(_COUNTS * values / np.maximum(values.sum(axis=1, keepdims=True), 1.0))
+
+
+def _list(names: Iterable[Any]) -> str:
+    words = [str(name) for name in names]
+    rest = len(words) - _MOST_NAMED
+    return ", ".join(words[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "") or "none"
