@@ -1,0 +1,265 @@
+"""What every transport map is: a scikit-learn transformer from the points of one distribution to those of another.
+
+    fit(X, Y)       X (n, d) and Y (m, d) are samples of the source and of the target; row i of one has nothing to do
+                    with row i of the other
+    transform(X)    T(x) for points seen or unseen, as numpy for numpy and as tensors for tensors
+
+A subclass fits tensors (`_fit`), maps tensors (`_transform`) and says what of it is kept on disk (`_state`,
+`_restore`); what callers pass in and get back is dealt with here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from pushforward._interop import compute_dtype, like_input, result_dtype
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.maps import saved
+from pushforward.ot.cost import GroundCost
+from pushforward.ot.divergence import sinkhorn_divergence
+
+__all__ = ["TransportMap"]
+
+# A score is a Sinkhorn divergence between at most so many points of each side; its cost grows with their product.
+SCORED = 2048
+# Marginal error to which a score is solved: the divergence then has four to five digits, more than sampling leaves it.
+SCORE_TOL = 1e-5
+
+
+class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
+    """The contract of this package's maps; see the module.
+
+    Attributes:
+        n_features_in_: Width of the points that it was fitted on.
+        feature_names_in_: Their columns' names, where X was a data frame with such.
+    """
+
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+
+    _precise: ClassVar[bool] = True
+    """Whether it computes in float64 where the device has it; a network does not."""
+    _rows: ClassVar[int] = 4096
+    """Points that `_transform` gets at a time."""
+
+    def fit(self, X: Any, Y: Any, *, condition: Any = None) -> Self:
+        """Learn the map from samples of both distributions.
+
+        Args:
+            X: Source points, (n, d): numpy, a tensor, or a data frame.
+            Y: Target points, (m, d), on the same device.
+            condition: One condition a point, for maps that can depend on one (`MongeMap`).
+
+        Returns:
+            The map itself.
+
+        Raises:
+            InvalidArgument: An argument cannot be used; the message names it.
+        """
+        if condition is not None:
+            raise InvalidArgument(
+                f"condition was given, but {type(self).__name__} learns one map for all; use MongeMap"
+            )
+        x, y = self._read_both(X, Y)
+        self._fit(x, y)
+        self._fitted = True
+        return self
+
+    def transform(self, X: Any, *, condition: Any = None) -> Any:
+        """Where the points go.
+
+        Args:
+            X: Points, (n, d), of the width that the map was fitted on.
+            condition: As in `fit`.
+
+        Returns:
+            (n, d), of X's kind, dtype and device.
+
+        Raises:
+            InvalidArgument: An argument cannot be used; the message names it.
+            NotFittedError: The map was not fitted.
+        """
+        if condition is not None:
+            raise InvalidArgument(f"condition was given, but {type(self).__name__} learned one map for all")
+        check_is_fitted(self)
+        x = self._read("X", X, reset=False)
+        return self._like(X, self._in_blocks(x))
+
+    def score(self, X: Any, Y: Any) -> float:
+        """Minus the debiased Sinkhorn divergence between T(X) and Y: the higher, the nearer the images are to Y.
+
+        Its regularisation is 0.05 of the mean cost. Where there are more than 2048 points on a side, a fixed draw of
+        them is compared.
+
+        Args:
+            X: Source points, (n, d), better unseen ones.
+            Y: Target points, (m, d).
+
+        Returns:
+            At most 0, up to rounding, in units of the cost.
+        """
+        check_is_fitted(self)
+        x, y = self._read("X", X, reset=False), self._read("Y", Y, reset=None)
+        if x.shape[1] != y.shape[1]:
+            raise ShapeError(f"Y has points of dimension {y.shape[1]} but X of dimension {x.shape[1]}")
+        with torch.no_grad():
+            images, y = _some(self._in_blocks(_some(x)).to(y)), _some(y)
+            return -float(sinkhorn_divergence(images, y, cost=self._ground(), tol=SCORE_TOL))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted map, as safetensors and JSON; an earlier one there is replaced in one step or not at all.
+
+        A function or module of the caller's own among the parameters is not written: `load` asks for it. A
+        `random_state` object is written as None, for a fitted map draws nothing.
+
+        Args:
+            folder: Made if missing; other files in it are left alone.
+
+        Raises:
+            NotFittedError: The map was not fitted.
+            OSError: The files cannot be written; what was there stays.
+        """
+        check_is_fitted(self)
+        names = getattr(self, "feature_names_in_", None)
+        content = {
+            "parameters": {key: saved.encode(key, value) for key, value in self.get_params(deep=False).items()},
+            "fitted": self._state(),
+            "width": int(self.n_features_in_),
+            "names": None if names is None else [str(name) for name in names],
+        }
+        saved.write(Path(folder), type(self).__name__, content)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, cost: Any = None, network: Any = None) -> Self:
+        """The map that `save` wrote, on the CPU.
+
+        Args:
+            folder: Where it was saved.
+            cost, network: The caller's own objects that it was fitted with, where it had such.
+
+        Raises:
+            CheckpointError: A file is missing, truncated, altered or another class's; the message names it.
+            InvalidArgument: The map was fitted with a cost or network of the caller's own, which is not given here.
+        """
+        content = saved.read(Path(folder), cls.__name__)
+        given = {"cost": cost, "network": network}
+        parameters = {key: saved.decode(key, value, given.get(key)) for key, value in content["parameters"].items()}
+        made = cls(**parameters)
+        made.n_features_in_ = content["width"]
+        if content["names"] is not None:
+            made.feature_names_in_ = np.asarray(content["names"], dtype=object)
+        made._restore(content["fitted"])
+        made._fitted = True
+        return made
+
+    @abstractmethod
+    def _fit(self, x: Tensor, y: Tensor) -> None:
+        """Set the fitted attributes from points of both sides."""
+
+    @abstractmethod
+    def _transform(self, x: Tensor) -> Tensor:
+        """Images of a block of points; called without a graph."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Any]:
+        """What `_restore` needs beside the parameters: tensors, numbers, strings, and dicts and lists of them."""
+
+    @abstractmethod
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Set the fitted attributes from what `_state` gave."""
+
+    def _ground(self) -> GroundCost:
+        """The cost that the score is measured in."""
+        return "sqeuclidean"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return getattr(self, "_fitted", False)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags
+
+    def _read_both(self, X: Any, Y: Any) -> tuple[Tensor, Tensor]:
+        if Y is None:
+            raise InvalidArgument(
+                f"{type(self).__name__} requires y to be passed, but the target y is None: fit(X, Y) takes the points "
+                "of both distributions"
+            )
+        self._fitted = False
+        x, y = self._read("X", X, reset=True), self._read("Y", Y, reset=None)
+        if x.shape[1] != y.shape[1]:
+            raise ShapeError(f"X has points of dimension {x.shape[1]} but Y of dimension {y.shape[1]}")
+        if isinstance(X, Tensor) and isinstance(Y, Tensor) and X.device != Y.device:
+            raise InvalidArgument(f"Y is on {Y.device} but X is on {X.device}; move one of them")
+        for name, points in (("X", x), ("Y", y)):
+            if len(points) < 2:
+                raise InvalidArgument(f"{name} has {len(points)} sample; a distribution needs at least 2 points")
+        return x, y.to(x.device)
+
+    def _read(self, name: str, value: Any, *, reset: bool | None) -> Tensor:
+        """A caller's points in the dtype that the map computes in; `reset` notes their width, False compares it."""
+        if not isinstance(value, Tensor):
+            try:
+                array = check_array(value, ensure_all_finite=False, input_name=name)
+            except ValueError as error:
+                raise InvalidArgument(f"{name} cannot be used as points: {error}") from None
+            points = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
+        elif value.ndim != 2 or 0 in value.shape or value.is_complex():
+            raise ShapeError(
+                f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; real points are needed, "
+                "as (how many, dimension)"
+            )
+        else:
+            points = value.detach()
+        if reset is not None:
+            self._compare_width(value, points.shape[1], reset=reset)
+        points = points.to(compute_dtype(points.device) if self._precise else torch.float32)
+        return _finite(name, points)
+
+    def _compare_width(self, X: Any, width: int, *, reset: bool) -> None:
+        if not reset and width != self.n_features_in_:
+            raise ShapeError(
+                f"X has {width} features, but {type(self).__name__} is expecting {self.n_features_in_} features as "
+                "input: the width of the points that it was fitted on"
+            )
+        validate_data(self, X, reset=reset, skip_check_array=True)
+
+    def _in_blocks(self, x: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            return torch.cat([self._transform(part) for part in x.split(self._rows)])
+
+    @staticmethod
+    def _like(given: Any, result: Tensor) -> Any:
+        if isinstance(given, Tensor):
+            return result.to(device=given.device, dtype=result_dtype(given))
+        dtype = getattr(given, "dtype", None)
+        array = like_input(result, as_numpy=True)
+        return array.astype(dtype, copy=False) if isinstance(dtype, np.dtype) and dtype.kind == "f" else array
+
+
+def _some(points: Tensor) -> Tensor:
+    """At most `SCORED` of the points, the same in every call."""
+    if len(points) <= SCORED:
+        return points
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:SCORED].to(points.device)]
+
+
+def _finite(name: str, points: Tensor) -> Tensor:
+    bad = ~torch.isfinite(points).all(1)
+    if bool(bad.any()):
+        rows = bad.nonzero()[:, 0]
+        raise NonFiniteError(
+            f"{name} has {len(rows)} of {len(points)} rows with a NaN, an infinity or a number beyond {points.dtype}, "
+            f"the first of them row {int(rows[0])}; leave those points out or fill in what they lack"
+        )
+    return points
