@@ -21,13 +21,13 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
-from pushforward._interop import compute_dtype, like_input, result_dtype
+from pushforward._interop import like_input, result_dtype
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps import saved
 from pushforward.ot.cost import GroundCost
 from pushforward.ot.divergence import sinkhorn_divergence
 
-__all__ = ["TransportMap"]
+__all__ = ["TransportMap", "score_images"]
 
 # A score is a Sinkhorn divergence between at most so many points of each side; its cost grows with their product.
 SCORED = 2048
@@ -47,7 +47,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     feature_names_in_: np.ndarray
 
     _precise: ClassVar[bool] = True
-    """Whether it computes in float64 where the device has it; a network does not."""
+    """Whether it takes float64 points as they are; a network gets float32."""
     _rows: ClassVar[int] = 4096
     """Points that `_transform` gets at a time."""
 
@@ -112,8 +112,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         if x.shape[1] != y.shape[1]:
             raise ShapeError(f"Y has points of dimension {y.shape[1]} but X of dimension {x.shape[1]}")
         with torch.no_grad():
-            images, y = _some(self._in_blocks(_some(x)).to(y)), _some(y)
-            return -float(sinkhorn_divergence(images, y, cost=self._ground(), tol=SCORE_TOL))
+            return score_images(self._in_blocks(_some(x)), _some(y), self._ground())
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted map, as safetensors and JSON; an earlier one there is replaced in one step or not at all.
@@ -223,7 +222,9 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             points = value.detach()
         if reset is not None:
             self._compare_width(value, points.shape[1], reset=reset)
-        points = points.to(compute_dtype(points.device) if self._precise else torch.float32)
+        # Integers count as float64, and half precision as float32, which is the least that a map is computed in.
+        own = result_dtype(points)
+        points = points.to(own if self._precise and own.itemsize > 4 else torch.float32)
         return _finite(name, points)
 
     def _compare_width(self, X: Any, width: int, *, reset: bool) -> None:
@@ -245,6 +246,13 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         dtype = getattr(given, "dtype", None)
         array = like_input(result, as_numpy=True)
         return array.astype(dtype, copy=False) if isinstance(dtype, np.dtype) and dtype.kind == "f" else array
+
+
+def score_images(images: Tensor, y: Tensor, cost: GroundCost) -> float:
+    """Minus the Sinkhorn divergence between images and targets, (n, d) and (m, d)."""
+    return -float(
+        sinkhorn_divergence(images.to(torch.float64), y.to(images.device, torch.float64), cost=cost, tol=SCORE_TOL)
+    )
 
 
 def _some(points: Tensor) -> Tensor:
