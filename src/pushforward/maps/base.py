@@ -203,7 +203,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         for name, points in (("X", x), ("Y", y)):
             if len(points) < 2:
                 raise InvalidArgument(f"{name} has {len(points)} sample; a distribution needs at least 2 points")
-        return x, y.to(x.device)
+        dtype = torch.promote_types(x.dtype, y.dtype)
+        return x.to(dtype), y.to(x.device, dtype)
 
     def _read(self, name: str, value: Any, *, reset: bool | None) -> Tensor:
         """A caller's points in the dtype that the map computes in; `reset` notes their width, False compares it."""
