@@ -178,7 +178,7 @@ def variance_ratio(mapped: Any, y: Any) -> float:
         0.25
     """
     mapped, y = _clouds(("mapped", mapped), ("y", y))
-    return float(_total_variance("mapped", mapped) / _total_variance("y", y))
+    return float(_total_variance("mapped", mapped) / _target_variance(y))
 
 
 def mean_shift(mapped: Any, y: Any) -> float:
@@ -192,7 +192,7 @@ def mean_shift(mapped: Any, y: Any) -> float:
         0.7071
     """
     mapped, y = _clouds(("mapped", mapped), ("y", y))
-    return float((mapped.mean(0) - y.mean(0)).norm() / _total_variance("y", y).sqrt())
+    return float((mapped.mean(0) - y.mean(0)).norm() / _target_variance(y).sqrt())
 
 
 def halves(points: Any, *, seed: int = 0) -> tuple[Any, Any]:
@@ -353,10 +353,11 @@ def judge_map(
         _, true = _rows_alike(("x", x), ("true", true))
     near, far = halves(y) if other is None else _clouds(("y", y), ("other", other))
     size = min(check_count("points", points), len(x), len(near), len(far))
+    total = float(_target_variance(y)) if variance is None else variance
     rng = np.random.default_rng(0)
     rows, near, far = _draw(len(x), size, rng), near[_draw(len(near), size, rng)], far[_draw(len(far), size, rng)]
     return MapReport(
-        l2_uvp=None if true is None else l2_uvp(mapped, true, variance=variance or float(_total_variance("y", y))),
+        l2_uvp=None if true is None else l2_uvp(mapped, true, variance=total),
         cosine=None if true is None else cosine_similarity(x, mapped, true),
         w2=wasserstein2(mapped[rows], near),
         w2_floor=wasserstein2(near, far),
@@ -390,6 +391,14 @@ def _total_variance(name: str, points: Tensor) -> Tensor:
     if len(points) < 2:
         raise ShapeError(f"{name} has 1 point; a variance needs at least 2")
     return points.var(0).sum()
+
+
+def _target_variance(y: Tensor) -> Tensor:
+    """The total variance of what others are measured by."""
+    variance = _total_variance("y", y)
+    if not variance > 0:
+        raise InvalidArgument("all points of y are the same; its variance is the unit here and must not be 0")
+    return variance
 
 
 def _clouds(*named: tuple[str, Any]) -> tuple[Tensor, ...]:
