@@ -31,12 +31,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, softshrink
-from torch.utils.checkpoint import checkpoint
 
 from pushforward._checks import check_choice, check_count, check_finite, check_positive
 from pushforward._interop import to_tensor
@@ -61,8 +60,8 @@ __all__ = [
     "resolve",
 ]
 
-# Numbers that a block of rows of displacements x_i - y_j may hold: 32 MB in float64.
-BLOCK = 2**22
+# Numbers that a block of rows of displacements x_i - y_j may hold: 2 MB in float64, which caches keep.
+BLOCK = 2**18
 # A function that only gives matrices is asked for n of them, this wide, to read n diagonal entries.
 DIAGONAL_BLOCK = 32
 
@@ -114,14 +113,34 @@ class TranslationCost(ABC):
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The costs between all pairs, (n, m)."""
-        rows = max(1, BLOCK // (len(y) * y.shape[1]))
-        if rows >= len(x):
-            return self.h(x[:, None] - y)
-        # Each block's displacements are formed again for the derivative, so that they are never all in memory.
-        return torch.cat([checkpoint(self._rows, part, y, use_reentrant=False) for part in x.split(rows)])
+        return cast(Tensor, _AllPairs.apply(self, x, y))
 
-    def _rows(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.h(x[:, None] - y)
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The costs between all pairs, (n, m), where no derivative is asked."""
+        return torch.cat([self.h(some[:, None] - y) for some in x.split(_rows(y))])
+
+    def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of sum_ij weight_ij h(x_i - y_j) in x and y; differentiable in turn."""
+        by_x, by_y = list[Tensor](), torch.zeros_like(y)
+        for some, w in zip(x.split(_rows(y)), weight.split(_rows(y)), strict=True):
+            gradient = self.gradient(some[:, None] - y)
+            by_x.append(torch.einsum("ij,ijk->ik", w, gradient))
+            by_y = by_y - torch.einsum("ij,ijk->jk", w, gradient)
+        return torch.cat(by_x), by_y
+
+
+class _AllPairs(torch.autograd.Function):
+    """The matrix of a cost h(x - y): its derivatives come from grad h, so that (n, m, d) numbers are never kept."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: TranslationCost, x: Tensor, y: Tensor) -> Tensor:
+        ctx.cost = cost
+        ctx.save_for_backward(x, y)
+        return cost.matrix(x, y)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, Tensor]:
+        return None, *ctx.cost.pull_back(grad_outputs[0], *ctx.saved_tensors)
 
 
 @dataclass(frozen=True)
@@ -160,13 +179,21 @@ class Euclidean(TranslationCost):
 
     def gradient(self, z: Tensor) -> Tensor:
         """The directions z / |z|; 0 at 0."""
-        return _unit(z)
+        size = self.h(z)[..., None]
+        return z / torch.where(size > 0, size, 1.0)
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs between all pairs, (n, m)."""
-        if x.requires_grad or y.requires_grad:
-            return super().__call__(x, y)
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distances between all pairs, (n, m)."""
         return pairwise_cost(x, y, "euclidean")
+
+    def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of sum_ij weight_ij |x_i - y_j|: products of matrices, as weight_ij over the distance."""
+        distance = self(x, y)
+        apart = distance > 0
+        pull = torch.where(apart, weight / torch.where(apart, distance, 1.0), 0.0)
+        centre = x.detach().mean(0)  # x_i - y_j is a difference of two products here: far from 0 it would cancel
+        x, y = x - centre, y - centre
+        return pull.sum(1)[:, None] * x - pull @ y, pull.sum(0)[:, None] * y - pull.T @ x
 
 
 @dataclass(frozen=True)
@@ -181,11 +208,15 @@ class Manhattan(TranslationCost):
         """The signs of z; 0 at 0."""
         return z.sign()
 
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs between all pairs, (n, m)."""
-        if x.requires_grad or y.requires_grad:
-            return super().__call__(x, y)
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distances between all pairs, (n, m)."""
         return pairwise_cost(x, y, "manhattan")
+
+    def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The derivatives of sum_ij weight_ij |x_i - y_j|_1, one coordinate after the other."""
+        signed = (weight * (x[:, k, None] - y[:, k]).sign() for k in range(x.shape[1]))
+        by_x, by_y = zip(*((part.sum(1), -part.sum(0)) for part in signed), strict=True)
+        return torch.stack(by_x, -1), torch.stack(by_y, -1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,6 +244,10 @@ class PNorm(TranslationCost):
         """(|z_k| / |z|_p)^(p-1) with the sign of z_k; 0 at 0."""
         size = self.h(z)[..., None]
         return _signed_power(z / torch.where(size > 0, size, 1.0), self.p - 1.0)
+
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The distances between all pairs, (n, m)."""
+        return torch.cdist(x, y, p=self.p, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +282,10 @@ class PowerCost(TranslationCost):
     def conjugate_gradient(self, w: Tensor) -> Tensor:
         """|w_k|^(1/(p-1)) with the sign of w_k."""
         return _signed_power(w, 1.0 / (self.p - 1.0))
+
+    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+        """The costs between all pairs, (n, m)."""
+        return PNorm(p=self.p).matrix(x, y) ** self.p / self.p
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,12 +352,12 @@ class ElasticKOverlap(TranslationCost):
     def gradient(self, z: Tensor) -> Tensor:
         """Z + gamma max(|z|, r) with the signs of z."""
         size = z.abs()
-        return z + self.gamma * z.sign() * torch.maximum(size, _level(size, self.k, 0.0))
+        return z + self.gamma * z.sign() * torch.maximum(size, _norm_level(size, self.k))
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
         """The proximal map of gamma/2 |.|_(k)^2 at w."""
         size = w.abs()
-        shared = size - self.gamma * _level(size, self.k, self.gamma)
+        shared = size - self.gamma * _prox_level(size, self.k, self.gamma)
         return w.sign() * torch.minimum(shared, size / (1.0 + self.gamma)).clamp_min(0.0)
 
 
@@ -458,9 +497,9 @@ def resolve(cost: str | Cost | Callable[[Tensor, Tensor], Tensor]) -> Cost:
     return _NAMED[check_choice("cost", cost, tuple(_NAMED))]
 
 
-def _unit(z: Tensor) -> Tensor:
-    size = torch.linalg.vector_norm(z, dim=-1, keepdim=True)
-    return z / torch.where(size > 0, size, 1.0)
+def _rows(y: Tensor) -> int:
+    """Rows of displacements from all of y (m, d) that make up a block."""
+    return max(1, BLOCK // y.numel())
 
 
 def _signed_power(z: Tensor, power: float) -> Tensor:
@@ -469,7 +508,20 @@ def _signed_power(z: Tensor, power: float) -> Tensor:
     return z * torch.where(apart, torch.where(apart, z, 1.0).abs() ** (power - 1.0), 1.0 if power == 1 else 0.0)
 
 
-def _level(size: Tensor, k: int, gamma: float) -> Tensor:
+def _norm_level(size: Tensor, k: int) -> Tensor:
+    """The level r at which shares theta_i = min(1, size_i / r) sum to k; (..., 1) for sizes (..., d).
+
+    With the q largest full, r_q = (sum of the others) / (k - q). While the next is above r_q it is full, too, which
+    lowers r; once it is not, to count it full would raise r: the level is the least r_q. Where at most k sizes are
+    positive it is 0, or at most the least of them.
+    """
+    top = size.topk(min(k, size.shape[-1]), dim=-1).values
+    others = (size.sum(-1, keepdim=True) - (top.cumsum(-1) - top)).clamp_min(0.0)
+    free = k - torch.arange(top.shape[-1], dtype=size.dtype, device=size.device)
+    return (others / free).amin(-1, keepdim=True)
+
+
+def _prox_level(size: Tensor, k: int, gamma: float) -> Tensor:
     """The level r at which shares theta_i = clip(size_i / r - gamma, 0, 1) sum to k; (..., 1) for sizes (..., d).
 
     As a function of s = 1/r the sum is piecewise linear: each share rises from s = gamma/size_i to (1 + gamma)/size_i.
@@ -485,7 +537,7 @@ def _level(size: Tensor, k: int, gamma: float) -> Tensor:
         total = (slope[..., :-1] * corner.diff(dim=-1)).cumsum(-1)
         last = corner.gather(-1, (total <= k).sum(-1, keepdim=True))
         full, rising = live & (end <= last), live & (begin <= last) & (last < end)
-        share = k - full.sum(-1, keepdim=True) + gamma * rising.sum(-1, keepdim=True)
+        share = k - full.to(size.dtype).sum(-1, keepdim=True) + gamma * rising.to(size.dtype).sum(-1, keepdim=True)
         some = rising.any(-1, keepdim=True) & (share > 0)
         flat = torch.where(last > 0, 1.0 / torch.where(last > 0, last, 1.0), 0.0)
     return torch.where(some, (size * rising).sum(-1, keepdim=True) / torch.where(some, share, 1.0), flat)
