@@ -4,6 +4,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.quiver import Quiver
 from scipy.sparse import coo_array
 
 from pushforward import plots
@@ -63,6 +64,17 @@ def test_arrows_are_the_heaviest_entries(ax: Axes):
 def test_arrows_of_an_empty_plan(ax: Axes):
     assert plots.arrows(ax, np.zeros((2, 2)), np.zeros((2, 2)), coo_array((2, 2))) is ax
     assert not ax.collections
+
+
+def test_moves_end_at_the_images_and_stay_inside(ax: Axes):
+    x, mapped = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 0.0]]), np.array([[9.0, 0.0], [1.0, 1.0], [2.0, -7.0]])
+    assert plots.moves(ax, x, mapped, np.zeros((4, 2)), most=2) is ax
+    (arrows,) = (drawn for drawn in ax.collections if isinstance(drawn, Quiver))
+    np.testing.assert_array_equal(arrows.get_offsets(), x[[0, 2]])
+    np.testing.assert_array_equal(np.c_[arrows.U, arrows.V], (mapped - x)[[0, 2]])
+    assert ax.get_legend_handles_labels()[1] == ["target", "source"]
+    assert ax.get_xlim()[1] >= 9
+    assert ax.get_ylim()[0] <= -7
 
 
 def test_frames_keep_the_mass_and_move_it_half_way(ax: Axes):

@@ -35,6 +35,7 @@ __all__ = [
     "convergence",
     "figure",
     "frames",
+    "moves",
     "picture",
     "plan_picture",
     "points",
@@ -267,6 +268,34 @@ def points(ax: Axes, x: ArrayLike, y: ArrayLike, *, a: ArrayLike | None = None, 
         cloud = np.asarray(cloud, dtype=np.float64)
         area = 12.0 if weights is None else 12.0 * len(cloud) * np.asarray(weights) / np.sum(weights)
         ax.scatter(cloud[:, 0], cloud[:, 1], s=area, color=colour, label=label, linewidths=0, zorder=3)
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
+    return ax
+
+
+def moves(ax: Axes, x: ArrayLike, mapped: ArrayLike, y: ArrayLike, *, most: int = 150) -> Axes:
+    """A map in the plane: an arrow from each point to its image, before the target's points.
+
+    Args:
+        ax: Where to draw.
+        x: Points, shape (n, 2).
+        mapped: Their images, shape (n, 2).
+        y: Points of the target, shape (m, 2).
+        most: Draw at most so many arrows, of points spread evenly over the rows.
+
+    Returns:
+        The same Axes.
+    """
+    x, mapped, y = (np.asarray(points, dtype=np.float64) for points in (x, mapped, y))
+    ax.scatter(y[:, 0], y[:, 1], s=7, color="C2", alpha=0.45, linewidths=0, label="target")
+    shown = np.unique(np.linspace(0, len(x) - 1, min(most, len(x))).astype(int))
+    starts, ends = x[shown], mapped[shown]
+    ax.quiver(
+        *starts.T, *(ends - starts).T, angles="xy", scale_units="xy", scale=1, color="C1", alpha=0.75, width=0.0035
+    )
+    ax.scatter(starts[:, 0], starts[:, 1], s=9, color="C0", linewidths=0, zorder=3, label="source")
+    # The limits follow marks, not arrows: these invisible ones keep the heads inside.
+    ax.scatter(ends[:, 0], ends[:, 1], s=0)
     ax.set_aspect("equal", adjustable="datalim")
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, handletextpad=0.2)
     return ax

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 from pushforward.cli.errors import InputError
 
 __all__ = [
+    "ARRAYS",
+    "PICTURES",
     "Array",
     "CostMatrix",
     "Pictures",
     "Points",
     "Problem",
+    "is_number",
     "is_picture",
     "must_be_readable",
     "read_cloud",
@@ -35,8 +38,8 @@ __all__ = [
 
 Array = NDArray[np.float64]
 
-_PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
-_ARRAYS = {".npy", ".npz", ".csv"}
+PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm"}
+ARRAYS = {".npy", ".npz", ".csv"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +105,11 @@ def is_picture(file: Path) -> bool:
         InputError: The name's end is none that is known.
     """
     end = file.suffix.lower()
-    if end not in _PICTURES | _ARRAYS:
+    if end not in PICTURES | ARRAYS:
         raise InputError(
-            f'{file}: "{end}" is no known kind of file; pictures {_list(_PICTURES)}, numbers {_list(_ARRAYS)}'
+            f'{file}: "{end}" is no known kind of file; pictures {_list(PICTURES)}, numbers {_list(ARRAYS)}'
         )
-    return end in _PICTURES
+    return end in PICTURES
 
 
 def read_pictures(first: Path, second: Path, *, background: float) -> Pictures:
@@ -255,14 +258,12 @@ def _csv(file: Path, main: str) -> dict[str, NDArray[np.generic]]:
     except UnicodeDecodeError:
         raise InputError(f"{file}: is not text, whatever its name says") from None
     header = (
-        []
-        if not lines or _is_number(lines[0].split(",")[0])
-        else [cell.strip().lower() for cell in lines[0].split(",")]
+        [] if not lines or is_number(lines[0].split(",")[0]) else [cell.strip().lower() for cell in lines[0].split(",")]
     )
     rows: list[list[float]] = []
     for number, line in enumerate(lines[bool(header) :], start=1 + bool(header)):
         cells = line.split(",")
-        wrong = next((cell.strip() for cell in cells if not _is_number(cell)), None)
+        wrong = next((cell.strip() for cell in cells if not is_number(cell)), None)
         if wrong is not None:
             raise InputError(f'{file}: line {number}: "{wrong}" is not a number')
         if rows and len(cells) != len(rows[0]):
@@ -315,7 +316,8 @@ def _first_bad(values: Array, bad: NDArray[np.bool_]) -> str:
     return f"row {row + 1}, column {column + 1} is {values[row, column]}"
 
 
-def _is_number(cell: str) -> bool:
+def is_number(cell: str) -> bool:
+    """Whether a cell of a .csv holds a number."""
     try:
         float(cell)
     except ValueError:

@@ -10,10 +10,12 @@ from typing import Annotated
 
 import tyro
 
+from pushforward.cli.apply_map import ApplyMap
 from pushforward.cli.distill_lm import DistillLm
 from pushforward.cli.doctor import Doctor
 from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, InputError
 from pushforward.cli.evaluate import Evaluate
+from pushforward.cli.fit_map import FitMap
 from pushforward.cli.solve import Solve
 from pushforward.cli.tour import Tour
 
@@ -22,6 +24,8 @@ __all__ = ["main"]
 Verb = (
     Annotated[DistillLm, tyro.conf.subcommand("distill-lm", description="Distil a language model into a smaller one.")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model on a task or a text.")]
+    | Annotated[FitMap, tyro.conf.subcommand("fit-map", description="Learn a map from one distribution to another.")]
+    | Annotated[ApplyMap, tyro.conf.subcommand("apply-map", description="Apply a learned map to new points.")]
     | Annotated[
         Solve, tyro.conf.subcommand("solve", description="Solve transport between pictures, points, or for a cost.")
     ]
@@ -56,7 +60,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parse(args: Sequence[str] | None) -> Solve | DistillLm | Evaluate | Tour | Doctor:
+def _parse(args: Sequence[str] | None) -> DistillLm | Evaluate | FitMap | ApplyMap | Solve | Tour | Doctor:
     said = io.StringIO()
     try:
         with redirect_stderr(said):

@@ -24,7 +24,7 @@ from pushforward.cli.inputs import Array, is_picture, read_cloud, read_colours
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["Cloud", "Kind", "Origin", "load_origin", "read_new", "read_pair", "save_origin"]
+__all__ = ["Cloud", "Kind", "Origin", "kind_of", "load_origin", "read_new", "read_pair", "save_origin"]
 
 Kind = Literal["points", "pictures", "cells"]
 _FILE = "origin.json"

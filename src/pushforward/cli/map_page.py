@@ -1,0 +1,108 @@
+"""The page of a fitted map."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pushforward import report
+from pushforward.cli.versions import footer
+from pushforward.report.maps import maps_table, moves_picture, photograph_picture
+from pushforward.report.training import curves_picture
+from pushforward.training.log import read_log
+
+if TYPE_CHECKING:
+    from pushforward.cli.inputs import Array
+
+__all__ = ["write_page"]
+
+_TABLE = """On points held out. Divergence: the Sinkhorn divergence of the images from the target, in units of the cost,
+0 for equal distributions. W2²: the exact transport cost between as many points of both, with the squared distance; two
+samples of the target itself are {floor:.4g} apart, so no map can be asked for less. Gap: what the map pays more than
+the cheapest rearrangement of its own image, 0 for an optimal map. Variance ratio: the image's total variance over
+the target's, 1 at best. Mean shift: the distance of the means in standard deviations of the target."""
+# What a training's checks say, and how the page calls it.
+_CURVES = {
+    "divergence": ("Sinkhorn divergence", "How far the images are from the target, on points kept aside in training."),
+    "gap": ("Monge gap", "What the map pays more than it must for its own image; about 0 where it is optimal."),
+    "variance_ratio": ("variance ratio", "The image's total variance over the target's: 1 is right, less has shrunk."),
+    "mean_shift": ("mean shift", "Distance of the means, in standard deviations of the target."),
+}
+
+
+def write_page(
+    folder: Path,
+    result: dict[str, Any],
+    *,
+    moves: tuple[Array, Array, Array],
+    photographs: tuple[Array, Array, Array] | None,
+) -> Path:
+    """Write the page of a map that is fitted and judged.
+
+    Args:
+        folder: The run's folder, with its `metrics.jsonl`.
+        result: What `result.json` holds.
+        moves: Points held out, their images, and points of the target.
+        photographs: Source, target and recoloured source, shapes (height, width, 3); None for no pictures.
+
+    Returns:
+        The page.
+    """
+    blocks: list[report.Block] = [_facts(result)]
+    if photographs is not None:
+        blocks += _photographs(folder, photographs)
+    blocks.append(maps_table(result["figures"], caption=" ".join(_TABLE.format(floor=result["floor"]).split())))
+    dimension = moves[0].shape[1]
+    if dimension >= 2:
+        plane = "" if dimension == 2 else f", in the plane in which these {dimension} coordinates vary most"
+        caption = f"Where the map sends points held out{plane}. Green: points of the target."
+        blocks.append(moves_picture(folder, "moves", moves, caption=caption))
+    page = report.Report(
+        title="A transport map",
+        lead=f"{result['problem'][0].upper()}{result['problem'][1:]}.",
+        sections=(report.Section(title="The map", blocks=(*blocks, *_curves(folder))),),
+        footer=footer(),
+    )
+    report.save(page, folder)
+    return report.render(folder)
+
+
+def _facts(result: dict[str, Any]) -> report.Facts:
+    points, settings = result["points"], result["settings"]
+    facts = [
+        ("method", result["method"]),
+        *([("stage kept", str(result["stage"]))] if result["stage"] else []),
+        ("points", f"{points['source']} + {points['target']}"),
+        ("held out", " + ".join(str(count) for count in points["held_out"])),
+        *((name.replace("_", " "), str(value)) for name, value in settings.items() if name != "hold_out"),
+        ("seconds", f"{result['seconds']:.1f}"),
+    ]
+    return report.Facts(facts=tuple(facts))
+
+
+def _photographs(folder: Path, photographs: tuple[Array, Array, Array]) -> list[report.Picture]:
+    told = (
+        ("source", "The source picture.", "Before."),
+        ("target", "The target picture.", "The picture whose colours are wanted."),
+        ("recoloured", "The source picture in the target's colours.", "After: every colour of the source, mapped."),
+    )
+    return [
+        photograph_picture(folder, name, colours, alt=alt, caption=caption)
+        for (name, alt, caption), colours in zip(told, photographs, strict=True)
+    ]
+
+
+def _curves(folder: Path) -> list[report.Picture]:
+    checks = read_log(folder / "metrics.jsonl")
+    pictures: list[report.Picture] = []
+    for name, (quantity, caption) in _CURVES.items():
+        stages: dict[str, tuple[list[int], list[float]]] = {}
+        for check in checks:
+            if name in check:
+                steps, values = stages.setdefault(str(check.get("stage", "")), ([], []))
+                steps.append(check["step"])
+                values.append(check[name])
+        if any(len(steps) > 1 for steps, _ in stages.values()):
+            file = f"check-{name.replace('_', '-')}"
+            pictures.append(curves_picture(folder, file, stages, quantity=quantity, caption=caption))
+    return pictures

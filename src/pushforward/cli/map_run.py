@@ -1,0 +1,205 @@
+"""What `pushforward fit-map` does once its flags are read, and what it leaves behind.
+
+recipe.yaml              the flags
+checkpoints/             the last states of a training, from which --resume goes on
+map/, origin.json        the map, and what kind of points it takes: what `apply-map` reads
+recoloured.png           of two pictures: the source in the target's colours
+metrics.jsonl            one line a check on points kept aside within the training
+result.json              the figures on the points held out, beside those of simpler maps
+report.json, index.html  the page
+
+symbol          meaning                                         shape
+x, y            points that the map learns from                 (n, d), (m, d)
+x_test, y_test  points held out, which judge it                 (k, d), (l, d)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+
+import pushforward as pf
+from pushforward.cli.colours import recolour, save_colours
+from pushforward.cli.map_inputs import save_origin
+from pushforward.cli.map_page import write_page
+from pushforward.errors import NotConverged
+from pushforward.maps import costs
+from pushforward.maps.linear import LinearMap
+from pushforward.metrics import judge_map
+from pushforward.training.log import Log
+
+if TYPE_CHECKING:
+    from pushforward.cli.fit_map import FitMap, Method
+    from pushforward.cli.inputs import Array
+    from pushforward.cli.map_inputs import Cloud, Origin
+    from pushforward.maps.base import TransportMap
+
+__all__ = ["Split", "figures", "run", "simple_maps", "split"]
+
+# A photograph has millions of pixels; so many tell its colours, and plans between them are solved in seconds.
+_MOST_PIXELS = 5_000
+# Exact transport and the divergence compare so many held-out points.
+_JUDGED = 1024
+# Marginal error to which a divergence is solved: more digits than sampling leaves it.
+_TOL = 1e-5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Points of both sides, in random order, parted into those that are learned from and those that judge."""
+
+    x: Array
+    y: Array
+    x_test: Array
+    y_test: Array
+
+
+def split(x: Array, y: Array, *, share: float, seed: int, most: int | None = None) -> Split:
+    """Part the points at random.
+
+    Args:
+        x, y: Points, (n, d) and (m, d).
+        share: Of either side, how much is held out; two points at least.
+        seed: The same one parts in the same way.
+        most: Take no more points of a side than this; None takes all.
+    """
+    rng = np.random.default_rng(seed)
+    parts: list[Array] = []
+    for points in (x, y):
+        drawn = points[rng.permutation(len(points))[:most]]
+        held_out = max(2, round(share * len(drawn)))
+        parts += [drawn[held_out:], drawn[:held_out]]
+    return Split(x=parts[0], x_test=parts[1], y=parts[2], y_test=parts[3])
+
+
+def figures(parts: Split, mapped: Array, *, cost: Any = "sqeuclidean") -> dict[str, float]:
+    """What `metrics.judge_map` says of the images of `parts.x_test`, and their Sinkhorn divergence from the target.
+
+    Its regularisation is 0.05 of the mean cost; where it cannot be solved, it is left out.
+    """
+    found = judge_map(parts.x_test, mapped, parts.y_test, cost=cost, other=parts.y, points=_JUDGED).figures()
+    try:
+        near, far = mapped[:_JUDGED], parts.y_test[:_JUDGED]
+        found["divergence"] = float(pf.sinkhorn_divergence(near, far, cost=cost, tol=_TOL))
+    except NotConverged:
+        pass
+    return found
+
+
+def simple_maps(parts: Split) -> dict[str, Array]:
+    """Images of `parts.x_test` under the maps that a better one must be compared with."""
+    return {
+        "identity": parts.x_test,
+        "mean shift": parts.x_test + (parts.y.mean(axis=0) - parts.x.mean(axis=0)),
+        "linear": LinearMap().fit(parts.x, parts.y).transform(parts.x_test),
+    }
+
+
+def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) -> dict[str, Any]:
+    """Learn, judge, and write everything.
+
+    Args:
+        flags: As they were given.
+        out: The run's folder.
+        origin: What kind of points these are.
+        source, target: The points.
+
+    Returns:
+        What `result.json` holds.
+    """
+    recipe = {"verb": "fit-map", "version": pf.__version__, **flags.recipe()}
+    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    most = None if source.shape is None else _MOST_PIXELS
+    parts = split(source.points, target.points, share=flags.hold_out, seed=flags.seed, most=most)
+
+    start = time.perf_counter()
+    fitted = make_map(
+        flags.method, flags.settings(), seed=flags.seed, checkpoint=out / "checkpoints", progress=not flags.quiet
+    ).fit(parts.x, parts.y)
+    seconds = time.perf_counter() - start
+    fitted.save(out / "map")
+    save_origin(out, origin)
+    with Log(out / "metrics.jsonl") as log:
+        for check in getattr(fitted, "validation_", ()):
+            log.write(check["step"], check)
+
+    mapped = fitted.transform(parts.x_test)
+    colours = None if source.shape is None else recolour(fitted, source.points).reshape(*source.shape, 3)
+    if colours is not None:
+        save_colours(out / "recoloured.png", colours)
+    cost = costs.resolve(flags.cost or "sqeuclidean")
+    rows = {name: figures(parts, images, cost=cost) for name, images in simple_maps(parts).items()}
+    rows[flags.method] = figures(parts, mapped, cost=cost)
+    floor = [row.pop("w2_floor") for row in rows.values()][-1]
+    result = {
+        "problem": _problem(flags, origin, source, target),
+        "method": flags.method,
+        "stage": getattr(fitted, "stage_", None),
+        "settings": flags.settings() | {"seed": flags.seed, "hold_out": flags.hold_out},
+        "points": {
+            "source": len(source.points),
+            "target": len(target.points),
+            "held_out": [len(parts.x_test), len(parts.y_test)],
+        },
+        "figures": rows,
+        "floor": floor,
+        "seconds": seconds,
+        "picture": None if colours is None else "recoloured.png",
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    photographs = None if colours is None else (_picture(source), _picture(target), colours)
+    write_page(out, result, moves=(parts.x_test, mapped, parts.y_test), photographs=photographs)
+    return result
+
+
+def make_map(
+    method: Method, settings: Mapping[str, Any], *, seed: int, checkpoint: Path, progress: bool
+) -> TransportMap:
+    """An unfitted map.
+
+    Args:
+        method: Its name on the command line.
+        settings: Parameters that are not to be the method's own defaults.
+        seed: Of what it draws.
+        checkpoint: Folder from which a training goes on, if it holds a checkpoint, and into which it writes them.
+        progress: Whether a training shows a bar.
+    """
+    match method:
+        case "linear":
+            return LinearMap()
+        case "entropic":
+            from pushforward.maps.entropic import EntropicMap
+
+            return EntropicMap(**settings, random_state=seed)
+        case "progressive":
+            from pushforward.maps.progressive import ProgressiveMap
+
+            return ProgressiveMap(**settings, random_state=seed)
+        case "icnn":
+            from pushforward.maps.icnn import ICNNMap
+
+            return ICNNMap(**settings, random_state=seed)
+        case "monge":
+            from pushforward.maps.monge import MongeMap
+
+            return MongeMap(**settings, checkpoint=checkpoint, progress=progress or None, random_state=seed)
+
+
+def _problem(flags: FitMap, origin: Origin, source: Cloud, target: Cloud) -> str:
+    if origin.kind == "pictures":
+        return f"the colours of {source.file.name} into those of {target.file.name}"
+    sides = (source.file.name, target.file.name) if flags.obs is None else (flags.source, flags.target)
+    what = "cells" if origin.kind == "cells" else "points"
+    counts = f"{len(source.points)} and {len(target.points)} {what} in {origin.dimension} dimensions"
+    return f"{sides[0]} into {sides[1]}, {counts}"
+
+
+def _picture(cloud: Cloud) -> Array:
+    return cloud.points.reshape(*(cloud.shape or ()), 3)

@@ -1,0 +1,107 @@
+"""The blocks with which a page shows transport maps: arrows, recoloured pictures, and figures beside the rivals'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.image import imsave
+
+from pushforward import plots
+from pushforward.report.model import Picture, Table
+from pushforward.report.pictures import draw
+from pushforward.report.transport import Array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["maps_table", "moves_picture", "photograph_picture"]
+
+# Pixels of a picture's longer side on the page: as many as a wide screen shows of it.
+_LONGEST = 720
+# What the figures are called, and with how many digits they are shown.
+_COLUMNS = {
+    "l2_uvp": ("L2-UVP (%)", ".2f"),
+    "cosine": ("cosine", ".3f"),
+    "divergence": ("divergence", ".3g"),
+    "w2": ("W2²", ".4g"),
+    "w2_floor": ("its floor", ".4g"),
+    "exact_gap": ("gap", ".2g"),
+    "variance_ratio": ("variance ratio", ".3f"),
+    "mean_shift": ("mean shift", ".3f"),
+    "seconds": ("seconds", ".1f"),
+}
+
+
+def maps_table(rows: Mapping[str, Mapping[str, float]], *, caption: str) -> Table:
+    """Maps and their figures; what a map has no figure for stays empty.
+
+    Args:
+        rows: For each map's name its figures: those of `metrics.judge_map`, `divergence` and `seconds`.
+        caption: What the table shows.
+    """
+    shown = [name for name in _COLUMNS if any(name in figures for figures in rows.values())]
+    return Table(
+        columns=("map", *(_COLUMNS[name][0] for name in shown)),
+        rows=tuple(
+            (row, *(format(figures[name], _COLUMNS[name][1]) if name in figures else "" for name in shown))
+            for row, figures in rows.items()
+        ),
+        caption=caption,
+    )
+
+
+def moves_picture(folder: Path, name: str, moves: tuple[Array, Array, Array], *, caption: str) -> Picture:
+    """A map as arrows from points to their images, in the plane.
+
+    In more dimensions than two, the plane is that in which source and target together vary most.
+
+    Args:
+        folder: The run's folder.
+        name: The picture's file name without its end.
+        moves: Points (n, d), their images (n, d), and points of the target (m, d); d at least 2.
+        caption: What the picture means.
+    """
+    x, mapped, y = moves if moves[0].shape[1] == 2 else _projected(*moves)
+
+    def paint(figure: Figure) -> None:
+        plots.moves(figure.subplots(), x, mapped, y)
+
+    return draw(
+        folder,
+        name,
+        paint,
+        size=(4.6, 4.4),
+        alt=f"Arrows from source points to where the map sends them, before {len(y)} points of the target.",
+        caption=caption,
+    )
+
+
+def photograph_picture(folder: Path, name: str, colours: Array, *, alt: str, caption: str) -> Picture:
+    """A picture in its own colours, the same on light and dark pages.
+
+    Args:
+        folder: The run's folder; the file becomes `pictures/<name>.jpg` in it.
+        name: The picture's file name without its end.
+        colours: In [0, 1], shape (height, width, 3).
+        alt: What is seen, for those who do not see it.
+        caption: What it means.
+    """
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    file = f"pictures/{name}.jpg"
+    step = min(-(-max(colours.shape[:2]) // _LONGEST), *colours.shape[:2])
+    height, width = (side // step * step for side in colours.shape[:2])
+    # Means over blocks, so that a smaller copy keeps the colours and does not flicker.
+    blocks = colours[:height, :width].reshape(height // step, step, width // step, step, 3).mean(axis=(1, 3))
+    imsave(folder / file, np.uint8(np.rint(255 * np.clip(blocks, 0, 1))), pil_kwargs={"quality": 88})
+    return Picture(light=file, dark=file, alt=alt, caption=caption)
+
+
+def _projected(x: Array, mapped: Array, y: Array) -> tuple[Array, Array, Array]:
+    pooled = np.concatenate([x, y])
+    centre = pooled.mean(axis=0)
+    _, _, directions = np.linalg.svd(pooled - centre, full_matrices=False)
+    x, mapped, y = ((points - centre) @ directions[:2].T for points in (x, mapped, y))
+    return x, mapped, y
