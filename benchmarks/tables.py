@@ -5,7 +5,8 @@
 Between the lines `<!-- table:NAME -->` and `<!-- /table:NAME -->` of each file (by default README.md,
 benchmarks/README.md and docs/**/*.md) the table NAME is written anew from `results/*.json`. With `--check` nothing is
 written, and the exit code is 1 where a table is not up to date. Needs the standard library only. Tables: ot-solvers,
-ot-solvers-all, ot-published, ot-batches, lm-losses.
+ot-solvers-all, ot-published, ot-batches, lm-losses, and those of `maps_tables.py`: maps-benchmark, maps-gaussian,
+maps-mixture, maps-cells, maps-step, maps-targets.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import maps_tables
+from maps_tables import markdown
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).with_name("results")
@@ -58,11 +62,6 @@ def cell(row: Row | None) -> str:
         error = "not finite" if row["error"] is None else f"error {row['error']:.0e}"
         return f"{error} in {seconds(row['seconds'])}"
     return row["status"].split(":")[0]
-
-
-def markdown(header: list[str], body: list[list[str]]) -> str:
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
 def footnote(results: dict[str, Any]) -> str:
@@ -172,7 +171,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ot-published": ("published_table.json", published_table),
     "ot-batches": ("ot_batches.json", batches_table),
     "lm-losses": ("lm_losses.json", lm_losses_table),
-}
+} | maps_tables.TABLES
 
 
 def filled(text: str, results: Path) -> str:

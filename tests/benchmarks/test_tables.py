@@ -14,7 +14,8 @@ MARKS = "before\n<!-- table:ot-solvers -->\nold\n<!-- /table:ot-solvers -->\naft
 
 
 @pytest.fixture
-def tables() -> ModuleType:
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(SOURCE.parent)  # the scripts import one another by name
     spec = importlib.util.spec_from_file_location("benchmark_tables", SOURCE)
     assert spec is not None
     assert spec.loader is not None

@@ -1,0 +1,118 @@
+"""Every way to a map that is compared, behind one call: (pair's name, pair, seed) -> the map, its CPU seconds.
+
+Ours run at their defaults, but for steps and batch on the pairs whose budget is given (2000 batches of 256). "Monge gap
+alone" starts at the linear map and skips the distillation of an entropic one; "plain network" is the same with a weight
+of 0 on the gap; "from the identity" starts there. The peer runs at its tutorial's epsilons, and at the best that
+`maps_tune.py` found, always 2000 batches of 256.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from maps_peers import TUTORIAL, OttSettings, chosen, ott_monge_gap
+from maps_problems import BATCH, STEPS, Pair, Points
+
+__all__ = ["METHODS", "Fitted", "seeds_of"]
+
+BUDGETED = ("gaussian-32", "mixture")
+OTT_SEEDS = {"gaussian-32": 3, "w2-2": 1, "w2-16": 3, "w2-64": 1, "mixture": 2}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A fitted map, the CPU seconds it took, how it was asked for, and what it chose itself."""
+
+    transform: Callable[[Points], Points]
+    seconds: float
+    settings: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+Method = Callable[[str, Pair, int], Fitted]
+
+
+def identity(_name: str, _pair: Pair, _seed: int) -> Fitted:
+    return Fitted(transform=lambda points: points, seconds=0.0)
+
+
+def shifted(_name: str, pair: Pair, _seed: int) -> Fitted:
+    """Everything moved by the difference of the means."""
+    began = time.process_time()
+    shift = pair.y.mean(0) - pair.x.mean(0)
+    return Fitted(transform=lambda points: points + shift, seconds=time.process_time() - began)
+
+
+def ours(kind: str, *, conditional: bool = False, **parameters: Any) -> Method:
+    """An estimator of `pushforward.maps`, by name; a network gets the pair's budget where that is given."""
+
+    def method(name: str, pair: Pair, seed: int) -> Fitted:
+        from pushforward import maps
+
+        budget = {"steps": STEPS, "batch_size": BATCH} if kind == "MongeMap" and name in BUDGETED else {}
+        drawn = {} if kind == "LinearMap" else {"random_state": seed}
+        settings = parameters | budget | drawn
+        estimator = getattr(maps, kind)(**settings)
+        on_x, on_y, on_test = pair.condition if conditional and pair.condition else (None, None, None)
+        condition = None if on_x is None else (on_x, on_y)
+        began = time.process_time()
+        estimator.fit(pair.x, pair.y, condition=condition)
+        seconds = time.process_time() - began
+        return Fitted(
+            transform=functools.partial(estimator.transform, condition=on_test) if conditional else estimator.transform,
+            seconds=seconds,
+            settings=settings,
+            notes=_notes(estimator),
+        )
+
+    return method
+
+
+def _notes(estimator: Any) -> dict[str, Any]:
+    """What the estimator chose itself, where it says so."""
+    said = {name: getattr(estimator, name, None) for name in ("epsilon_", "stage_", "n_iter_")}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def ott(choose: Callable[[str], OttSettings]) -> Method:
+    def method(name: str, pair: Pair, seed: int) -> Fitted:
+        settings = choose(name)
+        transform, seconds = ott_monge_gap(pair.x, pair.y, settings=settings, steps=STEPS, batch_size=BATCH, seed=seed)
+        asked = asdict(settings) | {"steps": STEPS, "batch_size": BATCH}
+        return Fitted(transform=transform, seconds=seconds, settings=asked)
+
+    return method
+
+
+METHODS: dict[str, Method] = {
+    "identity": identity,
+    "mean shift": shifted,
+    "linear": ours("LinearMap"),
+    "entropic": ours("EntropicMap"),
+    "progressive": ours("ProgressiveMap"),
+    "icnn": ours("ICNNMap"),
+    "plain network": ours("MongeMap", start="linear", gap_weight=0.0),
+    "monge": ours("MongeMap"),
+    "monge gap alone": ours("MongeMap", start="linear"),
+    "monge from the identity": ours("MongeMap", start="identity"),
+    "monge conditional": ours("MongeMap", conditional=True),
+    "ott tutorial": ott(lambda _: TUTORIAL),
+    "ott best": ott(chosen),
+}
+DRAWN = ("entropic", "progressive")  # methods that draw only where there are more points than they take
+
+
+def seeds_of(pair: str, method: str) -> tuple[int, ...]:
+    """The seeds with which a method runs on a pair: one where nothing is drawn, fewer where a row is minutes."""
+    cells = pair.startswith("cells-")
+    if method.startswith("ott"):
+        return tuple(range(OTT_SEEDS.get(pair, 0)))
+    if method == "monge conditional" and not cells or method == "monge from the identity" and cells:
+        return ()
+    if pair.startswith("w2-") and method in ("identity", "mean shift", "linear"):
+        return (0,)
+    return (0, 1, 2, 3, 4)
