@@ -267,11 +267,22 @@ def test_the_benchmark_names_what_is_missing(tmp_path: Path):
         w2_benchmark(tmp_path, 2)
 
 
+class Hostile:
+    """Unpickling it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.folder),)
+
+
 def test_the_benchmark_runs_no_pickle(tmp_path: Path):
-    hostile = np.array([pytest.fail], dtype=object)
+    hostile = np.array([Hostile(tmp_path / "made")], dtype=object)
     np.savez(tmp_path / "mix3_to_mix10_d2.npz", target_variance=hostile)
     with pytest.raises(InvalidArgument, match="not a pair of the benchmark"):
         w2_benchmark(tmp_path, 2)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(("dim", "identity", "linear"), [(2, 33.0, 14.1), (16, 89.0, 42.0), (64, 135.0, 63.0)])
