@@ -34,7 +34,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pushforward._checks import check_choice, check_cost, check_positive
+from pushforward._checks import check_choice, check_cost, check_points, check_positive, check_same_device
 from pushforward._interop import like_input, result_dtype, to_tensor
 from pushforward.errors import ShapeError
 from pushforward.maps.costs import Cost, resolve
@@ -98,10 +98,14 @@ def monge_gap(
 
 
 def _pairs(x: Any, tx: Any) -> tuple[Tensor, Tensor]:
-    given = to_tensor("tx", tx)
-    points, images = PointCost(x, given).tensors()
-    if len(points) != len(images):
-        raise ShapeError(f"x has {len(points)} points but tx {len(images)}; tx holds the image of each, in their order")
+    points = check_points("x", x)
+    images = check_points("tx", tx, points.device)
+    check_same_device(("x", points), ("tx", images))
+    if points.shape != images.shape:
+        raise ShapeError(
+            f"x has shape {tuple(points.shape)} but tx {tuple(images.shape)}; "
+            "tx holds the image of each point of x, in their order"
+        )
     return points, images
 
 
