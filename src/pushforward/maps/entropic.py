@@ -36,7 +36,7 @@ from pushforward.maps.base import TransportMap, score_images
 from pushforward.maps.costs import Cost, SquaredEuclidean, StructuredCost, resolve
 from pushforward.ot.solve import solve
 
-__all__ = ["EntropicMap", "EntropicPotential", "entropic_potential"]
+__all__ = ["EntropicMap", "EntropicPotential", "entropic_potential", "mean_cost", "shuffled", "structured_cost"]
 
 # Regularisations that "auto" tries, over the mean cost.
 GRID = (0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003125)
@@ -63,7 +63,7 @@ class EntropicPotential:
         g: (m,), in float64.
     """
 
-    cost: Cost
+    cost: StructuredCost
     epsilon: float
     targets: Tensor
     g: Tensor
@@ -91,7 +91,7 @@ class EntropicPotential:
             return torch.autograd.grad(-self.epsilon * logits.logsumexp(1).sum(), point)[0]
 
 
-def entropic_potential(x: Tensor, y: Tensor, *, cost: Cost, epsilon: float) -> EntropicPotential:
+def entropic_potential(x: Tensor, y: Tensor, *, cost: StructuredCost, epsilon: float) -> EntropicPotential:
     """The potential of the entropic plan between two samples.
 
     Args:
@@ -106,6 +106,28 @@ def entropic_potential(x: Tensor, y: Tensor, *, cost: Cost, epsilon: float) -> E
     return EntropicPotential(
         cost=cost, epsilon=epsilon, targets=y, g=solve(cost(x, y), epsilon=epsilon, tol=PLAN_TOL).g
     )
+
+
+def structured_cost(map_name: str, cost: Any) -> StructuredCost:
+    """The cost that a caller means, which must have a grad h*.
+
+    Raises:
+        InvalidArgument: It has none, or is no cost.
+    """
+    found = resolve(cost)
+    if not isinstance(found, StructuredCost):
+        raise InvalidArgument(
+            f"cost is {cost!r}, which has no grad h*: its displacements do not follow from a potential's gradient. "
+            f"{map_name} needs a cost that has one (pushforward.maps.costs); MongeMap takes any"
+        )
+    return found
+
+
+def shuffled(x: Tensor, y: Tensor, random_state: Any) -> tuple[Tensor, Tensor]:
+    """Both samples in random order: what is cut off or held out of them is then a fair draw."""
+    random = check_random_state(random_state)
+    orders = [torch.from_numpy(random.permutation(len(points))).to(points.device) for points in (x, y)]
+    return x[orders[0]], y[orders[1]]
 
 
 def mean_cost(x: Tensor, y: Tensor, cost: Cost) -> float:
@@ -166,19 +188,18 @@ class EntropicMap(TransportMap):
     def _fit(self, x: Tensor, y: Tensor) -> None:
         most = check_count("max_points", self.max_points, least=2)
         share = None if self.epsilon == "auto" else check_positive("epsilon", self.epsilon)
-        cost = self._structured()
-        random = check_random_state(self.random_state)
-        x, y = (points[torch.from_numpy(random.permutation(len(points))).to(points.device)] for points in (x, y))
-        self.scores_ = [] if share else self._try(x, y, min(TRIED, most))
+        cost = structured_cost(type(self).__name__, self.cost)
+        x, y = shuffled(x, y, self.random_state)
+        self.scores_ = [] if share else self._try(x, y, cost, min(TRIED, most))
         self.share_ = share or _best(self.scores_)
         self._find(x[:most], y[:most], cost, self.share_)
 
-    def _find(self, x: Tensor, y: Tensor, cost: Cost, share: float) -> None:
+    def _find(self, x: Tensor, y: Tensor, cost: StructuredCost, share: float) -> None:
         self.epsilon_ = share * mean_cost(x, y, cost) or 1.0  # all points in one place: any eps gives the same map
         self.potential_ = entropic_potential(x, y, cost=cost, epsilon=self.epsilon_)
         self.within_ = entropic_potential(x, x, cost=cost, epsilon=self.epsilon_) if self.debias else None
 
-    def _try(self, x: Tensor, y: Tensor, most: int) -> list[tuple[float, float]]:
+    def _try(self, x: Tensor, y: Tensor, cost: StructuredCost, most: int) -> list[tuple[float, float]]:
         """Scores of `GRID` on points held out: a quarter of them at most."""
         held_x, held_y = (min(JUDGED, len(points) // 4) for points in (x, y))
         if min(held_x, held_y) < FEWEST_JUDGED:
@@ -186,25 +207,15 @@ class EntropicMap(TransportMap):
         some_x, some_y = x[:-held_x][:most], y[:-held_y][:most]
         scores: list[tuple[float, float]] = []
         for share in GRID:
-            self._find(some_x, some_y, self._structured(), share)
-            scores.append((share, score_images(self._in_blocks(x[-held_x:]), y[-held_y:], self._ground())))
+            self._find(some_x, some_y, cost, share)
+            scores.append((share, score_images(self._in_blocks(x[-held_x:]), y[-held_y:], cost)))
         return scores
-
-    def _structured(self) -> StructuredCost:
-        cost = resolve(self.cost)
-        if not isinstance(cost, StructuredCost):
-            raise InvalidArgument(
-                f"cost is {self.cost!r}, which has no grad h*: its displacements do not follow from a potential's "
-                f"gradient. {type(self).__name__} needs a cost that has one (pushforward.maps.costs); MongeMap takes "
-                "any"
-            )
-        return cost
 
     def _transform(self, x: Tensor) -> Tensor:
         slope = self.potential_.gradient(x)
         if self.within_ is not None:
             slope = slope - self.within_.gradient(x)
-        return x - self._structured().conjugate_gradient(slope)
+        return x - self.potential_.cost.conjugate_gradient(slope)
 
     def _ground(self) -> Cost:
         return resolve(self.cost)
@@ -216,8 +227,9 @@ class EntropicMap(TransportMap):
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.epsilon_, self.share_, self.scores_ = state["epsilon"], state["share"], state["scores"]
+        cost = structured_cost(type(self).__name__, self.cost)
         self.potential_, self.within_ = (
-            part and EntropicPotential(cost=self._structured(), epsilon=self.epsilon_, **part)
+            part and EntropicPotential(cost=cost, epsilon=self.epsilon_, **part)
             for part in (state["potential"], state["within"])
         )
 
