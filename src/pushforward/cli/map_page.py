@@ -23,8 +23,14 @@ the cheapest rearrangement of its own image, 0 for an optimal map. Variance rati
 the target's, 1 at best. Mean shift: the distance of the means in standard deviations of the target."""
 # What a training's checks say, and how the page calls it.
 _CURVES = {
-    "divergence": ("Sinkhorn divergence", "How far the images are from the target, on points kept aside in training."),
-    "gap": ("Monge gap", "What the map pays more than it must for its own image; about 0 where it is optimal."),
+    "divergence": (
+        "Sinkhorn divergence / mean cost",
+        "How far the images are from the target, on points kept aside in training; one line a stage of it.",
+    ),
+    "gap": (
+        "Monge gap / mean cost",
+        "What the map pays more than it must for its own image; about 0 where it is optimal.",
+    ),
     "variance_ratio": ("variance ratio", "The image's total variance over the target's: 1 is right, less has shrunk."),
     "mean_shift": ("mean shift", "Distance of the means, in standard deviations of the target."),
 }

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from tqdm.auto import tqdm
 
 import pushforward as pf
 from pushforward.cli.colours import recolour, save_colours
@@ -36,7 +38,7 @@ from pushforward.metrics import judge_map
 from pushforward.training.log import Log
 
 if TYPE_CHECKING:
-    from pushforward.cli.fit_map import FitMap, Method
+    from pushforward.cli.fit_map import FitMap
     from pushforward.cli.inputs import Array
     from pushforward.cli.map_inputs import Cloud, Origin
     from pushforward.maps.base import TransportMap
@@ -119,16 +121,9 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     most = None if source.shape is None else _MOST_PIXELS
     parts = split(source.points, target.points, share=flags.hold_out, seed=flags.seed, most=most)
 
-    start = time.perf_counter()
-    fitted = make_map(
-        flags.method, flags.settings(), seed=flags.seed, checkpoint=out / "checkpoints", progress=not flags.quiet
-    ).fit(parts.x, parts.y)
-    seconds = time.perf_counter() - start
+    fitted, seconds = _learn(flags, out, parts)
     fitted.save(out / "map")
     save_origin(out, origin)
-    with Log(out / "metrics.jsonl") as log:
-        for check in getattr(fitted, "validation_", ()):
-            log.write(check["step"], check)
 
     mapped = fitted.transform(parts.x_test)
     colours = None if source.shape is None else recolour(fitted, source.points).reshape(*source.shape, 3)
@@ -159,19 +154,37 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     return result
 
 
-def make_map(
-    method: Method, settings: Mapping[str, Any], *, seed: int, checkpoint: Path, progress: bool
-) -> TransportMap:
-    """An unfitted map.
+def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float]:
+    """The fitted map, and the seconds that it took; every check of a training is logged when it is made."""
+    start = time.perf_counter()
+    file = out / "metrics.jsonl"
+    with (
+        Log(file) as log,
+        tqdm(desc=flags.method, unit="check", disable=flags.quiet or flags.method != "monge") as bar,
+        warnings.catch_warnings(),
+    ):
 
-    Args:
-        method: Its name on the command line.
-        settings: Parameters that are not to be the method's own defaults.
-        seed: Of what it draws.
-        checkpoint: Folder from which a training goes on, if it holds a checkpoint, and into which it writes them.
-        progress: Whether a training shows a bar.
-    """
-    match method:
+        def watch(check: Mapping[str, Any]) -> None:
+            log.write(check["step"], check)
+            bar.set_postfix(stage=check["stage"], step=check["step"], criterion=f"{check['criterion']:.3g}")
+            bar.update()
+
+        # What the library ends with a warning and the best map until then is, for a command, an interruption.
+        warnings.filterwarnings("error", message="interrupted", category=UserWarning)
+        try:
+            fitted = _unfitted(flags, checkpoint=out / "checkpoints", watch=watch).fit(parts.x, parts.y)
+        except UserWarning:
+            raise KeyboardInterrupt from None
+    # A run that was resumed has told of its later checks alone; the map knows all.
+    with Log(file) as log:
+        for check in getattr(fitted, "validation_", ()):
+            log.write(check["step"], check)
+    return fitted, time.perf_counter() - start
+
+
+def _unfitted(flags: FitMap, *, checkpoint: Path, watch: Callable[[Mapping[str, Any]], None]) -> TransportMap:
+    settings, seed = flags.settings(), flags.seed
+    match flags.method:
         case "linear":
             return LinearMap()
         case "entropic":
@@ -189,7 +202,7 @@ def make_map(
         case "monge":
             from pushforward.maps.monge import MongeMap
 
-            return MongeMap(**settings, checkpoint=checkpoint, progress=progress or None, random_state=seed)
+            return MongeMap(**settings, checkpoint=checkpoint, progress=watch, random_state=seed)
 
 
 def _problem(flags: FitMap, origin: Origin, source: Cloud, target: Cloud) -> str:
