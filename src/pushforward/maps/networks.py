@@ -183,8 +183,7 @@ def asymmetry(network: MapNetwork, x: Tensor, c: Tensor | None, signs: Tensor) -
         return network.force(points, c)
 
     along: Any = torch.func.jvp(force, (x,), (signs,))[1]
-    _, pull = torch.func.vjp(force, x)
-    (across,) = pull(signs)
+    across: Any = torch.func.vjp(force, x)[1](signs)[0]
     return (along - across).square().sum(-1).mean()
 
 

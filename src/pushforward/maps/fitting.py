@@ -1,0 +1,206 @@
+"""The training of a map: stages in turn, judged on points held out; the best map seen is the one that is kept.
+
+A stage begins at the best map so far and ends after its steps, after `patience` checks without improvement, or when
+its loss is not finite, which is told. A later stage's map replaces an earlier one's only if its criterion is lower by
+more than `MARGIN`: an equal judgement speaks for the simpler map.
+
+All that the next step depends on is in a checkpoint: weights, optimiser, the best weights, the figures so far. What a
+stage is given, and its batches, follow from the arguments and the step. So a run that was killed, and is called again
+with the same arguments, ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from pushforward.errors import CheckpointError
+from pushforward.maps.judge import Judge
+from pushforward.maps.stages import Stage
+from pushforward.training import latest, load_state, publishing, save_state
+from pushforward.training.distributed import barrier, is_main, world_size
+
+__all__ = ["Course", "Progress", "train"]
+
+Progress = Callable[[dict[str, Any]], None]
+
+# A criterion that is lower by less than this share of itself is no reason to leave a simpler map.
+MARGIN = 0.01
+CHECKS = 20  # a stage
+
+
+@dataclass(kw_only=True, slots=True)
+class Course:
+    """Where a training is, and what it has found.
+
+    Args:
+        validation: One record a check: stage, step within it, `Judge`'s figures, and the loss's parts there.
+        kept: Weights of the best map.
+        criterion: Its judgement.
+        stage: The stage that it comes from; "start" for what training began with.
+        at: Index of the stage in progress, and its next step.
+        stale: Checks since the stage last improved on anything.
+    """
+
+    validation: list[dict[str, Any]] = field(default_factory=list)
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    criterion: float = math.inf
+    stage: str = "start"
+    at: tuple[int, int] = (0, 0)
+    stale: int = 0
+
+    def note(self, record: dict[str, Any], network: nn.Module) -> None:
+        """Record a check, and keep the weights if they are the best."""
+        self.validation.append(record)
+        stage = record["stage"]
+        bar = self.criterion if stage == self.stage else self.criterion * (1.0 - MARGIN)
+        # The criterion of a perfect map can be 0 or, by rounding, less: there a margin of shares is none.
+        if record["criterion"] < min(bar, self.criterion):
+            self.kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
+            self.criterion, self.stage, self.stale = record["criterion"], stage, 0
+        else:
+            self.stale += 1
+
+
+def train(
+    network: nn.Module,
+    stages: Sequence[Callable[[], Stage]],
+    judge: Judge,
+    *,
+    identity: str,
+    checkpoint: Path | None,
+    progress: Progress | None,
+) -> Course:
+    """Train `network` in place; it ends with the best weights seen.
+
+    Args:
+        network: At its start.
+        stages: Each is made when its turn comes, since making it may take long.
+        judge: Gives the figures.
+        identity: Tells this training from any other; a checkpoint of another one is refused.
+        checkpoint: Folder of the run's checkpoints, from the last of which it goes on; None writes none.
+        progress: Called with every record of `Course.validation`, on the first process.
+
+    Returns:
+        How it went. After Ctrl-C, a warning and the best map until then.
+
+    Raises:
+        CheckpointError: The checkpoint is of another training, or cannot be read.
+    """
+    run = _Run(network=network, judge=judge, identity=identity, folder=checkpoint, progress=progress)
+    try:
+        run.begin()
+        for index in range(run.course.at[0], len(stages)):
+            run.stage(index, stages[index]())
+    except KeyboardInterrupt:
+        if not run.course.kept:
+            raise
+        index, step = run.course.at
+        warnings.warn(f"interrupted in step {step} of stage {index + 1}; the best map until then is kept", stacklevel=2)
+    network.load_state_dict(run.course.kept)
+    return run.course
+
+
+@dataclass(kw_only=True, slots=True)
+class _Run:
+    network: nn.Module
+    judge: Judge
+    identity: str
+    folder: Path | None
+    progress: Progress | None
+    course: Course = field(default_factory=Course)
+    resumed: dict[str, Any] | None = None
+
+    def begin(self) -> None:
+        """Take up the last checkpoint, or judge the start."""
+        found = None if self.folder is None else latest(self.folder)
+        if found is None:
+            self._check("start", 0, {})
+            return
+        state = load_state(found / "training")
+        if state["identity"] != self.identity or state["processes"] != world_size():
+            raise CheckpointError(
+                f"{found} is of a training with other data, parameters or number of processes; choose another folder, "
+                "or delete it to start over"
+            )
+        self.course = Course(**state["course"])
+        self.resumed = state
+
+    def stage(self, index: int, stage: Stage) -> None:
+        """Train on one stage, from its start or from where the checkpoint was made."""
+        optimiser = torch.optim.Adam(self.network.parameters(), lr=stage.learning_rate)
+        first = 0
+        if self.resumed is not None:
+            self.network.load_state_dict(self.resumed["network"])
+            first = self.course.at[1]
+            if first:
+                optimiser.load_state_dict(self.resumed["optimiser"])
+            self.resumed = None
+        if not first:
+            self.network.load_state_dict(self.course.kept)
+            self.course.stale = 0
+        every = max(1, stage.steps // CHECKS)
+        for step in range(first, stage.steps):
+            self.course.at = index, step
+            parts = self._step(stage, step, optimiser)
+            if not all(math.isfinite(value) for value in parts.values()):
+                warnings.warn(f"the loss of stage {stage.name!r} is {parts} in step {step}; it ends here", stacklevel=3)
+                break
+            if (step + 1) % every == 0 or step + 1 == stage.steps:
+                self._check(stage.name, step + 1, parts)
+                over = self.course.stale >= stage.patience or step + 1 == stage.steps
+                self._save((index + 1, 0) if over else (index, step + 1), optimiser, index * stage.steps + step + 1)
+                if over:
+                    break
+        self.course.at = index + 1, 0
+
+    def _step(self, stage: Stage, step: int, optimiser: torch.optim.Adam) -> dict[str, float]:
+        for group in optimiser.param_groups:
+            group["lr"] = 0.5 * stage.learning_rate * (1.0 + math.cos(math.pi * step / stage.steps))
+        optimiser.zero_grad()
+        loss, parts = stage.loss(self.network, step)
+        if bool(torch.isfinite(loss.detach())):
+            loss.backward()
+            self._average_gradients()
+            optimiser.step()
+        return {"loss": float(loss.detach()), **parts}
+
+    def _average_gradients(self) -> None:
+        """Every process has the gradient through its own share, times the number of processes (`gather`)."""
+        if world_size() == 1:
+            return
+        for parameter in self.network.parameters():
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= world_size()
+
+    def _check(self, stage: str, step: int, parts: dict[str, float]) -> None:
+        losses = {f"train_{name}": value for name, value in parts.items()}
+        self.course.note({"stage": stage, "step": step, **self.judge(self.network), **losses}, self.network)
+        if self.progress is not None and is_main():
+            self.progress(self.course.validation[-1])
+
+    def _save(self, at: tuple[int, int], optimiser: torch.optim.Adam, number: int) -> None:
+        self.course.at = at
+        if self.folder is None:
+            return
+        course = {name: getattr(self.course, name) for name in Course.__slots__}
+        state = {
+            "identity": self.identity,
+            "processes": world_size(),
+            "course": course,
+            "network": self.network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }
+        with publishing(self.folder, number) as draft:
+            if is_main():
+                save_state(draft / "training", state)
+        barrier()

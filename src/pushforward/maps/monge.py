@@ -1,0 +1,411 @@
+"""`MongeMap`: a transport map for any cost, learned from unpaired samples in stages, the best of which is kept.
+
+    start       the Gaussian map (`bures_map`), or the identity
+    entropic    a network, regressed on entropic maps of large samples (`stages.entropic_targets`)
+    gap         min_T S(T#mu, nu) + weight M(T), M the Monge gap (`objective`)
+
+The first needs a cost for which linear maps make sense (they are put on the sphere for the geodesic one), the second
+one of the form h(x - y) with a grad h*, and points enough; the third takes any cost and any network. What improves is
+decided on points held out (`judge`), and `validation_` shows all of it.
+
+Source: Uscidda and Cuturi 2023 (arXiv 2302.04953) for the gap and its use; the stages before it are ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pushforward._checks import check_choice, check_count, check_positive, check_weight
+from pushforward.errors import InvalidArgument
+from pushforward.maps import saved
+from pushforward.maps.base import TransportMap, score_images
+from pushforward.maps.conditions import Conditions, Group, groups_of, read
+from pushforward.maps.costs import Cost, StructuredCost, resolve
+from pushforward.maps.entropic import mean_cost
+from pushforward.maps.fitting import Progress, train
+from pushforward.maps.gap import Estimator
+from pushforward.maps.judge import JUDGED, Judge
+from pushforward.maps.linear import Affine, bures_map
+from pushforward.maps.networks import Form, MapNetwork
+from pushforward.maps.objective import Objective
+from pushforward.maps.stages import MongeGap, Regression, Stage, entropic_targets
+from pushforward.training.random import generator
+
+__all__ = ["MongeMap"]
+
+Start = Literal["auto", "linear", "entropic", "identity"]
+
+# With fewer points on a side than this, none are held out, and the map is judged on those it was trained on.
+FEWEST_TO_HOLD_OUT = 40
+# With fewer points than this in a condition, an entropic map is no better than its sample, and "auto" leaves it out.
+FEWEST_TO_DISTIL = 512
+DISTIL_RATE = 3e-3
+# From a distilled map the gap is descended with smaller steps, and not for long where it does not help.
+REFINING = 0.25
+REFINING_PATIENCE = 2
+
+
+class MongeMap(TransportMap):
+    """A transport map learned with the Monge gap (module docstring).
+
+    Args:
+        cost: A name ("sqeuclidean", "euclidean", "manhattan", "cosine", "geodesic"), a cost of
+            `pushforward.maps.costs`, or a function (n, d), (m, d) -> (n, m).
+        start: "linear" or "identity", from where the gap is trained; "entropic" puts that stage between; "auto" does so
+            where the cost allows it and each condition has 512 points on both sides.
+        network: "potential", "structured" or "residual" (`networks`); "auto" is the first for the squared Euclidean
+            cost and others with a grad h*, and the last for the rest. Or a module (n, d) -> (n, d) of one's own, with
+            conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
+        hidden: Widths of the network's layers.
+        estimator: Of the gap (`monge_gap`).
+        gap_weight: Its weight; 0 trains on the fit alone.
+        symmetry_weight: Weight of the penalty on asymmetric Jacobians, for "structured" networks.
+        epsilon: Regularisation of fit and gap, over the mean cost: a number for both, a pair, or "auto".
+        steps: Of each trained stage, at most.
+        batch_size: Points of each side in a step.
+        learning_rate: Adam's, for the gap, at its start; it falls along a cosine.
+        patience: Checks, of which a stage has 20, without improvement after which it ends.
+        validation_fraction: Share of points held out (at most 1024 of each side are used); 0 judges on the training
+            points.
+        checkpoint: Folder from which an interrupted `fit` goes on, and into which it writes; None for none.
+        progress: True shows a bar; a function is called with each record of `validation_`.
+        random_state: Seed of everything that is drawn, as scikit-learn has it.
+
+    Attributes:
+        network_: The map, a module.
+        stage_: The stage that it was kept from: "start", "entropic" or "gap".
+        validation_: One record a check (`judge`).
+        epsilon_: Regularisation of fit and gap, over the mean cost.
+        conditions_: How conditions are read, or None.
+
+    Example:
+        >>> import numpy as np
+        >>> random = np.random.default_rng(0)
+        >>> x, y = random.standard_normal((200, 2)), random.standard_normal((200, 2)) + 5
+        >>> MongeMap(steps=20, random_state=0).fit(x, y).transform(np.zeros((1, 2))).round(0)
+        array([[5., 5.]])
+    """
+
+    network_: nn.Module
+    stage_: str
+    validation_: list[dict[str, Any]]
+    epsilon_: tuple[float, float]
+    conditions_: Conditions | None
+
+    _precise = False
+
+    def __init__(  # noqa: PLR0913 - scikit-learn's contract: every setting is a parameter, so that searches can set it
+        self,
+        cost: Any = "sqeuclidean",
+        *,
+        start: Start = "auto",
+        network: Form | Literal["auto"] | nn.Module = "auto",
+        hidden: Sequence[int] = (256, 256, 256),
+        estimator: Estimator = "debiased",
+        gap_weight: float = 3.0,
+        symmetry_weight: float = 0.01,
+        epsilon: float | tuple[float, float] | Literal["auto"] = "auto",
+        steps: int = 2000,
+        batch_size: int = 512,
+        learning_rate: float = 4e-3,
+        patience: int = 8,
+        validation_fraction: float = 0.1,
+        checkpoint: str | Path | None = None,
+        progress: bool | Progress | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.cost = cost
+        self.start: Start = start
+        self.network: Form | Literal["auto"] | nn.Module = network
+        self.hidden = hidden
+        self.estimator: Estimator = estimator
+        self.gap_weight = gap_weight
+        self.symmetry_weight = symmetry_weight
+        self.epsilon: float | tuple[float, float] | Literal["auto"] = epsilon
+        self.steps = steps
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.random_state = random_state
+
+    def fit(self, X: Any, Y: Any, *, condition: Any = None) -> Self:
+        """Learn the map from samples of both distributions.
+
+        Args:
+            X: Source points, (n, d).
+            Y: Target points, (m, d).
+            condition: For one map of many conditions, a pair: of the source points and of the target points, each
+                strings (n,) or numbers (n,) or (n, k); or, where every condition starts from all source points, those
+                of the target points alone. Only maps fitted with numbers can predict for new conditions.
+
+        Returns:
+            The map itself.
+
+        Raises:
+            InvalidArgument: An argument cannot be used; the message names it.
+            CheckpointError: `checkpoint` holds another training.
+        """
+        x, y = self._read_both(X, Y)
+        if condition is None:
+            self.conditions_ = None
+            groups = [Group(name="all", x=x, y=y)]
+        else:
+            of_x, of_y = condition if isinstance(condition, tuple) else (None, condition)
+            values_x = None if of_x is None else read("condition", of_x, len(x))
+            values_y = read("condition", of_y, len(y))
+            self.conditions_ = Conditions.of(values_y if values_x is None else np.concatenate([values_x, values_y]))
+            groups = groups_of(x, y, values_x, values_y, self.conditions_)
+        self._fit_groups(groups)
+        self._fitted = True
+        return self
+
+    def transform(self, X: Any, *, condition: Any = None) -> Any:
+        """Where the points go.
+
+        Args:
+            X: Points, (n, d).
+            condition: Of the points, or one for all of them, where the map was fitted with conditions.
+
+        Returns:
+            (n, d), of X's kind, dtype and device.
+        """
+        check_is_fitted(self)
+        x = self._read("X", X, reset=False)
+        return self._like(X, self._images(x, condition))
+
+    def score(self, X: Any, Y: Any, *, condition: Any = None) -> float:
+        """Minus the debiased Sinkhorn divergence between T(X) and Y, as for every map; of the condition given."""
+        if condition is None and self.conditions_ is None:
+            return super().score(X, Y)
+        x, y = self._read("X", X, reset=False), self._read("Y", Y, reset=None)
+        return score_images(self._images(x, condition)[:2048], y[:2048], self._ground())
+
+    def _images(self, x: Tensor, condition: Any) -> Tensor:
+        if (condition is None) != (self.conditions_ is None):
+            raise InvalidArgument(
+                "condition is needed: the map was fitted with conditions"
+                if condition is None
+                else "condition was given, but the map was fitted without"
+            )
+        if self.conditions_ is None:
+            return self._in_blocks(x)
+        c = self.conditions_.encode(read("condition", condition, len(x))).to(x.device)
+        with torch.no_grad():
+            pairs = zip(x.split(self._rows), c.split(self._rows), strict=True)
+            return torch.cat([self.network_(points, conditions) for points, conditions in pairs])
+
+    def _fit(self, x: Tensor, y: Tensor) -> None:
+        self._fit_groups([Group(name="all", x=x, y=y)])
+
+    def _fit_groups(self, groups: list[Group]) -> None:
+        self._check_parameters()
+        cost = resolve(self.cost)
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        training, held_out = self._split(groups, seed)
+        units = [mean_cost(group.x[:JUDGED].double(), group.y[:JUDGED].double(), cost) or 1.0 for group in training]
+        self.network_ = self._build(training, cost, seed)
+        self.epsilon_ = self._regularisation(training, cost, seed)
+        bar = tqdm(disable=self.progress is not True, desc="fit", unit="check")
+        course = train(
+            self.network_,
+            self._stages(training, cost, units, seed),
+            Judge(cost=cost, groups=held_out, units=units),
+            identity=self._identity(groups, seed),
+            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
+            progress=self.progress if callable(self.progress) else functools.partial(_show, bar),
+        )
+        bar.close()
+        self.network_.requires_grad_(False)
+        self.validation_, self.stage_ = course.validation, course.stage
+
+    def _check_parameters(self) -> None:
+        check_choice("start", self.start, ("auto", "linear", "entropic", "identity"))
+        check_choice("estimator", self.estimator, ("debiased", "entropic", "exact"))
+        if not isinstance(self.network, nn.Module):
+            check_choice("network", self.network, ("auto", "residual", "structured", "potential"))
+        for width in self.hidden:
+            check_count("hidden", width)
+        check_weight("gap_weight", self.gap_weight)
+        check_weight("symmetry_weight", self.symmetry_weight)
+        check_count("steps", self.steps, least=0)
+        check_count("batch_size", self.batch_size, least=2)
+        check_count("patience", self.patience)
+        check_positive("learning_rate", self.learning_rate)
+        if check_weight("validation_fraction", self.validation_fraction) >= 1:
+            raise InvalidArgument(f"validation_fraction must be below 1, got {self.validation_fraction}")
+
+    def _split(self, groups: list[Group], seed: int) -> tuple[list[Group], list[Group]]:
+        """Training points and those held out, of each condition."""
+        training: list[Group] = []
+        held_out: list[Group] = []
+        for group in groups:
+            x, y = (
+                self._parts(points, seed, f"{side} of {group.name}")
+                for side, points in (("x", group.x), ("y", group.y))
+            )
+            training.append(Group(name=group.name, x=x[0], y=y[0], c=group.c))
+            held_out.append(Group(name=group.name, x=x[1], y=y[1], c=group.c))
+        return training, held_out
+
+    def _parts(self, points: Tensor, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
+        shuffled = points[torch.randperm(len(points), generator=generator(seed, purpose)).to(points.device)]
+        count = min(round(self.validation_fraction * len(points)), JUDGED)
+        if len(points) < FEWEST_TO_HOLD_OUT or count < 2:
+            return shuffled, shuffled
+        return shuffled[count:], shuffled[:count]
+
+    def _build(self, groups: list[Group], cost: Cost, seed: int) -> nn.Module:
+        if isinstance(self.network, nn.Module):
+            return copy.deepcopy(self.network).to(groups[0].x.device)
+        x, y = torch.cat([group.x for group in groups]), torch.cat([group.y for group in groups])
+        form = self._form(cost)
+        if form != "residual" and not isinstance(cost, StructuredCost):
+            raise InvalidArgument(
+                f"network is {form!r}, which needs a cost h(x - y) with a grad h*; cost {self.cost!r} has none. "
+                "network='residual' takes any"
+            )
+        d = x.shape[1]
+        start = Affine(matrix=torch.eye(d), shift=torch.zeros(d)) if self.start == "identity" else bures_map(x, y)
+        scale = float(x.double().var(0, correction=0).mean().sqrt()) or 1.0
+        return MapNetwork(
+            form=form,
+            start=start,
+            centre=x.double().mean(0),
+            scale=scale,
+            cost=cost,
+            condition=0 if groups[0].c is None else len(groups[0].c),
+            hidden=tuple(self.hidden),
+            generator=generator(seed, "weights"),
+        ).to(x.device)
+
+    def _form(self, cost: Cost) -> Form:
+        if self.network != "auto":
+            return self.network  # pyright: ignore[reportReturnType]  modules have left before
+        return "potential" if isinstance(cost, StructuredCost) else "residual"
+
+    def _regularisation(self, groups: list[Group], cost: Cost, seed: int) -> tuple[float, float]:
+        if isinstance(self.epsilon, str):
+            check_choice("epsilon", self.epsilon, ("auto",))
+            return 0.05, 0.01
+        fit, gap = self.epsilon if isinstance(self.epsilon, tuple | list) else (self.epsilon, self.epsilon)
+        return check_positive("epsilon", fit), check_positive("epsilon", gap)
+
+    def _stages(self, groups: list[Group], cost: Cost, units: list[float], seed: int) -> list[Callable[[], Stage]]:
+        if not self.steps:
+            return []
+        distil = self._distils(groups, cost)
+        gap = MongeGap(
+            groups=groups,
+            objectives=[
+                Objective(
+                    cost=cost,
+                    fit_epsilon=self.epsilon_[0] * unit,
+                    gap_epsilon=self.epsilon_[1] * unit,
+                    weight=self.gap_weight,
+                    estimator=self.estimator,
+                )
+                for unit in units
+            ],
+            units=units,
+            symmetry=self.symmetry_weight if self._form(cost) == "structured" else 0.0,
+            batch_size=self.batch_size,
+            seed=seed,
+            steps=self.steps,
+            learning_rate=self.learning_rate * (REFINING if distil else 1.0),
+            patience=min(REFINING_PATIENCE, self.patience) if distil else self.patience,
+        )
+        regression = functools.partial(self._regression, groups, cost, seed)
+        return [regression, lambda: gap] if distil else [lambda: gap]
+
+    def _distils(self, groups: list[Group], cost: Cost) -> bool:
+        """Whether there is an entropic stage."""
+        if self.start == "entropic" and not isinstance(cost, StructuredCost):
+            raise InvalidArgument(f"start='entropic' needs a cost h(x - y) with a grad h*; cost {self.cost!r} has none")
+        enough = all(min(len(group.x), len(group.y)) >= FEWEST_TO_DISTIL for group in groups)
+        return self.start == "entropic" or (self.start == "auto" and isinstance(cost, StructuredCost) and enough)
+
+    def _regression(self, groups: list[Group], cost: Cost, seed: int) -> Regression:
+        conditions = [group.conditions(len(group.x)) for group in groups if group.c is not None]
+        return Regression(
+            points=torch.cat([group.x for group in groups]),
+            targets=torch.cat([entropic_targets(group, cost=cost, seed=seed, epsilon=None) for group in groups]),
+            conditions=torch.cat([c for c in conditions if c is not None]) if conditions else None,
+            batch_size=self.batch_size,
+            seed=seed,
+            steps=self.steps,
+            learning_rate=DISTIL_RATE,
+            patience=self.patience,
+        )
+
+    def _identity(self, groups: list[Group], seed: int) -> str:
+        """A digest of data and parameters: what makes two trainings the same."""
+        digest = hashlib.sha256()
+        ignored = ("checkpoint", "progress", "random_state")
+        parameters = {k: saved.encode(k, v) for k, v in self.get_params(deep=False).items() if k not in ignored}
+        digest.update(json.dumps([seed, str(parameters)]).encode())
+        for group in groups:
+            for points in (group.x, group.y):
+                digest.update(points.cpu().numpy().tobytes())
+        for tensor in self.network_.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _transform(self, x: Tensor) -> Tensor:
+        return self.network_(x)
+
+    def _ground(self) -> Cost:
+        return resolve(self.cost)
+
+    def _state(self) -> dict[str, Any]:
+        network = self.network_
+        shape = {"form": network.form, "scale": network.scale} if isinstance(network, MapNetwork) else None
+        return {
+            "network": dict(network.state_dict()),
+            "shape": shape,
+            "stage": self.stage_,
+            "validation": self.validation_,
+            "epsilon": self.epsilon_,
+            "conditions": None if self.conditions_ is None else self.conditions_.state(),
+        }
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.conditions_ = None if state["conditions"] is None else Conditions.restore(state["conditions"])
+        self.stage_, self.validation_, self.epsilon_ = state["stage"], state["validation"], state["epsilon"]
+        weights, shape = state["network"], state["shape"]
+        if shape is None:
+            network = copy.deepcopy(self.network)
+            assert isinstance(network, nn.Module)  # `load` has asked for it
+        else:
+            network = MapNetwork(
+                form=shape["form"],
+                start=Affine(matrix=weights["matrix"], shift=weights["shift"]),
+                centre=weights["centre"],
+                scale=shape["scale"],
+                cost=resolve(self.cost),
+                condition=0 if self.conditions_ is None else self.conditions_.width,
+                hidden=tuple(self.hidden),
+                generator=torch.Generator(),
+            )
+        network.load_state_dict(weights)
+        self.network_ = network.requires_grad_(False)
+
+
+def _show(bar: Any, record: Mapping[str, Any]) -> None:
+    bar.set_postfix({"stage": record["stage"], "step": record["step"], "criterion": f"{record['criterion']:.4g}"})
+    bar.update()

@@ -1,0 +1,119 @@
+"""What a map is trained on: the distance of its images from the target, and its Monge gap, from one batch.
+
+    fit(T)  =  OT(T x, y) - OT(T x, T x)/2                                         at fit_epsilon
+    gap(T)  =  mean_i c(x_i, T x_i) - OT(x, T x) + (OT(x, x) + OT(T x, T x))/2     debiased, at gap_epsilon
+    loss    =  fit + weight gap
+
+The fit is the Sinkhorn divergence but for OT(y, y)/2, which no map changes.
+OT is the optimum with epsilon KL(P | a b^T). Derivatives are the plans (envelope theorem), so a problem's accuracy is
+its plan's, and three digits are more than a batch's own noise leaves. OT(T x, T x) serves both terms where their
+epsilon agree; OT(x, x) has no derivative, and only moves the gap's value.
+
+symbol    meaning                      shape
+x, T x    points and their images      (n, d)
+y         target points                (m, d)
+P         a plan                       (n, m)
+
+Source: Uscidda and Cuturi 2023 (arXiv 2302.04953), equation 7 with a debiased gap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from pushforward.maps.costs import Cost
+from pushforward.maps.gap import Estimator, monge_gap
+from pushforward.ot.history import Recorder
+from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.problem import Problem
+from pushforward.ot.solve import solve_detached
+from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
+
+__all__ = ["Objective", "transport_cost"]
+
+# Marginal error of a training step's plans.
+STEP_TOL = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """The module's two terms.
+
+    Args:
+        cost: c.
+        fit_epsilon, gap_epsilon: Regularisation, in units of the cost.
+        weight: Of the gap; 0 leaves it out.
+        estimator: Of the gap, as `monge_gap` has them.
+    """
+
+    cost: Cost
+    fit_epsilon: float
+    gap_epsilon: float
+    weight: float
+    estimator: Estimator
+
+    def __call__(self, x: Tensor, images: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Fit and gap, differentiable once in the images; the gap is 0 where it has no weight.
+
+        Args:
+            x: Points, (n, d).
+            images: T x, (n, d).
+            y: Target points, (m, d).
+        """
+        x, images, y = x.to(torch.float64), images.to(torch.float64), y.to(torch.float64)
+        within = transport_cost(self.cost(images, images), self.fit_epsilon, symmetric=True)
+        fit = transport_cost(self.cost(images, y), self.fit_epsilon) - 0.5 * within
+        return fit, self._gap(x, images, within) if self.weight else torch.zeros_like(fit)
+
+    def _gap(self, x: Tensor, images: Tensor, within: Tensor) -> Tensor:
+        if self.estimator == "exact":
+            return monge_gap(x, images, cost=self.cost, estimator="exact")
+        epsilon = self.gap_epsilon
+        gap = self.cost.paired(x, images).mean() - transport_cost(self.cost(x, images), epsilon)
+        if self.estimator == "entropic":
+            return gap + 2.0 * epsilon * torch.tensor(float(len(x))).log()
+        if epsilon != self.fit_epsilon:
+            within = transport_cost(self.cost(images, images), epsilon, symmetric=True)
+        return gap + 0.5 * (within + transport_cost(self.cost(x, x), epsilon, symmetric=True))
+
+
+def transport_cost(cost: Tensor, epsilon: float, *, symmetric: bool = False) -> Tensor:
+    """OT between uniform weights to a training step's accuracy, differentiable once in the costs.
+
+    Args:
+        cost: (n, m), float64.
+        epsilon: In units of the cost.
+        symmetric: Whether these are the costs within one cloud.
+    """
+    return _Transport.apply(cost, epsilon, symmetric)
+
+
+class _Transport(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, cost: Tensor, epsilon: float, symmetric: bool) -> Tensor:
+        n, m = cost.shape
+        geometry = DenseGeometry.of(cost.detach()[None])
+        problem = Problem(
+            geometry=geometry,
+            a=cost.new_full((1, n), 1.0 / n),
+            b=cost.new_full((1, m), 1.0 / m),
+            epsilon=epsilon,
+        )
+        g, done = self_transport(problem, STEP_TOL, Recorder(MOST_STEPS)) if symmetric else (None, False)
+        if g is None or not done:  # the general solver, too, where a kernel is not positive definite
+            g = solve_detached(problem, STEP_TOL)
+        kernel, f, _ = geometry.kernel(g, epsilon, problem.a, problem.b)
+        # As the plan's rows are exact its mass is 1, and the dual's last term 0.
+        ctx.save_for_backward(kernel.matrix[0])
+        return (problem.a * f).sum() + (problem.b * g).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (plan,) = ctx.saved_tensors
+        return grad * plan, None, None
