@@ -22,7 +22,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from torch import Tensor
 
 from pushforward._interop import like_input, result_dtype
-from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps import saved
 from pushforward.ot.cost import GroundCost
 from pushforward.ot.divergence import sinkhorn_divergence
@@ -151,12 +151,15 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         """
         content = saved.read(Path(folder), cls.__name__)
         given = {"cost": cost, "network": network}
-        parameters = {key: saved.decode(key, value, given.get(key)) for key, value in content["parameters"].items()}
-        made = cls(**parameters)
-        made.n_features_in_ = content["width"]
-        if content["names"] is not None:
-            made.feature_names_in_ = np.asarray(content["names"], dtype=object)
-        made._restore(content["fitted"])
+        try:
+            parameters = {key: saved.decode(key, value, given.get(key)) for key, value in content["parameters"].items()}
+            made = cls(**parameters)
+            made.n_features_in_ = content["width"]
+            if content["names"] is not None:
+                made.feature_names_in_ = np.asarray(content["names"], dtype=object)
+            made._restore(content["fitted"])
+        except (KeyError, TypeError, AttributeError, IndexError) as error:
+            raise CheckpointError(f"{folder} holds a {cls.__name__} of another version: {error!r}") from error
         made._fitted = True
         return made
 

@@ -50,6 +50,7 @@ COSTS = frozenset(costs.__all__) - {"CallableCost", "Cost", "StructuredCost", "T
 OWN = ("cost", "network")
 
 _ENTRY = "map.json"
+_SUFFIXES = (".json", ".safetensors")
 _OURS = re.compile(r"map-[0-9a-f]{32}\.(json|safetensors)|\.map-[0-9a-f]{32}\.json")
 
 
@@ -88,12 +89,12 @@ def write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
     stem, draft = folder / f"map-{mark}", folder / f".map-{mark}.json"
-    files = [stem.with_suffix(suffix) for suffix in (".json", ".safetensors")]
+    files = [stem.with_suffix(suffix) for suffix in _SUFFIXES]
     try:
         save_state(stem, content)
         listed = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
         entry = {"class": name, "pushforward": __version__, "state": stem.name, "files": listed}
-        draft.write_text(json.dumps(entry, indent=1) + "\n", encoding="utf-8")
+        draft.write_text(_sealed(entry), encoding="utf-8")
         for file in (*files, draft):
             _flush(file)
         draft.replace(folder / _ENTRY)
@@ -167,21 +168,26 @@ def decode(name: str, value: Any, given: Any) -> Any:
 
 
 def _entry(folder: Path) -> dict[str, Any]:
+    """What `map.json` says, if it is, byte for byte, the one that was written."""
     path = folder / _ENTRY
     try:
-        entry = json.loads(path.read_text(encoding="utf-8"))
-        whole = {f"{entry['state']}.json", f"{entry['state']}.safetensors"} == set(entry["files"])
-        whole = whole and all(
-            _OURS.fullmatch(file) and {"bytes", "sha256"} <= set(entry["files"][file]) for file in entry["files"]
-        )
-        whole = whole and isinstance(entry["class"], str)
+        text = path.read_text(encoding="utf-8")
+        entry = json.loads(text)
+        untouched = text == _sealed({key: value for key, value in entry.items() if key != "sha256"})
+        parts = [entry["state"] + suffix for suffix in _SUFFIXES]
+        known = sorted(entry["files"]) == parts and all(_OURS.fullmatch(part) for part in parts)
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: no map was saved there") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{path} was truncated or altered: {error!r}") from error
-    if not whole:
-        raise CheckpointError(f"{path} was altered: it does not name the files of a map")
+    if not (untouched and known):
+        raise CheckpointError(f"{path} was altered: it is not the one that was saved")
     return entry
+
+
+def _sealed(entry: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
+    return json.dumps(entry | {"sha256": digest}, indent=1) + "\n"
 
 
 def _sha256(file: Path) -> str:
