@@ -158,6 +158,26 @@ def test_structured_maps_have_derivatives(cost):
     assert torch.autograd.grad(cost.conjugate_gradient(start).sum(), start)[0].isfinite().all()
 
 
+def test_half_the_square_has_its_derivative_at_0():
+    cost, start = PowerCost(p=2.0), torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(cost.conjugate_gradient(start).sum(), start)
+    assert (slope == 1).all()
+
+
+@every(TRANSLATIONS)
+def test_displacements_are_not_kept_for_the_derivative(cost):
+    x, y = points(60, 25).requires_grad_(), points(50, 26).requires_grad_()
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        cost(x, y)
+    assert max(kept) <= 60 * 50
+
+
 def test_norms_have_no_conjugate_gradient():
     assert not any(isinstance(cost, StructuredCost) for cost in (Euclidean(), Manhattan(), PNorm(p=3.0), Geodesic()))
     assert len(STRUCTURED) == 7

@@ -136,7 +136,7 @@ class _AllPairs(torch.autograd.Function):
     def forward(ctx: Any, cost: TranslationCost, x: Tensor, y: Tensor) -> Tensor:
         ctx.cost = cost
         ctx.save_for_backward(x, y)
-        return cost.matrix(x, y)
+        return cost.matrix(x.detach(), y.detach())
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, Tensor]:
