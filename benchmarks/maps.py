@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maps_methods import METHODS, Fitted, seeds_of
+from maps_methods import METHODS, SEEDS, Fitted, seeds_of
 from maps_problems import EXACT, PAIRS, Pair, load
 from maps_step import STEPS, step_times
 from maps_tables import target_lines
@@ -34,7 +34,6 @@ from measure import conditions, in_own_process, say, write_json
 
 RESULTS = Path(__file__).with_name("results") / "maps.json"
 STEP = "step"  # the pair whose rows are times of one training step
-SEEDS = (0, 1, 2, 3, 4)
 MARKERS = 50
 TRANSFORMED = 4096
 

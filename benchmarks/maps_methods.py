@@ -1,9 +1,10 @@
 """Every way to a map that is compared, behind one call: (pair's name, pair, seed) -> the map, its CPU seconds.
 
 Ours run at their defaults, but for steps and batch on the pairs whose budget is given (2000 batches of 256). "Monge gap
-alone" starts at the linear map and skips the distillation of an entropic one; "plain network" is the same with a weight
-of 0 on the gap; "from the identity" starts there. The peer runs at its tutorial's epsilons, and at the best that
-`maps_tune.py` found, always 2000 batches of 256.
+alone" starts at the linear map and skips the distillation of an entropic one; "from the identity" starts there; "like
+OTT" does so with OTT's residual network in place of the gradient of a potential; "plain network" is a residual network
+from the linear map with no weight on the gap. "By patient" takes the mean of a patient's control cells as condition.
+The peer runs at its tutorial's epsilons, and at the best that `maps_tune.py` found, always 2000 batches of 256.
 """
 
 from __future__ import annotations
@@ -17,10 +18,18 @@ from typing import Any
 from maps_peers import TUTORIAL, OttSettings, chosen, ott_monge_gap
 from maps_problems import BATCH, STEPS, Pair, Points
 
-__all__ = ["METHODS", "Fitted", "seeds_of"]
+__all__ = ["METHODS", "SEEDS", "Fitted", "seeds_of"]
 
+NOTED = ("epsilon_", "share_", "stage_")  # what an estimator chose itself
 BUDGETED = ("gaussian-32", "mixture")
-OTT_SEEDS = {"gaussian-32": 3, "w2-2": 1, "w2-16": 3, "w2-64": 1, "mixture": 2}
+SEEDS = (0, 1, 2, 3, 4)
+OTT_SEEDS = {
+    "gaussian-32": {"ott tutorial": 2, "ott best": 5},
+    "w2-2": {"ott tutorial": 1, "ott best": 3},
+    "w2-16": {"ott tutorial": 2, "ott best": 5},
+    "w2-64": {"ott tutorial": 1, "ott best": 3},
+    "mixture": {"ott tutorial": 1, "ott best": 5},
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,17 +74,16 @@ def ours(kind: str, *, conditional: bool = False, **parameters: Any) -> Method:
         return Fitted(
             transform=functools.partial(estimator.transform, condition=on_test) if conditional else estimator.transform,
             seconds=seconds,
-            settings=settings,
-            notes=_notes(estimator),
+            settings=_plain(estimator.get_params()),
+            notes=_plain({name: getattr(estimator, name, None) for name in NOTED}),
         )
 
     return method
 
 
-def _notes(estimator: Any) -> dict[str, Any]:
-    """What the estimator chose itself, where it says so."""
-    said = {name: getattr(estimator, name, None) for name in ("epsilon_", "stage_", "n_iter_")}
-    return {name: value for name, value in said.items() if value is not None}
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Those that JSON can hold."""
+    return {name: value for name, value in values.items() if isinstance(value, int | float | str | tuple | list)}
 
 
 def ott(choose: Callable[[str], OttSettings]) -> Method:
@@ -95,24 +103,30 @@ METHODS: dict[str, Method] = {
     "entropic": ours("EntropicMap"),
     "progressive": ours("ProgressiveMap"),
     "icnn": ours("ICNNMap"),
-    "plain network": ours("MongeMap", start="linear", gap_weight=0.0),
+    "plain network": ours("MongeMap", start="linear", network="residual", gap_weight=0.0),
     "monge": ours("MongeMap"),
     "monge gap alone": ours("MongeMap", start="linear"),
     "monge from the identity": ours("MongeMap", start="identity"),
+    "monge like ott": ours("MongeMap", start="identity", network="residual"),
     "monge conditional": ours("MongeMap", conditional=True),
     "ott tutorial": ott(lambda _: TUTORIAL),
     "ott best": ott(chosen),
 }
-DRAWN = ("entropic", "progressive")  # methods that draw only where there are more points than they take
+LINES = ("identity", "mean shift", "linear")  # draw nothing
+ONLY_ON = {
+    "monge conditional": "cells",
+    "monge from the identity": "gaussian w2 mixture",
+    "monge like ott": "gaussian w2",
+}
 
 
 def seeds_of(pair: str, method: str) -> tuple[int, ...]:
-    """The seeds with which a method runs on a pair: one where nothing is drawn, fewer where a row is minutes."""
-    cells = pair.startswith("cells-")
+    """The seeds with which a method runs on a pair: one where nothing is drawn, fewer where a row takes minutes."""
+    family = pair.split("-")[0]
     if method.startswith("ott"):
-        return tuple(range(OTT_SEEDS.get(pair, 0)))
-    if method == "monge conditional" and not cells or method == "monge from the identity" and cells:
+        return tuple(range(OTT_SEEDS.get(pair, {}).get(method, 0)))
+    if family not in ONLY_ON.get(method, (family,)):
         return ()
-    if pair.startswith("w2-") and method in ("identity", "mean shift", "linear"):
+    if family == "w2" and method in LINES:
         return (0,)
-    return (0, 1, 2, 3, 4)
+    return SEEDS

@@ -4,7 +4,8 @@
 
 Every candidate of `maps_peers.TRIED` trains for `--steps` steps and is judged on the test points: by L2-UVP where the
 map is known, by W2^2 plus the exact gap where it is not. Nobody who fits a map could choose like this: it favours the
-peer. Pairs that are not searched take the settings of the nearest one, see BORROWED. Writes maps_peer_settings.json.
+peer. Pairs that are not searched take the settings of the nearest one, see BORROWED. Writes maps_peer_settings.json
+after every trial; one that is there is not run again.
 """
 
 from __future__ import annotations
@@ -47,16 +48,18 @@ def main() -> None:
     found = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {"chosen": {}, "trials": []}
     found |= conditions() | {"steps": arguments.steps, "batch_size": BATCH}
     for pair in arguments.pairs:
-        rows = []
+        rows = [row for row in found["trials"] if row["pair"] == pair]
         for settings in map(asdict, TRIED):
+            if any(row["settings"] == settings for row in rows):
+                continue
             row = in_own_process(trial, pair, settings, arguments.steps, wall_limit=arguments.limit)
             rows.append({"pair": pair, "settings": settings} | row)
             say(f"{pair:12} {settings} {row['status']} error {row.get('error')} in {row.get('seconds')} s")
-        found["trials"] = [row for row in found["trials"] if row["pair"] != pair] + rows
-        best = min((row for row in rows if row["status"] == "ok"), key=lambda row: row["error"])
-        borrowers = [name for name, lender in BORROWED.items() if lender == pair]
-        found["chosen"] |= dict.fromkeys([pair, *borrowers], best["settings"])
-        write_json(CHOSEN, found)
+            found["trials"] = [row for row in found["trials"] if row["pair"] != pair] + rows
+            best = min((row for row in rows if row["status"] == "ok"), key=lambda row: row["error"])
+            borrowers = [name for name, lender in BORROWED.items() if lender == pair]
+            found["chosen"] |= dict.fromkeys([pair, *borrowers], best["settings"])
+            write_json(CHOSEN, found)
 
 
 if __name__ == "__main__":
