@@ -12,7 +12,7 @@ from scipy.optimize import minimize
 
 import pushforward as pf
 from pushforward.errors import InvalidArgument
-from pushforward.maps import costs
+from pushforward.maps import costs, translation
 from pushforward.maps.costs import (
     CallableCost,
     Cosine,
@@ -124,7 +124,7 @@ def test_blocks_are_the_whole(cost, monkeypatch):
     weight = points(11, 14, 4)
     value = cost(x, y)
     whole = torch.autograd.grad((weight * value).sum(), (x, y))
-    monkeypatch.setattr(costs, "BLOCK", 3 * y.numel())
+    monkeypatch.setattr(translation, "BLOCK", 3 * y.numel())
     torch.testing.assert_close(cost(x, y), value, rtol=1e-13, atol=1e-13)
     parts = torch.autograd.grad((weight * cost(x, y)).sum(), (x, y))
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)

@@ -28,10 +28,9 @@ Sources: Cuturi, Klein and Ablin 2023 (arXiv 2302.04065) for elastic costs and t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +39,8 @@ from torch.nn.functional import normalize, softshrink
 from pushforward._checks import check_choice, check_count, check_finite, check_positive
 from pushforward._interop import to_tensor
 from pushforward.errors import InvalidArgument, ShapeError
+from pushforward.maps.k_support import norm_level, prox_level
+from pushforward.maps.translation import Cost, StructuredCost, TranslationCost
 from pushforward.ot.cost import pairwise_cost
 
 __all__ = [
@@ -60,87 +61,8 @@ __all__ = [
     "resolve",
 ]
 
-# Numbers that a block of rows of displacements x_i - y_j may hold: 2 MB in float64, which caches keep.
-BLOCK = 2**18
 # A function that only gives matrices is asked for n of them, this wide, to read n diagonal entries.
 DIAGONAL_BLOCK = 32
-
-
-@runtime_checkable
-class Cost(Protocol):
-    """What every cost does; `pushforward.ot` takes it wherever it takes a function."""
-
-    def __call__(self, x: Tensor, y: Tensor, /) -> Tensor:
-        """The costs c(x_i, y_j) between two sets of points (n, d) and (m, d), as (n, m); differentiable."""
-        ...
-
-    def paired(self, x: Tensor, y: Tensor, /) -> Tensor:
-        """The costs c(x_i, y_i) between points (n, d) and (n, d), as (n,); no matrix is formed."""
-        ...
-
-
-@runtime_checkable
-class StructuredCost(Cost, Protocol):
-    """A cost h(x - y) whose maps can be written T(x) = x - grad h*(F(x)): what `isinstance` asks before one is."""
-
-    def h(self, z: Tensor, /) -> Tensor:
-        """The cost of displacements z, (..., d), as (...,)."""
-        ...
-
-    def gradient(self, z: Tensor, /) -> Tensor:
-        """Grad h at displacements z, (..., d)."""
-        ...
-
-    def conjugate_gradient(self, w: Tensor, /) -> Tensor:
-        """Grad h*, the inverse of grad h, at (..., d)."""
-        ...
-
-
-class TranslationCost(ABC):
-    """A cost of the displacement alone, c(x, y) = h(x - y)."""
-
-    @abstractmethod
-    def h(self, z: Tensor) -> Tensor:
-        """The cost of displacements z, (..., d), as (...,)."""
-
-    @abstractmethod
-    def gradient(self, z: Tensor) -> Tensor:
-        """Grad h at displacements z, (..., d); where h has a kink, the subgradient nearest to 0."""
-
-    def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs h(x_i - y_i), (n,)."""
-        return self.h(x - y)
-
-    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs between all pairs, (n, m)."""
-        return cast(Tensor, _AllPairs.apply(self, x, y))
-
-    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs between all pairs, (n, m), where no derivative is asked."""
-        return torch.cat([self.h(some[:, None] - y) for some in x.split(_rows(y))])
-
-    def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives of sum_ij weight_ij h(x_i - y_j) in x and y; differentiable in turn."""
-        by_x, by_y = list[Tensor](), torch.zeros_like(y)
-        for some, w in zip(x.split(_rows(y)), weight.split(_rows(y)), strict=True):
-            gradient = self.gradient(some[:, None] - y)
-            by_x.append(torch.einsum("ij,ijk->ik", w, gradient))
-            by_y = by_y - torch.einsum("ij,ijk->jk", w, gradient)
-        return torch.cat(by_x), by_y
-
-
-class _AllPairs(torch.autograd.Function):
-    """The matrix of a cost h(x - y): its derivatives come from grad h, so that (n, m, d) numbers are never kept."""
-
-    @staticmethod
-    def forward(ctx: Any, cost: TranslationCost, x: Tensor, y: Tensor) -> Tensor:
-        ctx.cost = cost
-        ctx.save_for_backward(x, y)
-        return cost.matrix(x.detach(), y.detach())
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor, Tensor]:
-        return None, *ctx.cost.pull_back(grad_outputs[0], *ctx.saved_tensors)
 
 
 @dataclass(frozen=True)
@@ -214,7 +136,7 @@ class Manhattan(TranslationCost):
 
     def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The derivatives of sum_ij weight_ij |x_i - y_j|_1, one coordinate after the other."""
-        signed = (weight * (x[:, k, None] - y[:, k]).sign() for k in range(x.shape[1]))
+        signed = (weight * (u[:, None] - v).sign() for u, v in zip(x.T.contiguous(), y.T.contiguous(), strict=True))
         by_x, by_y = zip(*((part.sum(1), -part.sum(0)) for part in signed), strict=True)
         return torch.stack(by_x, -1), torch.stack(by_y, -1)
 
@@ -310,7 +232,7 @@ class ElasticL1(TranslationCost):
         return 0.5 * z.square().sum(-1) + self.gamma * z.abs().sum(-1)
 
     def gradient(self, z: Tensor) -> Tensor:
-        """Z + gamma sign z."""
+        """The sum z + gamma sign z."""
         return z + self.gamma * z.sign()
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
@@ -326,8 +248,7 @@ class ElasticL1(TranslationCost):
 class ElasticKOverlap(TranslationCost):
     """|z|^2 / 2 + gamma/2 |z|_(k)^2: displacements of about k entries, which do not shrink as those of L1 do.
 
-    With r the level below which an entry counts as one of those shared out (r = |z_i| / theta_i),
-    |z|_(k)^2 = sum_i |z_i| max(|z_i|, r).
+    |z|_(k)^2 = sum_i |z_i| max(|z_i|, r), r the level above which an entry counts in full (`k_support.py`).
 
     Args:
         gamma: Positive, without unit.
@@ -350,14 +271,14 @@ class ElasticKOverlap(TranslationCost):
         return 0.5 * (z * self.gradient(z)).sum(-1)
 
     def gradient(self, z: Tensor) -> Tensor:
-        """Z + gamma max(|z|, r) with the signs of z."""
+        """The sum z + gamma sign(z) max(|z|, r)."""
         size = z.abs()
-        return z + self.gamma * z.sign() * torch.maximum(size, _norm_level(size, self.k))
+        return z + self.gamma * z.sign() * torch.maximum(size, norm_level(size, self.k))
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
         """The proximal map of gamma/2 |.|_(k)^2 at w."""
         size = w.abs()
-        shared = size - self.gamma * _prox_level(size, self.k, self.gamma)
+        shared = size - self.gamma * prox_level(size, self.k, self.gamma)
         return w.sign() * torch.minimum(shared, size / (1.0 + self.gamma)).clamp_min(0.0)
 
 
@@ -390,11 +311,11 @@ class ElasticSubspace(TranslationCost):
         return 0.5 * z.square().sum(-1) + 0.5 * self.gamma * self._outside(z).square().sum(-1)
 
     def gradient(self, z: Tensor) -> Tensor:
-        """Z + gamma (I - A A^T) z."""
+        """The sum z + gamma (I - A A^T) z."""
         return z + self.gamma * self._outside(z)
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
-        """W - gamma/(1+gamma) (I - A A^T) w."""
+        """The difference w - gamma/(1+gamma) (I - A A^T) w."""
         return w - self.gamma / (1.0 + self.gamma) * self._outside(w)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -497,50 +418,10 @@ def resolve(cost: str | Cost | Callable[[Tensor, Tensor], Tensor]) -> Cost:
     return _NAMED[check_choice("cost", cost, tuple(_NAMED))]
 
 
-def _rows(y: Tensor) -> int:
-    """Rows of displacements from all of y (m, d) that make up a block."""
-    return max(1, BLOCK // y.numel())
-
-
 def _signed_power(z: Tensor, power: float) -> Tensor:
     """|z|^power with the sign of z; at 0 with its derivative there, or 0 where that is infinite."""
     apart = z != 0
     return z * torch.where(apart, torch.where(apart, z, 1.0).abs() ** (power - 1.0), 1.0 if power == 1 else 0.0)
-
-
-def _norm_level(size: Tensor, k: int) -> Tensor:
-    """The level r at which shares theta_i = min(1, size_i / r) sum to k; (..., 1) for sizes (..., d).
-
-    With the q largest full, r_q = (sum of the others) / (k - q). While the next is above r_q it is full, too, which
-    lowers r; once it is not, to count it full would raise r: the level is the least r_q. Where at most k sizes are
-    positive it is 0, or at most the least of them.
-    """
-    top = size.topk(min(k, size.shape[-1]), dim=-1).values
-    others = (size.sum(-1, keepdim=True) - (top.cumsum(-1) - top)).clamp_min(0.0)
-    free = k - torch.arange(top.shape[-1], dtype=size.dtype, device=size.device)
-    return (others / free).amin(-1, keepdim=True)
-
-
-def _prox_level(size: Tensor, k: int, gamma: float) -> Tensor:
-    """The level r at which shares theta_i = clip(size_i / r - gamma, 0, 1) sum to k; (..., 1) for sizes (..., d).
-
-    As a function of s = 1/r the sum is piecewise linear: each share rises from s = gamma/size_i to (1 + gamma)/size_i.
-    The segment that passes k says which shares are full and which rise there; they give r in closed form, and its
-    derivative. Where fewer than k sizes are positive all shares are full, at any smaller r.
-    """
-    with torch.no_grad():
-        live = size > torch.finfo(size.dtype).tiny * (1.0 + gamma) * 4.0
-        inverse = torch.where(live, 1.0 / torch.where(live, size, 1.0), 0.0)
-        begin, end = gamma * inverse, (1.0 + gamma) * inverse
-        corner, order = torch.cat([begin, end], -1).sort(-1)
-        slope = torch.cat([size, -size], -1).gather(-1, order).cumsum(-1)
-        total = (slope[..., :-1] * corner.diff(dim=-1)).cumsum(-1)
-        last = corner.gather(-1, (total <= k).sum(-1, keepdim=True))
-        full, rising = live & (end <= last), live & (begin <= last) & (last < end)
-        share = k - full.to(size.dtype).sum(-1, keepdim=True) + gamma * rising.to(size.dtype).sum(-1, keepdim=True)
-        some = rising.any(-1, keepdim=True) & (share > 0)
-        flat = torch.where(last > 0, 1.0 / torch.where(last > 0, last, 1.0), 0.0)
-    return torch.where(some, (size * rising).sum(-1, keepdim=True) / torch.where(some, share, 1.0), flat)
 
 
 def _orthonormal(value: Any) -> Tensor:
