@@ -10,9 +10,9 @@ entropic    min_P <P, C> - epsilon H(P),  H(P) = -sum P log P, as published. It 
                 exact + epsilon log n  <=  entropic  <=  exact + 2 epsilon log n:
             an offset that hides small gaps. epsilon -> 0 leads to the left end; where the plan is blurred over all
             pairs it is 2 epsilon log n, less what blurring costs.
-debiased    the Sinkhorn divergence between the points and their images (`sinkhorn_divergence`). No offset: 0 for
-            translations and the identity (squared Euclidean cost), and at the optimal linear maps tried within 0.2 % of
-            the mean cost, for epsilon up to 10 % of it (n = 64 to 256, d = 2 and 16). It also takes the costs within
+debiased    the Sinkhorn divergence between the points and their images (`sinkhorn_divergence`). No offset: 0 for the
+            identity, and for translations at the squared Euclidean cost; at the optimal linear maps tried within 0.2 %
+            of the mean cost, for epsilon up to 10 % of it (n = 64 to 256, d = 2 and 16). It also takes the costs within
             the points and within the images, and is no bound of anything: small negative values are possible.
 
 symbol    meaning                               shape     unit
