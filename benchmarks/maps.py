@@ -2,9 +2,10 @@
 
     python benchmarks/maps.py [--pairs NAME ...] [--methods NAME ...] [--seeds N ...] [--again] [--list] [--report]
 
-Every row (a pair, a method, a seed) runs in a process of its own, on one core and one thread, and is written into
-results/maps.json at once: a run that was ended goes on where it stopped, and two runs may share the work between two
-cores (`PUSHFORWARD_BENCH_CORE`). A row that is there is not run again but with `--again`.
+Every row (a pair, a method, a seed) runs in a process of its own (the patients' rows, which take seconds, in one), on
+one core and one thread, and is written into results/maps.json at once. A run that was ended goes on where it stopped:
+a row that is there is not run again but with `--again`. Two runs, of different pairs or methods, may write at once, on
+two cores (`PUSHFORWARD_BENCH_CORE`).
 
 Seconds are the process's CPU seconds in fitting; memory is the process's peak by the end of it, and what of that stood
 before. Figures are those of `pushforward.metrics`, on points that were not fitted on (`maps_problems.py`); for cells
@@ -26,7 +27,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from maps_methods import METHODS, SEEDS, Fitted, seeds_of
+from maps_methods import METHODS, SEEDS, seeds_of
 from maps_problems import EXACT, PAIRS, Pair, load
 from maps_step import STEPS, step_times
 from maps_tables import target_lines
@@ -47,25 +48,28 @@ def memory_mib(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measured(pair_name: str, method: str, seed: int) -> Row:
-    """One row. Runs in its own process."""
+def measured(pairs: list[str], method: str, seed: int) -> Row:
+    """The rows of these pairs, by name. Runs in its own process."""
     import torch
 
     torch.set_num_threads(1)
+    return {"rows": {pair: one(pair, method, seed) for pair in pairs}}
+
+
+def one(pair_name: str, method: str, seed: int) -> Row:
     if pair_name == STEP:
         return {"status": "ok"} | step_times(method, seed)
-    prepare = METHODS[method]
     pair = load(pair_name, seed)
     before = memory_mib("VmRSS")
-    fitted: Fitted = prepare(pair_name, pair, seed)
+    fitted = METHODS[method](pair_name, pair, seed)
     peak = memory_mib("VmHWM")
     began = time.process_time()
     mapped = fitted.transform(pair.x_test)
-    predicting = (time.process_time() - began) * TRANSFORMED / len(pair.x_test)
+    transforming = (time.process_time() - began) * TRANSFORMED / len(pair.x_test)
     return {
         "status": "ok",
         "seconds": fitted.seconds,
-        "seconds_per_4096": predicting,
+        "seconds_per_4096": transforming,
         "memory_mib": {"before": before, "peak": peak},
         "settings": fitted.settings,
         "notes": fitted.notes,
@@ -147,14 +151,23 @@ def wanted(pairs: list[str], methods: list[str], seeds: Sequence[int]) -> list[K
 
 
 def run(keys: list[Key], *, again: bool, limit: float, out: Path) -> None:
-    for pair, method, seed in keys:
-        if not again and (pair, method, seed) in there(out):
+    left = list(keys)
+    while left:
+        first, method, seed = left[0]
+        # The patients' rows share a process: starting one for each would be most of what they cost.
+        pairs = [pair for pair, *rest in left if rest == [method, seed] and pair.startswith("cells-")]
+        pairs = pairs if first in pairs else [first]
+        left = [key for key in left if key not in [(pair, method, seed) for pair in pairs]]
+        pairs = [pair for pair in pairs if again or (pair, method, seed) not in there(out)]
+        if not pairs:
             continue
         stamp = {name: conditions()[name] for name in ("date", "commit")}
-        row = in_own_process(measured, pair, method, seed, wall_limit=limit)
-        add(out, {"pair": pair, "method": method, "seed": seed} | row | stamp)
-        said = {name: round(value, 4) for name, value in row.get("figures", {}).items()}
-        say(f"{pair:12} {method:24} {seed} {row['status']} {row.get('seconds', 0):.1f} s {said}")
+        answer = in_own_process(measured, pairs, method, seed, wall_limit=limit)
+        for pair in pairs:
+            row = answer["rows"][pair] if "rows" in answer else answer
+            add(out, {"pair": pair, "method": method, "seed": seed} | row | stamp)
+            said = {name: round(value, 4) for name, value in row.get("figures", {}).items()}
+            say(f"{pair:12} {method:24} {seed} {row['status']} {row.get('seconds', 0):.1f} s {said}")
 
 
 def main() -> None:
