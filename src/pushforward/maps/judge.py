@@ -1,15 +1,18 @@
 """How good a map is on points held out, in figures that show each way in which a map can fail.
 
-    divergence       S(T x, y), the Sinkhorn divergence at 0.05 of the mean cost, over it: are the images where they
+    divergence       S(T x, y), the Sinkhorn divergence at 0.3 of the mean cost, over it: are the images where they
                      should be
     gap              the debiased Monge gap at 0.01 of the mean cost, over it: are they reached without detours
     variance_ratio   tr Cov(T x)/tr Cov(y): below 1 where images are drawn together, above where they are flung apart
     mean_shift       |mean T x - mean y| over the root of tr Cov(y)
     criterion        divergence + max(gap, 0): what maps are chosen by
 
-At epsilon of the size at which maps are fitted, the debiased gap of the *true* map is not 0 (2 % of the variance on
-16-dimensional mixtures at 0.03 of the mean cost, 14 % at 0.1); at 0.01 it is, and that is why it is judged there.
-Criteria hold the noise of the held-out points in common, so that their differences mean more than their values.
+The two epsilon are not those at which maps are fitted, and were chosen on pairs whose optimal map is known (the W2
+benchmark, 1024 points). At 0.05 of the mean cost, images shrunk by a tenth have a *lower* divergence in 16 and 64
+dimensions than the true ones: from among few points of y, some are near to a crowded image. At 0.3 they do not. And at
+epsilon of such a size the debiased gap of the *true* map is not 0 (at 0.1 it is 14 % of the variance in 16 dimensions, 2
+% at 0.03), while at 0.01 it is. Criteria share the noise of the held-out points: their differences mean more than their
+values.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ __all__ = ["Judge"]
 
 # At most so many points of a side are judged: a check then takes some tenths of a second.
 JUDGED = 1024
-DIVERGENCE_EPSILON, GAP_EPSILON = 0.05, 0.01
+DIVERGENCE_EPSILON, GAP_EPSILON = 0.3, 0.01
 TOL = 1e-5
 
 

@@ -34,7 +34,7 @@ from pushforward.maps import saved
 from pushforward.maps.base import TransportMap, score_images
 from pushforward.maps.conditions import Conditions, Group, groups_of, read
 from pushforward.maps.costs import Cost, StructuredCost, resolve
-from pushforward.maps.entropic import mean_cost
+from pushforward.maps.entropic import EntropicMap, mean_cost
 from pushforward.maps.fitting import Progress, train
 from pushforward.maps.gap import Estimator
 from pushforward.maps.judge import JUDGED, Judge
@@ -53,6 +53,8 @@ FEWEST_TO_HOLD_OUT = 40
 # With fewer points than this in a condition, an entropic map is no better than its sample, and "auto" leaves it out.
 FEWEST_TO_DISTIL = 512
 DISTIL_RATE = 3e-3
+# Regularisation, over the mean cost, where no entropic map can tell a better one.
+BATCH_EPSILON = 0.05
 # From a distilled map the gap is descended with smaller steps, and not for long where it does not help.
 REFINING = 0.25
 REFINING_PATIENCE = 2
@@ -73,7 +75,8 @@ class MongeMap(TransportMap):
         estimator: Of the gap (`monge_gap`).
         gap_weight: Its weight; 0 trains on the fit alone.
         symmetry_weight: Weight of the penalty on asymmetric Jacobians, for "structured" networks.
-        epsilon: Regularisation of fit and gap, over the mean cost: a number for both, a pair, or "auto".
+        epsilon: Regularisation of fit and gap, over the mean cost: a number for both, a pair, or "auto", which takes
+            the one with which an entropic map of a batch's size does best on other points.
         steps: Of each trained stage, at most.
         batch_size: Points of each side in a step.
         learning_rate: Adam's, for the gap, at its start; it falls along a cosine.
@@ -121,7 +124,7 @@ class MongeMap(TransportMap):
         steps: int = 2000,
         batch_size: int = 512,
         learning_rate: float = 4e-3,
-        patience: int = 8,
+        patience: int = 10,
         validation_fraction: float = 0.1,
         checkpoint: str | Path | None = None,
         progress: bool | Progress | None = None,
@@ -302,9 +305,14 @@ class MongeMap(TransportMap):
     def _regularisation(self, groups: list[Group], cost: Cost, seed: int) -> tuple[float, float]:
         if isinstance(self.epsilon, str):
             check_choice("epsilon", self.epsilon, ("auto",))
-            return 0.05, 0.01
+            share = self._best_for_a_batch(groups[0], cost, seed) if isinstance(cost, StructuredCost) else BATCH_EPSILON
+            return share, share
         fit, gap = self.epsilon if isinstance(self.epsilon, tuple | list) else (self.epsilon, self.epsilon)
         return check_positive("epsilon", fit), check_positive("epsilon", gap)
+
+    def _best_for_a_batch(self, group: Group, cost: Cost, seed: int) -> float:
+        """The regularisation with which the plan of one batch says most about points outside of it."""
+        return EntropicMap(cost=cost, max_points=self.batch_size, random_state=seed).fit(group.x, group.y).share_
 
     def _stages(self, groups: list[Group], cost: Cost, units: list[float], seed: int) -> list[Callable[[], Stage]]:
         if not self.steps:
@@ -350,7 +358,7 @@ class MongeMap(TransportMap):
             seed=seed,
             steps=self.steps,
             learning_rate=DISTIL_RATE,
-            patience=self.patience,
+            patience=self.steps,  # its loss is no more than a distance, and falls until the rate has
         )
 
     def _identity(self, groups: list[Group], seed: int) -> str:
