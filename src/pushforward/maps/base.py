@@ -27,12 +27,14 @@ from pushforward.maps import saved
 from pushforward.ot.cost import GroundCost
 from pushforward.ot.divergence import sinkhorn_divergence
 
-__all__ = ["TransportMap", "score_images"]
+__all__ = ["SCORE_EPSILON", "TransportMap", "score_images"]
 
 # A score is a Sinkhorn divergence between at most so many points of each side; its cost grows with their product.
 SCORED = 2048
-# Marginal error to which a score is solved: the divergence then has four to five digits, more than sampling leaves it.
-SCORE_TOL = 1e-5
+# Marginal error to which a score is solved: the divergence then has three to four digits, more than sampling leaves it.
+SCORE_TOL = 1e-4
+# What `sinkhorn_divergence` takes, too, where it is told nothing.
+SCORE_EPSILON = 0.05
 
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
@@ -252,11 +254,13 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return array.astype(dtype, copy=False) if isinstance(dtype, np.dtype) and dtype.kind == "f" else array
 
 
-def score_images(images: Tensor, y: Tensor, cost: GroundCost) -> float:
-    """Minus the Sinkhorn divergence between images and targets, (n, d) and (m, d)."""
-    return -float(
-        sinkhorn_divergence(images.to(torch.float64), y.to(images.device, torch.float64), cost=cost, tol=SCORE_TOL)
-    )
+def score_images(images: Tensor, y: Tensor, cost: GroundCost, *, epsilon: float | None = None) -> float:
+    """Minus the Sinkhorn divergence between images and targets, (n, d) and (m, d).
+
+    Its `epsilon` is in units of the cost; None is `SCORE_EPSILON` of the mean cost between the two.
+    """
+    images, y = images.to(torch.float64), y.to(images.device, torch.float64)
+    return -float(sinkhorn_divergence(images, y, cost=cost, epsilon=epsilon, tol=SCORE_TOL))
 
 
 def _some(points: Tensor) -> Tensor:
