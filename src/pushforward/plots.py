@@ -273,7 +273,7 @@ def points(ax: Axes, x: ArrayLike, y: ArrayLike, *, a: ArrayLike | None = None, 
     return ax
 
 
-def moves(ax: Axes, x: ArrayLike, mapped: ArrayLike, y: ArrayLike, *, most: int = 150) -> Axes:
+def moves(ax: Axes, x: ArrayLike, mapped: ArrayLike, y: ArrayLike, *, most: int = 90) -> Axes:
     """A map in the plane: an arrow from each point to its image, before the target's points.
 
     Args:
@@ -287,12 +287,10 @@ def moves(ax: Axes, x: ArrayLike, mapped: ArrayLike, y: ArrayLike, *, most: int 
         The same Axes.
     """
     x, mapped, y = (np.asarray(points, dtype=np.float64) for points in (x, mapped, y))
-    ax.scatter(y[:, 0], y[:, 1], s=7, color="C2", alpha=0.45, linewidths=0, label="target")
+    ax.scatter(y[:, 0], y[:, 1], s=12, color="C2", alpha=0.6, linewidths=0, label="target")
     shown = np.unique(np.linspace(0, len(x) - 1, min(most, len(x))).astype(int))
     starts, ends = x[shown], mapped[shown]
-    ax.quiver(
-        *starts.T, *(ends - starts).T, angles="xy", scale_units="xy", scale=1, color="C1", alpha=0.75, width=0.0035
-    )
+    ax.quiver(*starts.T, *(ends - starts).T, angles="xy", scale_units="xy", scale=1, color="C1", alpha=0.8, width=0.004)
     ax.scatter(starts[:, 0], starts[:, 1], s=9, color="C0", linewidths=0, zorder=3, label="source")
     # The limits follow marks, not arrows: these invisible ones keep the heads inside.
     ax.scatter(ends[:, 0], ends[:, 1], s=0)

@@ -13,6 +13,10 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pyt
     act = importlib.import_module("pushforward.cli.acts.language")
     for name, value in {"_WIDTH": 16, "_BATCH": 4, "_TEACHER_STEPS": 8, "_STUDENT_STEPS": 20, "_LOOKED_AT": 8}.items():
         monkeypatch.setattr(act, name, value)
+    act = importlib.import_module("pushforward.cli.acts.maps")
+    sizes = {"_HEIGHT": 30, "_PIXELS": 300, "_POINTS": 400, "_COLOUR_STEPS": 10, "_PLANE_STEPS": 10, "_BATCH": 64}
+    for name, value in sizes.items():
+        monkeypatch.setattr(act, name, value)
     outcome = run("tour", "--out", "runs/tour")
     assert outcome.code == 0, outcome.err
     page = Path(outcome.out.splitlines()[-1])
@@ -22,6 +26,7 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pyt
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "Moving ink" in text
     assert "Teaching a smaller model" in text
+    assert "Maps for points not seen" in text
 
     report = json.loads((here / "runs/tour/report.json").read_text())
     (table,) = (block for block in report["sections"][0]["blocks"] if block["kind"] == "table")
@@ -40,4 +45,19 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pyt
     for student in ("KL", "KL + Sinkhorn"):
         assert float(figures[student]["KL to teacher"]) < float(figures["its 2 layers, untaught"]["KL to teacher"])
         assert float(figures[student]["s a step"]) > 0
+
+    blocks = report["sections"][2]["blocks"]
+    colours, plane = (
+        {row[0]: dict(zip(block["columns"], row, strict=True)) for row in block["rows"]}
+        for block in blocks
+        if block["kind"] == "table"
+    )
+    names = ["identity", "mean shift", "linear", "entropic", "Monge"]
+    assert list(colours) == list(plane) == names
+    for table in (colours, plane):
+        assert float(table["entropic"]["W2²"]) < float(table["linear"]["W2²"]) < float(table["identity"]["W2²"])
+        # What is kept was at least as good as the linear map on points put aside.
+        assert float(table["Monge"]["W2²"]) < 1.2 * float(table["linear"]["W2²"])
+    assert float(plane["entropic"]["L2-UVP (%)"]) < float(plane["linear"]["L2-UVP (%)"])
+    assert sum(block["kind"] == "picture" for block in blocks) == 9
     assert outcome.err == ""

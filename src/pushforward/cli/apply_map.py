@@ -65,7 +65,7 @@ class ApplyMap:
 
         try:
             fitted = load_map(self.run_folder / "map")
-            mapped = fitted.transform(cloud.points) if cloud.shape is None else recolour(fitted, cloud.points)
+            mapped = fitted.transform(cloud.points) if cloud.shape is None else recolour(fitted.transform, cloud.points)
         except PushforwardError as error:
             raise InputError(f"{self.run_folder}: {error}") from None
         _write(out, cloud, mapped, layer=origin.genes is not None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,15 @@ import numpy as np
 
 if TYPE_CHECKING:
     from pushforward.cli.inputs import Array
-    from pushforward.maps.base import TransportMap
 
 __all__ = ["recolour", "save_colours"]
 
 
-def recolour(fitted: TransportMap, colours: Array) -> Array:
+def recolour(transform: Callable[[Array], Array], colours: Array) -> Array:
     """The colours' images, cut to [0, 1]: a map of colours may leave their cube, a picture cannot.
 
     Args:
-        fitted: A map from colours to colours.
+        transform: Gives the images of colours (k, 3).
         colours: Of pixels in steps of 1/255, shape (n, 3).
 
     Returns:
@@ -28,7 +28,7 @@ def recolour(fitted: TransportMap, colours: Array) -> Array:
     red, green, blue = np.rint(255 * colours).astype(np.int64).T
     codes, pixel = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
     distinct = np.stack([codes >> 16, codes >> 8 & 255, codes & 255], axis=1) / 255.0
-    return np.clip(fitted.transform(distinct), 0.0, 1.0)[pixel]
+    return np.clip(transform(distinct), 0.0, 1.0)[pixel]
 
 
 def save_colours(file: Path, colours: Array) -> None:

@@ -32,6 +32,7 @@ _CURVES = {
         "What the map pays more than it must for its own image; about 0 where it is optimal.",
     ),
     "variance_ratio": ("variance ratio", "The image's total variance over the target's: 1 is right, less has shrunk."),
+    "dual": ("dual objective", "What the potential is trained to lower, on points kept aside."),
     "mean_shift": ("mean shift", "Distance of the means, in standard deviations of the target."),
 }
 
@@ -57,7 +58,7 @@ def write_page(
     blocks: list[report.Block] = [_facts(result)]
     if photographs is not None:
         blocks += _photographs(folder, photographs)
-    blocks.append(maps_table(result["figures"], caption=" ".join(_TABLE.format(floor=result["floor"]).split())))
+    blocks.append(maps_table(result["figures"], caption=_TABLE.format(floor=result["floor"])))
     dimension = moves[0].shape[1]
     if dimension >= 2:
         plane = "" if dimension == 2 else f", in the plane in which these {dimension} coordinates vary most"

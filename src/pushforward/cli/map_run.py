@@ -81,12 +81,18 @@ def split(x: Array, y: Array, *, share: float, seed: int, most: int | None = Non
     return Split(x=parts[0], x_test=parts[1], y=parts[2], y_test=parts[3])
 
 
-def figures(parts: Split, mapped: Array, *, cost: Any = "sqeuclidean") -> dict[str, float]:
+def figures(parts: Split, mapped: Array, *, cost: Any = "sqeuclidean", true: Array | None = None) -> dict[str, float]:
     """What `metrics.judge_map` says of the images of `parts.x_test`, and their Sinkhorn divergence from the target.
 
     Its regularisation is 0.05 of the mean cost; where it cannot be solved, it is left out.
+
+    Args:
+        parts: The points.
+        mapped: Images of `parts.x_test`, shape (k, d).
+        cost: For which the map should be optimal.
+        true: The images under the optimal map, where it is known.
     """
-    found = judge_map(parts.x_test, mapped, parts.y_test, cost=cost, other=parts.y, points=_JUDGED).figures()
+    found = judge_map(parts.x_test, mapped, parts.y_test, cost=cost, true=true, other=parts.y, points=_JUDGED).figures()
     try:
         near, far = mapped[:_JUDGED], parts.y_test[:_JUDGED]
         found["divergence"] = float(pf.sinkhorn_divergence(near, far, cost=cost, tol=_TOL))
@@ -95,13 +101,11 @@ def figures(parts: Split, mapped: Array, *, cost: Any = "sqeuclidean") -> dict[s
     return found
 
 
-def simple_maps(parts: Split) -> dict[str, Array]:
-    """Images of `parts.x_test` under the maps that a better one must be compared with."""
-    return {
-        "identity": parts.x_test,
-        "mean shift": parts.x_test + (parts.y.mean(axis=0) - parts.x.mean(axis=0)),
-        "linear": LinearMap().fit(parts.x, parts.y).transform(parts.x_test),
-    }
+def simple_maps(x: Array, y: Array) -> dict[str, Callable[[Array], Array]]:
+    """The maps that a better one must be compared with, learned from the same points."""
+    shift = y.mean(axis=0) - x.mean(axis=0)
+    linear = LinearMap().fit(x, y)
+    return {"identity": lambda points: points, "mean shift": lambda points: points + shift, "linear": linear.transform}
 
 
 def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) -> dict[str, Any]:
@@ -125,13 +129,15 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     fitted.save(out / "map")
     save_origin(out, origin)
 
-    mapped = fitted.transform(parts.x_test)
-    colours = None if source.shape is None else recolour(fitted, source.points).reshape(*source.shape, 3)
+    colours = None if source.shape is None else recolour(fitted.transform, source.points).reshape(*source.shape, 3)
     if colours is not None:
         save_colours(out / "recoloured.png", colours)
     cost = costs.resolve(flags.cost or "sqeuclidean")
-    rows = {name: figures(parts, images, cost=cost) for name, images in simple_maps(parts).items()}
-    rows[flags.method] = figures(parts, mapped, cost=cost)
+    images = {
+        name: transform(parts.x_test)
+        for name, transform in {**simple_maps(parts.x, parts.y), flags.method: fitted.transform}.items()
+    }
+    rows = {name: figures(parts, mapped, cost=cost) for name, mapped in images.items()}
     floor = [row.pop("w2_floor") for row in rows.values()][-1]
     result = {
         "problem": _problem(flags, origin, source, target),
@@ -150,7 +156,7 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     photographs = None if colours is None else (_picture(source), _picture(target), colours)
-    write_page(out, result, moves=(parts.x_test, mapped, parts.y_test), photographs=photographs)
+    write_page(out, result, moves=(parts.x_test, images[flags.method], parts.y_test), photographs=photographs)
     return result
 
 
@@ -177,7 +183,7 @@ def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float]
             raise KeyboardInterrupt from None
     # A run that was resumed has told of its later checks alone; the map knows all.
     with Log(file) as log:
-        for check in getattr(fitted, "validation_", ()):
+        for check in getattr(fitted, "validation_", getattr(fitted, "history_", ())):
             log.write(check["step"], check)
     return fitted, time.perf_counter() - start
 

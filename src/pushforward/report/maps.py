@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +46,15 @@ def maps_table(rows: Mapping[str, Mapping[str, float]], *, caption: str) -> Tabl
     shown = [name for name in _COLUMNS if any(name in figures for figures in rows.values())]
     return Table(
         columns=("map", *(_COLUMNS[name][0] for name in shown)),
-        rows=tuple(
-            (row, *(format(figures[name], _COLUMNS[name][1]) if name in figures else "" for name in shown))
-            for row, figures in rows.items()
-        ),
-        caption=caption,
+        rows=tuple((row, *(_cell(figures, name) for name in shown)) for row, figures in rows.items()),
+        caption=" ".join(caption.split()),
     )
+
+
+def _cell(figures: Mapping[str, float], name: str) -> str:
+    """A figure in few digits; nothing where there is none, such as a cosine with a map that moves nothing."""
+    value = figures.get(name, math.nan)
+    return format(value, _COLUMNS[name][1]) if math.isfinite(value) else ""
 
 
 def moves_picture(folder: Path, name: str, moves: tuple[Array, Array, Array], *, caption: str) -> Picture:

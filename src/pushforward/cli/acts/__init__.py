@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pushforward.cli.acts.language import language
+from pushforward.cli.acts.maps import maps
 from pushforward.cli.acts.transport import transport
 from pushforward.report import Section
 
 __all__ = ["ACTS"]
 
-ACTS: tuple[Callable[[Path], Section], ...] = (transport, language)
+ACTS: tuple[Callable[[Path], Section], ...] = (transport, language, maps)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushforward import samples
+from pushforward.cli.acts.threads import one_thread
 from pushforward.cli.lm_inputs import quiet
 from pushforward.report import Block, Code, Picture, Section, Text
 from pushforward.report import training as show
@@ -60,7 +60,7 @@ def language(folder: Path) -> Section:
         The section.
     """
     # Matrices this small are no faster on two threads, and much slower where other programs run.
-    with quiet(), _one_thread():
+    with quiet(), one_thread():
         from pushforward.lm.data import blocks
         from pushforward.lm.judge import judge
         from pushforward.lm.losses import KD
@@ -92,18 +92,6 @@ def language(folder: Path) -> Section:
         Code(text="pushforward distill-lm --teacher FOLDER --student layers:3 --text FILE --out runs/mine"),
     )
     return Section(label="Act two", title="Teaching a smaller model", blocks=blocks_shown)
-
-
-@contextmanager
-def _one_thread() -> Generator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _tokenizer(text: str) -> PreTrainedTokenizerBase:
