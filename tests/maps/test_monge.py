@@ -1,0 +1,292 @@
+"""MongeMap: what it learns, keeps, refuses, and goes on with."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from pushforward import metrics
+from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
+from pushforward.maps.costs import CallableCost, ElasticL1
+from pushforward.maps.monge import MongeMap
+from pushforward.maps.truths import GaussianPair, LogSumExp, Meridians
+
+SMALL = {"hidden": (32, 32), "steps": 40, "batch_size": 64, "random_state": 0}
+
+
+def pair(n=300, dim=2, seed=0):
+    truth = LogSumExp(dim)
+    random = torch.Generator().manual_seed(seed)
+    return truth.sample(n, random), truth.target(n, random)
+
+
+def plain(x):
+    return x.square().sum(1)
+
+
+def test_a_gaussian_pair_keeps_the_gaussian_map():
+    truth = GaussianPair(8)
+    random = torch.Generator().manual_seed(0)
+    x, y = truth.sample(1000, random), truth.target(1000, random)
+    fitted = MongeMap(start="linear", **SMALL).fit(x, y)
+    new = truth.sample(500, random)
+    assert metrics.l2_uvp(fitted.transform(new), truth.map(new), variance=truth.target_variance) < 3.0
+
+
+def test_the_gap_improves_on_the_linear_map_where_the_truth_is_not_linear():
+    truth = LogSumExp(2)
+    random = torch.Generator().manual_seed(0)
+    x, y = truth.sample(2000, random), truth.target(2000, random)
+    new = truth.sample(500, random)
+    variance = float(y.var(0).sum())
+
+    def error(**settings):
+        fitted = MongeMap(random_state=0, hidden=(64, 64), batch_size=256, **settings).fit(x, y)
+        return metrics.l2_uvp(fitted.transform(new), truth.map(new), variance=variance), fitted
+
+    start, _ = error(steps=0)
+    trained, fitted = error(steps=200, start="linear")
+    assert fitted.stage_ == "gap"
+    assert trained < 0.5 * start
+
+
+def test_the_kept_map_is_the_best_judged():
+    x, y = pair()
+    fitted = MongeMap(start="linear", **SMALL).fit(x, y)
+    best = min(fitted.validation_, key=lambda record: record["criterion"])
+    assert fitted.stage_ in (best["stage"], "start")
+    assert {"divergence", "gap", "variance_ratio", "mean_shift", "criterion"} <= set(best)
+    assert [record["step"] for record in fitted.validation_[:3]] == [0, 2, 4]
+
+
+@pytest.mark.parametrize("start", ["linear", "identity", "entropic"])
+def test_every_start(start):
+    x, y = pair()
+    fitted = MongeMap(start=start, **SMALL).fit(x, y)
+    assert fitted.score(x, y) > -float(metrics.wasserstein2(x, y))
+    stages = [record["stage"] for record in fitted.validation_]
+    assert ("entropic" in stages) == (start == "entropic")
+
+
+@pytest.mark.parametrize("network", ["residual", "structured", "potential"])
+def test_every_network(network):
+    x, y = pair(100)
+    fitted = MongeMap(network=network, start="linear", **SMALL).fit(x, y)
+    assert ("train_asymmetry" in fitted.validation_[-1]) == (network == "structured")
+    assert fitted.transform(x).shape == x.shape
+
+
+def test_a_module_of_ones_own_is_copied_and_trained():
+    x, y = pair(100)
+    module = torch.nn.Linear(2, 2)
+    before = module.weight.detach().clone()
+    fitted = MongeMap(network=module, start="linear", **SMALL).fit(x, y)
+    assert fitted.network_ is not module
+    torch.testing.assert_close(module.weight, before)
+    assert float((fitted.network_.weight - before).abs().max()) > 1e-4
+
+
+def test_sparse_displacements_for_an_elastic_cost():
+    truth = LogSumExp(4, cost=ElasticL1(gamma=0.5))
+    random = torch.Generator().manual_seed(0)
+    x, y = truth.sample(400, random), truth.target(400, random)
+    fitted = MongeMap(ElasticL1(gamma=0.5), **SMALL).fit(x, y)
+    moved = fitted.transform(x) - x.float()
+    assert float((moved == 0).float().mean()) > 0.05
+
+
+def test_images_on_the_sphere_for_the_geodesic_cost():
+    truth = Meridians(2.0, 20.0)
+    random = torch.Generator().manual_seed(0)
+    x, y = truth.sample(200, random), truth.target(200, random)
+    fitted = MongeMap("geodesic", **SMALL).fit(x, y)
+    torch.testing.assert_close(fitted.transform(x).norm(dim=1), torch.ones(200, dtype=x.dtype))
+
+
+def test_a_function_as_cost():
+    x, y = pair(100)
+
+    def cost(one, other):
+        return (one[:, None] - other).abs().pow(1.5).sum(-1)
+
+    fitted = MongeMap(cost, **SMALL).fit(x, y)
+    assert fitted.transform(x).shape == x.shape
+    assert isinstance(fitted._ground(), CallableCost)
+
+
+@pytest.mark.parametrize("estimator", ["debiased", "entropic", "exact"])
+def test_every_estimator_of_the_gap(estimator):
+    x, y = pair(100)
+    fitted = MongeMap(estimator=estimator, start="linear", **SMALL).fit(x, y)
+    assert np.isfinite(fitted.validation_[-1]["train_gap"])
+
+
+class TestConditions:
+    @staticmethod
+    def data(doses=(0.0, 1.0, 2.0), n=150):
+        random = np.random.default_rng(0)
+        x = random.standard_normal((n, 2))
+        y = np.concatenate([random.standard_normal((n, 2)) * 0.5 + [3.0 * dose, 0.0] for dose in doses])
+        return x, y, np.repeat(doses, n)
+
+    def test_numbers_predict_for_a_condition_held_out(self):
+        x, y, dose = self.data(doses=(0.0, 1.0, 2.0, 4.0))
+        fitted = MongeMap(**SMALL | {"steps": 400, "learning_rate": 1e-2}).fit(x, y, condition=dose)
+        between = fitted.transform(x, condition=3.0)
+        assert abs(between[:, 0].mean() - 9.0) < 1.5
+        assert fitted.score(x, y[dose == 2.0], condition=2.0) > -1.0
+
+    def test_labels_on_both_sides(self):
+        x, y, _ = self.data(doses=(0.0, 1.0))
+        labels = np.repeat(["a", "b"], 75), np.repeat(["a", "b"], 150)
+        fitted = MongeMap(**SMALL | {"steps": 200, "learning_rate": 1e-2}).fit(x, y, condition=labels)
+        apart = fitted.transform(x, condition="b") - fitted.transform(x, condition="a")
+        assert apart[:, 0].mean() > 1.5
+        with pytest.raises(InvalidArgument, match=r"condition 'c' is unknown.*'a', 'b'"):
+            fitted.transform(x, condition="c")
+
+    def test_an_entropic_stage_of_every_condition(self):
+        x, y, dose = self.data()
+        fitted = MongeMap(start="entropic", **SMALL).fit(x, y, condition=dose)
+        assert "entropic" in [record["stage"] for record in fitted.validation_]
+
+    def test_survives_a_file(self, tmp_path):
+        x, y, dose = self.data()
+        fitted = MongeMap(**SMALL).fit(x, y, condition=dose)
+        fitted.save(tmp_path)
+        again = MongeMap.load(tmp_path)
+        np.testing.assert_array_equal(again.transform(x, condition=1.5), fitted.transform(x, condition=1.5))
+
+    def test_errors(self):
+        x, y, dose = self.data()
+        with pytest.raises(ShapeError, match=r"condition has shape .* but there are 450 points"):
+            MongeMap(**SMALL).fit(x, y, condition=np.zeros((7, 1)))
+        with pytest.raises(InvalidArgument, match=r"condition 5 has 1 points in Y"):
+            MongeMap(**SMALL).fit(x, y, condition=np.where(np.arange(450) == 0, 5.0, dose))
+        with pytest.raises(NonFiniteError, match="condition has a NaN"):
+            MongeMap(**SMALL).fit(x, y, condition=np.where(np.arange(450) == 0, np.nan, dose))
+        fitted = MongeMap(**SMALL).fit(x, y, condition=dose)
+        with pytest.raises(InvalidArgument, match="condition is needed"):
+            fitted.transform(x)
+        with pytest.raises(ShapeError, match="1 numbers for each condition"):
+            fitted.transform(x, condition="high")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cost": "l7"}, "cost must be one of .*'euclidean'"),
+        ({"start": "warm"}, "start must be one of"),
+        ({"network": "unet"}, "network must be one of"),
+        ({"estimator": "best"}, "estimator must be one of"),
+        ({"epsilon": 0.0}, "epsilon must be a positive"),
+        ({"epsilon": "small"}, "epsilon must be one of 'auto'"),
+        ({"gap_weight": -1.0}, "gap_weight must be a finite number of at least 0"),
+        ({"steps": -1}, "steps must be an integer of at least 0"),
+        ({"batch_size": 1}, "batch_size must be an integer of at least 2"),
+        ({"learning_rate": 0}, "learning_rate must be a positive"),
+        ({"validation_fraction": 1.0}, "validation_fraction must be below 1"),
+        ({"cost": "euclidean", "network": "potential"}, "needs a cost h.x - y. with a grad h"),
+        ({"cost": "euclidean", "start": "entropic"}, "needs a cost h.x - y. with a grad h"),
+    ],
+)
+def test_wrong_settings_are_named(settings, message):
+    x, y = pair(60)
+    with pytest.raises(InvalidArgument, match=message):
+        MongeMap(**SMALL | settings).fit(x, y)
+
+
+def test_wrong_points_are_named():
+    x, y = (points.numpy() for points in pair(60))
+    with pytest.raises(NonFiniteError, match="X has 1 of 60 rows with a NaN.*row 3"):
+        MongeMap(**SMALL).fit(np.where(np.arange(60)[:, None] == 3, np.nan, x), y)
+    with pytest.raises(ShapeError, match="Y has points of dimension 3 but X of dimension 2"):
+        MongeMap(**SMALL).fit(x, np.zeros((60, 3)))
+    with pytest.raises(InvalidArgument, match="Y has 1 sample"):
+        MongeMap(**SMALL).fit(x, y[:1])
+
+
+def test_the_same_seed_gives_the_same_map_and_leaves_global_generators_alone():
+    x, y = pair(100)
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()  # noqa: NPY002
+    one, other = (MongeMap(**SMALL).fit(x, y).transform(x) for _ in range(2))
+    assert bool((one == other).all())
+    assert bool((torch.get_rng_state() == before[0]).all())
+    assert (np.random.get_state(legacy=False)["state"]["key"] == before[1]).all()  # noqa: NPY002
+
+
+def test_saved_and_loaded_it_is_the_same_map(tmp_path):
+    x, y = pair(100)
+    fitted = MongeMap(**SMALL).fit(x, y)
+    fitted.save(tmp_path)
+    again = MongeMap.load(tmp_path)
+    assert bool((again.transform(x) == fitted.transform(x)).all())
+    assert again.validation_ == fitted.validation_
+    assert again.get_params()["hidden"] == (32, 32)
+
+
+class Stop(Exception):
+    """A kill, as far as the training sees."""
+
+
+@pytest.mark.parametrize("start", ["linear", "entropic"])
+def test_a_training_that_was_stopped_goes_on_bit_by_bit(tmp_path, start):
+    x, y = pair(200)
+    settings = SMALL | {"start": start}
+    whole = MongeMap(**settings).fit(x, y)
+
+    def stop(record):
+        if (record["stage"], record["step"]) == ("gap" if start == "linear" else "entropic", 20):
+            raise Stop
+
+    with pytest.raises(Stop):
+        MongeMap(checkpoint=tmp_path, progress=stop, **settings).fit(x, y)
+    resumed = MongeMap(checkpoint=tmp_path, **settings).fit(x, y)
+    assert bool((resumed.transform(x) == whole.transform(x)).all())
+    assert json.dumps(resumed.validation_) == json.dumps(whole.validation_)
+    # and what is finished is not trained again
+    seen = []
+    MongeMap(checkpoint=tmp_path, progress=seen.append, **settings).fit(x, y)
+    assert not seen
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    x, y = pair(100)
+    MongeMap(checkpoint=tmp_path, **SMALL).fit(x, y)
+    with pytest.raises(CheckpointError, match="other data, parameters"):
+        MongeMap(checkpoint=tmp_path, **SMALL | {"gap_weight": 1.0}).fit(x, y)
+    with pytest.raises(CheckpointError, match="other data, parameters"):
+        MongeMap(checkpoint=tmp_path, **SMALL).fit(x + 1.0, y)
+
+
+def test_an_interrupt_keeps_the_best_map():
+    x, y = pair(100)
+
+    def interrupt(record):
+        if record["step"] == 20:
+            raise KeyboardInterrupt
+
+    with pytest.warns(UserWarning, match="interrupted in step"):
+        fitted = MongeMap(progress=interrupt, **SMALL).fit(x, y)
+    assert fitted.transform(x).shape == x.shape
+
+
+def test_a_loss_that_is_not_finite_ends_the_stage_with_a_warning():
+    x, y = pair(100)
+
+    class Breaks(torch.nn.Linear):
+        def forward(self, points):
+            return super().forward(points) * (float("nan") if self.training and points.shape[0] == 64 else 1.0)
+
+    with pytest.warns(UserWarning, match="the loss of stage 'gap'"):
+        fitted = MongeMap(network=Breaks(2, 2), start="linear", **SMALL).fit(x, y)
+    assert fitted.stage_ == "start"
+
+
+def test_few_points_are_judged_on_themselves():
+    x, y = pair(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert MongeMap(**SMALL).fit(x, y).transform(x).shape == (20, 2)
