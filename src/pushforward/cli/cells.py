@@ -61,7 +61,7 @@ def choose_cells(file: Path, cells: AnnData, obs: str, value: str) -> AnnData:
     column: Any = cells.obs[obs].astype(str)
     chosen = np.asarray(column == value)
     if not chosen.any():
-        raise InputError(f"{value}: is no value of {obs} in {file}; there are {_list(sorted(set(column)))}")
+        raise InputError(f"{file}: no cell has {obs} {value}; its values are {_list(sorted(set(column)))}")
     return cells[chosen]
 
 
