@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pushforward import divergences, errors, lm, ot, training
+    from pushforward import divergences, errors, lm, maps, metrics, ot, training
     from pushforward.ot.cost import GridCost, PointCost
     from pushforward.ot.divergence import SinkhornLoss, sinkhorn_divergence
     from pushforward.ot.solution import Solution, Status
@@ -29,7 +29,7 @@ _HOMES = {
     "sinkhorn_divergence": "pushforward.ot.divergence",
     "solve": "pushforward.ot.solve",
 }
-_ROOMS = ("divergences", "errors", "lm", "ot", "training")
+_ROOMS = ("divergences", "errors", "lm", "maps", "metrics", "ot", "training")
 
 __all__ = [
     "ExactSolution",
@@ -43,6 +43,8 @@ __all__ = [
     "errors",
     "exact",
     "lm",
+    "maps",
+    "metrics",
     "ot",
     "sinkhorn_divergence",
     "solve",

@@ -17,7 +17,7 @@ SMALL = {"hidden": (32, 32), "steps": 40, "batch_size": 64, "random_state": 0}
 
 
 def pair(n=300, dim=2, seed=0):
-    truth = LogSumExp(dim)
+    truth = LogSumExp(dim=dim)
     random = torch.Generator().manual_seed(seed)
     return truth.sample(n, random), truth.target(n, random)
 
@@ -27,7 +27,7 @@ def plain(x):
 
 
 def test_a_gaussian_pair_keeps_the_gaussian_map():
-    truth = GaussianPair(8)
+    truth = GaussianPair(dim=8)
     random = torch.Generator().manual_seed(0)
     x, y = truth.sample(1000, random), truth.target(1000, random)
     fitted = MongeMap(start="linear", **SMALL).fit(x, y)
@@ -36,18 +36,18 @@ def test_a_gaussian_pair_keeps_the_gaussian_map():
 
 
 def test_the_gap_improves_on_the_linear_map_where_the_truth_is_not_linear():
-    truth = LogSumExp(2)
+    truth = LogSumExp(dim=2)
     random = torch.Generator().manual_seed(0)
     x, y = truth.sample(2000, random), truth.target(2000, random)
     new = truth.sample(500, random)
     variance = float(y.var(0).sum())
 
     def error(**settings):
-        fitted = MongeMap(random_state=0, hidden=(64, 64), batch_size=256, **settings).fit(x, y)
+        fitted = MongeMap(random_state=0, hidden=(64, 64), batch_size=256, learning_rate=1e-2, **settings).fit(x, y)
         return metrics.l2_uvp(fitted.transform(new), truth.map(new), variance=variance), fitted
 
     start, _ = error(steps=0)
-    trained, fitted = error(steps=200, start="linear")
+    trained, fitted = error(steps=120, start="linear")
     assert fitted.stage_ == "gap"
     assert trained < 0.5 * start
 
@@ -89,7 +89,7 @@ def test_a_module_of_ones_own_is_copied_and_trained():
 
 
 def test_sparse_displacements_for_an_elastic_cost():
-    truth = LogSumExp(4, cost=ElasticL1(gamma=0.5))
+    truth = LogSumExp(dim=4, cost=ElasticL1(gamma=0.5))
     random = torch.Generator().manual_seed(0)
     x, y = truth.sample(400, random), truth.target(400, random)
     fitted = MongeMap(ElasticL1(gamma=0.5), **SMALL).fit(x, y)
@@ -98,7 +98,7 @@ def test_sparse_displacements_for_an_elastic_cost():
 
 
 def test_images_on_the_sphere_for_the_geodesic_cost():
-    truth = Meridians(2.0, 20.0)
+    truth = Meridians(source_kappa=2.0, target_kappa=20.0)
     random = torch.Generator().manual_seed(0)
     x, y = truth.sample(200, random), truth.target(200, random)
     fitted = MongeMap("geodesic", **SMALL).fit(x, y)
@@ -133,17 +133,17 @@ class TestConditions:
 
     def test_numbers_predict_for_a_condition_held_out(self):
         x, y, dose = self.data(doses=(0.0, 1.0, 2.0, 4.0))
-        fitted = MongeMap(**SMALL | {"steps": 400, "learning_rate": 1e-2}).fit(x, y, condition=dose)
+        fitted = MongeMap(**SMALL).fit(x, y, condition=dose)
         between = fitted.transform(x, condition=3.0)
-        assert abs(between[:, 0].mean() - 9.0) < 1.5
+        assert abs(between[:, 0].mean() - 9.0) < 0.5
         assert fitted.score(x, y[dose == 2.0], condition=2.0) > -1.0
 
     def test_labels_on_both_sides(self):
         x, y, _ = self.data(doses=(0.0, 1.0))
         labels = np.repeat(["a", "b"], 75), np.repeat(["a", "b"], 150)
-        fitted = MongeMap(**SMALL | {"steps": 200, "learning_rate": 1e-2}).fit(x, y, condition=labels)
+        fitted = MongeMap(**SMALL).fit(x, y, condition=labels)
         apart = fitted.transform(x, condition="b") - fitted.transform(x, condition="a")
-        assert apart[:, 0].mean() > 1.5
+        assert abs(apart[:, 0].mean() - 3.0) < 0.3
         with pytest.raises(InvalidArgument, match=r"condition 'c' is unknown.*'a', 'b'"):
             fitted.transform(x, condition="c")
 
@@ -202,7 +202,7 @@ def test_wrong_points_are_named():
     x, y = (points.numpy() for points in pair(60))
     with pytest.raises(NonFiniteError, match="X has 1 of 60 rows with a NaN.*row 3"):
         MongeMap(**SMALL).fit(np.where(np.arange(60)[:, None] == 3, np.nan, x), y)
-    with pytest.raises(ShapeError, match="Y has points of dimension 3 but X of dimension 2"):
+    with pytest.raises(ShapeError, match="X has points of dimension 2 but Y of dimension 3"):
         MongeMap(**SMALL).fit(x, np.zeros((60, 3)))
     with pytest.raises(InvalidArgument, match="Y has 1 sample"):
         MongeMap(**SMALL).fit(x, y[:1])

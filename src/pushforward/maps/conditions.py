@@ -89,7 +89,7 @@ class Conditions:
             unknown = sorted({str(value) for value in values.reshape(-1)} - set(self.labels))
             if unknown or values.ndim != 1:
                 raise InvalidArgument(
-                    f"condition {', '.join(map(repr, unknown)) or values!r} is unknown; the map was fitted with "
+                    f"condition {', '.join(map(repr, unknown)) if unknown else values} is unknown; the map was fitted with "
                     f"{', '.join(map(repr, self.labels))}. Numbers that describe a condition, in place of labels, let "
                     "a map predict for new ones"
                 )
@@ -99,7 +99,7 @@ class Conditions:
             raise ShapeError(
                 f"condition has shape {values.shape}; the map was fitted with {self.width} numbers for each condition"
             )
-        return (torch.from_numpy(values).float() - self.mean) / self.scale
+        return (torch.tensor(values, dtype=torch.float32) - self.mean) / self.scale
 
     def state(self) -> dict[str, Any]:
         """As `save_state` takes it."""

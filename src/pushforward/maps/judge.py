@@ -10,8 +10,8 @@
 The two epsilon are not those at which maps are fitted, and were chosen on pairs whose optimal map is known (the W2
 benchmark, 1024 points). At 0.05 of the mean cost, images shrunk by a tenth have a *lower* divergence in 16 and 64
 dimensions than the true ones: from among few points of y, some are near to a crowded image. At 0.3 they do not. And at
-epsilon of such a size the debiased gap of the *true* map is not 0 (at 0.1 it is 14 % of the variance in 16 dimensions, 2
-% at 0.03), while at 0.01 it is. Criteria share the noise of the held-out points: their differences mean more than their
+epsilon of such a size the debiased gap of the *true* map is not 0 (14 % of the variance in 16 dimensions at 0.1, 2 % at
+0.03), while at 0.01 it is. Criteria share the noise of the held-out points: their differences mean more than their
 values.
 """
 

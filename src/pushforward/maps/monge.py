@@ -229,7 +229,7 @@ class MongeMap(TransportMap):
             self.network_,
             self._stages(training, cost, units, seed),
             Judge(cost=cost, groups=held_out, units=units),
-            identity=self._identity(groups, seed),
+            identity=self._digest(groups, seed),
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             progress=self.progress if callable(self.progress) else functools.partial(_show, bar),
         )
@@ -276,23 +276,22 @@ class MongeMap(TransportMap):
     def _build(self, groups: list[Group], cost: Cost, seed: int) -> nn.Module:
         if isinstance(self.network, nn.Module):
             return copy.deepcopy(self.network).to(groups[0].x.device)
-        x, y = torch.cat([group.x for group in groups]), torch.cat([group.y for group in groups])
         form = self._form(cost)
         if form != "residual" and not isinstance(cost, StructuredCost):
             raise InvalidArgument(
                 f"network is {form!r}, which needs a cost h(x - y) with a grad h*; cost {self.cost!r} has none. "
                 "network='residual' takes any"
             )
-        d = x.shape[1]
-        start = Affine(matrix=torch.eye(d), shift=torch.zeros(d)) if self.start == "identity" else bures_map(x, y)
+        x = torch.cat([group.x for group in groups])
+        start, drift = _identity(groups[0]) if self.start == "identity" else linear_start(groups)
         scale = float(x.double().var(0, correction=0).mean().sqrt()) or 1.0
         return MapNetwork(
             form=form,
             start=start,
+            drift=drift,
             centre=x.double().mean(0),
             scale=scale,
             cost=cost,
-            condition=0 if groups[0].c is None else len(groups[0].c),
             hidden=tuple(self.hidden),
             generator=generator(seed, "weights"),
         ).to(x.device)
@@ -366,7 +365,7 @@ class MongeMap(TransportMap):
             patience=self.steps,  # its loss is no more than a distance, and falls until the rate has
         )
 
-    def _identity(self, groups: list[Group], seed: int) -> str:
+    def _digest(self, groups: list[Group], seed: int) -> str:
         """A digest of data and parameters: what makes two trainings the same."""
         digest = hashlib.sha256()
         ignored = ("checkpoint", "progress", "random_state")
@@ -408,15 +407,44 @@ class MongeMap(TransportMap):
             network = MapNetwork(
                 form=shape["form"],
                 start=Affine(matrix=weights["matrix"], shift=weights["shift"]),
+                drift=weights["drift"],
                 centre=weights["centre"],
                 scale=shape["scale"],
                 cost=resolve(self.cost),
-                condition=0 if self.conditions_ is None else self.conditions_.width,
                 hidden=tuple(self.hidden),
                 generator=torch.Generator(),
             )
         network.load_state_dict(weights)
         self.network_ = network.requires_grad_(False)
+
+
+def linear_start(groups: Sequence[Group]) -> tuple[Affine, Tensor]:
+    """The Gaussian map, with one matrix for all conditions and a shift that depends on them linearly.
+
+        A from the points about their own condition's means,   b + D c = mean y - A mean x, by least squares over groups
+
+    Returns:
+        A and b, and D, (d, k).
+    """
+    x, y = (torch.cat([p.double() - p.double().mean(0) for p in side]) for side in _sides(groups))
+    matrix = bures_map(x, y).matrix
+    shifts = torch.stack([group.y.double().mean(0) - matrix @ group.x.double().mean(0) for group in groups])
+    if groups[0].c is None:
+        return Affine(matrix=matrix, shift=shifts[0]), matrix.new_zeros(len(matrix), 0)
+    c = torch.stack([group.c.double() for group in groups if group.c is not None])
+    centre = c.mean(0)  # so that, where groups are few, the least slope is taken about their mean
+    drift = (torch.linalg.pinv(c - centre) @ (shifts - shifts.mean(0))).T
+    return Affine(matrix=matrix, shift=shifts.mean(0) - drift @ centre), drift
+
+
+def _sides(groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
+    return [group.x for group in groups], [group.y for group in groups]
+
+
+def _identity(group: Group) -> tuple[Affine, Tensor]:
+    d = group.x.shape[1]
+    drift = torch.zeros(d, 0 if group.c is None else len(group.c))
+    return Affine(matrix=torch.eye(d), shift=torch.zeros(d)), drift
 
 
 def _show(bar: Any, record: Mapping[str, Any]) -> None:

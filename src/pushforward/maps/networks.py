@@ -1,13 +1,13 @@
 """The maps that are trained: small networks around a linear map, from which training starts.
 
-    residual      T(x) = A x + b + s V(z)                            V a free network
-    structured    T(x) = x - grad h*(F(x)),  F = F_0(x) - s V(z)     V a free network, for costs h(x - y)
-    potential     the same with V = grad psi                         psi a network with one output
+    residual      T(x) = A x + b + D c + s V(z, c)                   V a free network
+    structured    T(x) = x - grad h*(F(x)),  F = F_0(x) - s V        V a free network, for costs h(x - y)
+    potential     the same with V = grad_z psi(z, c)                 psi a network with one output
 
-    z = (x - m)/s;   F_0(x) = grad h(x - A x - b), so that V = 0 gives T(x) = A x + b.
+    z = (x - m)/s;   F_0(x) = grad h(x - A x - b - D c), so that V = 0 gives T(x) = A x + b + D c.
 
-For the elastic costs, whose grad h jumps at 0, F_0 is x - A x - b itself: T then starts at the linear map's
-displacements made sparse. An optimal map's F is a gradient, which V = grad psi makes it; where V is free,
+For the elastic costs, whose grad h jumps at 0, F_0 is that gradient's argument itself: T then starts at the linear
+map's displacements made sparse. An optimal map's F is a gradient, which V = grad psi makes it; where V is free,
 `asymmetry` is what says how far its Jacobian J is from a gradient's:
 
     E_v |J v - J^T v|^2 = |J - J^T|_F^2,   v of independent signs.
@@ -15,6 +15,7 @@ displacements made sparse. An optimal map's F is a gradient, which V = grad psi 
 symbol    meaning                                            shape       unit
 x, T(x)   points and their images                            (n, d)      length
 A, b      the start: Gaussian map, or identity               (d, d), (d,)
+D         how the start's shift depends on the condition     (d, k)
 m, s      the source's mean and root mean variance           (d,), 1     length
 c         conditions, further inputs of V                    (n, k)
 V         zero at the start                                  (n, d)
@@ -110,16 +111,17 @@ class MapNetwork(nn.Module):
     Args:
         form: Which.
         start: A and b.
+        drift: D, (d, k); k = 0 for a map without conditions.
         centre: m, (d,).
         scale: s, positive.
         cost: Decides on grad h and grad h*; for the geodesic cost, images are put on the sphere.
-        condition: k, or 0 for a map without conditions.
         hidden: Widths of V's layers.
         generator: Draws V's weights.
     """
 
     matrix: Tensor
     shift: Tensor
+    drift: Tensor
     centre: Tensor
 
     def __init__(  # noqa: PLR0913 - the symbols of the table
@@ -127,38 +129,43 @@ class MapNetwork(nn.Module):
         *,
         form: Form,
         start: Affine,
+        drift: Tensor,
         centre: Tensor,
         scale: float,
         cost: Cost,
-        condition: int = 0,
         hidden: Sequence[int] = (256, 256, 256),
         generator: torch.Generator,
     ) -> None:
         super().__init__()
         kind = Gradient if form == "potential" else Perceptron
-        self.field = kind(len(centre), condition, hidden, generator)
+        self.field = kind(drift.shape[0], drift.shape[1], hidden, generator)
         self.form = form
         self.cost = cost
         self.scale = scale
-        for name, value in (("matrix", start.matrix), ("shift", start.shift), ("centre", centre)):
+        buffers = {"matrix": start.matrix, "shift": start.shift, "drift": drift, "centre": centre}
+        for name, value in buffers.items():
             self.register_buffer(name, value.to(torch.float32))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """Images of (n, d) under conditions (n, k)."""
         if self.form == "residual":
-            images = linear(x, self.matrix, self.shift) + self.scale * self.field(self._unit(x), c)
+            images = self._linear(x, c) + self.scale * self.field(self._unit(x), c)
         elif isinstance(self.cost, SquaredEuclidean):  # the general line without its cancellation of x
-            images = linear(x, self.matrix, self.shift) + 0.5 * self.scale * self.field(self._unit(x), c)
+            images = self._linear(x, c) + 0.5 * self.scale * self.field(self._unit(x), c)
         else:
             images = x - structured(self.cost).conjugate_gradient(self.force(x, c))
         return normalize(images, dim=-1) if isinstance(self.cost, Geodesic) else images
 
     def force(self, x: Tensor, c: Tensor | None = None) -> Tensor:
         """F of a structured map, (n, d)."""
-        moved = x - linear(x, self.matrix, self.shift)
+        moved = x - self._linear(x, c)
         smooth = isinstance(self.cost, SquaredEuclidean | PowerCost)
         first = structured(self.cost).gradient(moved) if smooth else moved
         return first - self.scale * self.field(self._unit(x), c)
+
+    def _linear(self, x: Tensor, c: Tensor | None) -> Tensor:
+        images = linear(x, self.matrix, self.shift)
+        return images if c is None else images + linear(c, self.drift)
 
     def _unit(self, x: Tensor) -> Tensor:
         return (x - self.centre) / self.scale
