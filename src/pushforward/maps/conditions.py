@@ -88,10 +88,10 @@ class Conditions:
         if self.labels is not None:
             unknown = sorted({str(value) for value in values.reshape(-1)} - set(self.labels))
             if unknown or values.ndim != 1:
+                named = ", ".join(map(repr, unknown)) or str(values)
                 raise InvalidArgument(
-                    f"condition {', '.join(map(repr, unknown)) if unknown else values} is unknown; the map was fitted with "
-                    f"{', '.join(map(repr, self.labels))}. Numbers that describe a condition, in place of labels, let "
-                    "a map predict for new ones"
+                    f"condition {named} is unknown; the map was fitted with {', '.join(map(repr, self.labels))}. "
+                    "Numbers that describe a condition, in place of labels, let a map predict for new ones"
                 )
             at = torch.tensor([self.labels.index(str(value)) for value in values])
             return torch.nn.functional.one_hot(at, len(self.labels)).float()

@@ -229,7 +229,7 @@ class MongeMap(TransportMap):
             self.network_,
             self._stages(training, cost, units, seed),
             Judge(cost=cost, groups=held_out, units=units),
-            identity=self._digest(groups, seed),
+            identity="" if self.checkpoint is None else self._digest(groups, seed),
             checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             progress=self.progress if callable(self.progress) else functools.partial(_show, bar),
         )
@@ -353,11 +353,13 @@ class MongeMap(TransportMap):
         return self.start == "entropic" or (self.start == "auto" and isinstance(cost, StructuredCost) and enough)
 
     def _regression(self, groups: list[Group], cost: Cost, seed: int) -> Regression:
-        conditions = [group.conditions(len(group.x)) for group in groups if group.c is not None]
+        pairs = [entropic_targets(group, cost=cost, seed=seed) for group in groups]
+        conditions = [group.conditions(len(points)) for group, (points, _) in zip(groups, pairs, strict=True)]
+        known = [c for c in conditions if c is not None]
         return Regression(
-            points=torch.cat([group.x for group in groups]),
-            targets=torch.cat([entropic_targets(group, cost=cost, seed=seed, epsilon=None) for group in groups]),
-            conditions=torch.cat([c for c in conditions if c is not None]) if conditions else None,
+            points=torch.cat([points for points, _ in pairs]),
+            targets=torch.cat([images for _, images in pairs]),
+            conditions=torch.cat(known) if known else None,
             batch_size=self.batch_size,
             seed=seed,
             steps=self.steps,

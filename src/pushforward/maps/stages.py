@@ -34,6 +34,12 @@ from pushforward.training.random import generator
 __all__ = ["MongeGap", "Regression", "Stage", "entropic_targets", "images_of"]
 
 
+# Of more batches' points than this, a batch is drawn with replacement.
+MANY = 32
+# At most so many points of a condition are given images to regress on, each of which costs a pass over two plans.
+TARGETS = 2**15
+
+
 class Stage(Protocol):
     """One thing to train on, for so many steps."""
 
@@ -144,37 +150,39 @@ def images_of(network: nn.Module, x: Tensor, c: Tensor | None) -> Tensor:
     return gather(network(x[share]) if c is None else network(x[share], c[share]))
 
 
-def entropic_targets(group: Group, *, cost: Cost, seed: int, epsilon: float | None) -> Tensor:
-    """Images of the group's source points under the mean of two entropic maps, of disjoint halves of the points.
+def entropic_targets(group: Group, *, cost: Cost, seed: int) -> tuple[Tensor, Tensor]:
+    """Source points of the group, and their images under the mean of two entropic maps.
 
-    Each map is only as good as its sample; their errors are independent, and the mean halves their variance. For the
+    The maps are those of disjoint halves of the points. Each map is only as good as its sample; their errors are independent, and the mean halves their variance. For the
     squared Euclidean cost the images' first two moments are then moved to the target's, from which entropic maps fall
     short.
 
     Args:
-        group: Points of one condition.
+        group: Points of one condition, in random order.
         cost: One with a grad h*.
-        seed: Decides on the halves.
-        epsilon: Over the mean cost; None chooses it on points held out.
+        seed: Of the maps' own draws.
+
+    Returns:
+        x and t, (n, d).
     """
-    random = generator(seed, f"halves of {group.name}")
-    orders = [torch.randperm(len(points), generator=random) for points in (group.x, group.y)]
-    total, share = torch.zeros_like(group.x), epsilon
+    points, share = group.x[:TARGETS], None
+    total = torch.zeros_like(points)
     for half in range(2):
-        x, y = (
-            points[order[half::2].to(points.device)] for points, order in zip((group.x, group.y), orders, strict=True)
-        )
+        x, y = group.x[half::2], group.y[half::2]
         fitted = EntropicMap("auto" if share is None else share, cost=cost, random_state=seed).fit(x, y)
         share = fitted.share_
-        total += 0.5 * fitted.transform(group.x)
+        total += 0.5 * fitted.transform(points)
     if isinstance(cost, SquaredEuclidean):
         total = bures_map(total, group.y)(total)
-    return total
+    return points, total
 
 
 def _draw(count: int, batch: int, seed: int, purpose: str, device: torch.device) -> Tensor:
-    """Different points, at random: which, depends on the arguments alone."""
-    return torch.randperm(count, generator=generator(seed, purpose))[:batch].to(device)
+    """Points at random: which, depends on the arguments alone. Of few all are different, of many nearly all."""
+    random = generator(seed, purpose)
+    if count > MANY * batch:  # permuting half a million points would take longer than a step
+        return torch.randint(count, (batch,), generator=random).to(device)
+    return torch.randperm(count, generator=random)[:batch].to(device)
 
 
 def _share(count: int) -> slice:
