@@ -52,6 +52,11 @@ def _prepare() -> None:
     np.savez("negative.npz", points=np.ones((3, 2)), weights=np.array([1.0, -1.0, 1.0]))
     np.savez("massless.npz", points=np.ones((3, 2)), weights=np.zeros(3))
     np.savez("cost-short.npz", cost=np.ones((3, 2)), a=np.ones(2))
+    np.save("many.npy", rng.random((30, 2)))
+    np.save("more.npy", rng.random((20, 2)))
+    np.savez("weighted.npz", points=np.ones((30, 2)), weights=np.ones(30))
+    Image.fromarray(rng.integers(0, 2**16, (6, 6)).astype(np.uint16)).save("deep.png")
+    Path("empty").mkdir()
     Path("nan.csv").write_text("0,1\n2,nan\n")
     Path("words.csv").write_text("0,1\n2,three\n")
     Path("ragged.csv").write_text("0,1\n2,3,4\n")
@@ -133,6 +138,40 @@ CASES: list[tuple[str, str]] = [  # the words after `pushforward`, and what the 
     ("solve ragged.csv y.npy", "ragged.csv"),
     ("solve header.csv y.npy", "header.csv"),
     ("solve latin.csv y.npy", "latin.csv"),
+    ("fit-map", "fit-map: SOURCE"),
+    ("fit-map many.npy more.npy", "--out"),
+    ("fit-map many.npy --out run", "many.npy: is the source only"),
+    ("fit-map many.npy more.npy --out taken", "taken"),
+    ("fit-map many.npy more.npy --out run --method magic", "magic"),
+    ("fit-map many.npy more.npy --out run --cost chebyshev", "chebyshev"),
+    ("fit-map many.npy more.npy --out run --cost geodesic --method entropic", "many.npy: cost"),
+    ("fit-map many.npy more.npy --out run --method linear --epsilon 1", "--epsilon"),
+    ("fit-map many.npy more.npy --out run --method linear --cost euclidean", "--cost"),
+    ("fit-map many.npy more.npy --out run --method entropic --batch-size 9", "--batch-size"),
+    ("fit-map many.npy more.npy --out run --epsilon 0", "--epsilon"),
+    ("fit-map many.npy more.npy --out run --epsilon nan", "--epsilon"),
+    ("fit-map many.npy more.npy --out run --steps 0", "--steps"),
+    ("fit-map many.npy more.npy --out run --batch-size 1", "--batch-size"),
+    ("fit-map many.npy more.npy --out run --hold-out 0", "--hold-out"),
+    ("fit-map many.npy more.npy --out run --hold-out 0.9", "--hold-out"),
+    ("fit-map many.npy more.npy --out run --seed -1", "--seed"),
+    ("fit-map many.npy more.npy --out run --obs condition", "--obs"),
+    ("fit-map many.npy more.npy --out run --log1p", "--log1p"),
+    ("fit-map many.npy more.npy --out run --resume", "--resume"),
+    ("fit-map many.npy x.npy --out run", "x.npy: gives 5 points"),
+    ("fit-map many.npy y3.npy --out run", "y3.npy: its points have 3 coordinates, those of many.npy 2"),
+    ("fit-map many.npy good.png --out run", "good.png: holds pictures but many.npy holds points"),
+    ("fit-map many.npy cells.h5ad --out run", "cells.h5ad: holds cells but many.npy holds points"),
+    ("fit-map many.npy notes.txt --out run", "cells .h5ad"),
+    ("fit-map many.npy nan.npy --out run", "row 2, column 1 is nan, the first of 1 such row"),
+    ("fit-map many.npy cut.npy --out run", "cut.npy"),
+    ("fit-map many.npy objects.npy --out run", "objects.npy"),
+    ("fit-map many.npy short.npz --out run", "short.npz"),
+    ("fit-map many.npy weighted.npz --out run", "weighted.npz: has weights"),
+    ("fit-map good.png words.png --out run", "words.png"),
+    ("fit-map good.png deep.png --out run", "deep.png"),
+    ("apply-map", "apply-map: RUN"),
+    ("apply-map empty many.npy", "empty: is no folder"),
 ]
 
 

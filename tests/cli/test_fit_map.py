@@ -19,7 +19,7 @@ from pushforward.maps.saved import load_map
 from pushforward.metrics import wasserstein2
 from pushforward.training.log import Log
 
-QUICK = "--steps 20 --batch-size 32 --quiet"
+QUICK = "--steps 8 --batch-size 32 --quiet"
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_the_folder_of_a_run(run: Callable, files: Path):
     assert list(result["figures"]) == ["identity", "mean shift", "linear", "monge"]
     assert result["points"] == {"source": 120, "target": 120, "held_out": [24, 24]}
     recipe = yaml.safe_load(Path("run/recipe.yaml").read_text())
-    assert (recipe["verb"], recipe["first"], recipe["steps"]) == ("fit-map", "x.npy", 20)
+    assert (recipe["verb"], recipe["first"], recipe["steps"]) == ("fit-map", "x.npy", 8)
     checks = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert checks[0]["stage"] == "start"
     assert [check["step"] for check in checks] == list(range(len(checks)))
@@ -119,7 +119,7 @@ def test_flags_reach_the_map(run: Callable, files: Path):
     assert (parameters["epsilon"], parameters["random_state"]) == (0.3, 5)
     assert run("fit-map", "x.npy", "y.npy", *QUICK.split(), "--cost", "euclidean", "--out", "other").code == 0
     parameters = load_map("other/map").get_params()
-    assert (parameters["cost"], parameters["steps"], parameters["batch_size"]) == ("euclidean", 20, 32)
+    assert (parameters["cost"], parameters["steps"], parameters["batch_size"]) == ("euclidean", 8, 32)
     # A shift is optimal for the Euclidean cost, too; the linear map, which is optimal for the squared one, is not.
     assert _result("other")["figures"]["mean shift"]["exact_gap"] < 1e-6
     assert _result("other")["figures"]["linear"]["exact_gap"] > 1e-4
@@ -218,7 +218,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     class Pressed(Log):
         def write(self, step: int, values: Any) -> None:
             super().write(step, values)
-            if step == 7:
+            if step == 4:
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(map_run, "Log", Pressed)
@@ -237,7 +237,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     monkeypatch.setattr(map_run, "Log", Watched)
     resumed = run("fit-map", *flags, "--out", "cut", "--resume")
     assert resumed.code == 0, resumed.err
-    assert steps[0] == 7  # the first log of the two tells of what came after the checkpoint alone
+    assert steps[0] == 4  # the first log of the two tells of what came after the checkpoint alone
     assert _result("cut")["figures"] == _result("whole")["figures"]
     assert Path("cut/metrics.jsonl").read_text() == Path("whole/metrics.jsonl").read_text()
     new = np.ones((3, 3))
@@ -253,6 +253,12 @@ def test_a_folder_in_use_is_not_written_over(run: Callable, files: Path):
     assert run(*flags, "--resume").code == 0
     Path("run/recipe.yaml").write_text("- [")
     _is_one_line(run(*flags, "--resume"), "recipe.yaml")
+
+
+def test_a_run_that_failed_leaves_its_folder_free(run: Callable, files: Path):
+    flags = ["fit-map", "x.npy", "y.npy", "--out", "run", "--method"]
+    _is_one_line(run(*flags, "entropic", "--cost", "cosine"), "cost")
+    assert run(*flags, "linear").code == 0
 
 
 def _is_one_line(outcome: Any, named: str) -> None:

@@ -12,7 +12,9 @@ import pytest
 import pushforward as pf
 
 
-@pytest.mark.parametrize("verb", [[], ["solve"], ["tour"], ["doctor"]], ids=lambda verb: " ".join(verb) or "top")
+@pytest.mark.parametrize(
+    "verb", [[], ["solve"], ["fit-map"], ["apply-map"], ["tour"], ["doctor"]], ids=lambda verb: " ".join(verb) or "top"
+)
 def test_help_imports_nothing_heavy(verb: list[str]):
     code = (
         "import sys; from pushforward.cli.main import main\n"

@@ -104,6 +104,8 @@ class FitMap:
         except KeyboardInterrupt:
             raise KeyboardInterrupt("interrupted; go on with the same command and --resume") from None
         except PushforwardError as error:
+            if not self.resume:
+                (out / "recipe.yaml").unlink(missing_ok=True)  # there is no run to go on with; the folder stays free
             raise InputError(f"{self.first}: {error}") from None
         print(json.dumps(result, indent=2, allow_nan=False) if self.json else _block(result, out))
         return OK
