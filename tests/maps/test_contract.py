@@ -13,7 +13,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps.entropic import EntropicMap
+from pushforward.maps.icnn import ICNNMap
 from pushforward.maps.linear import LinearMap
+from pushforward.maps.monge import MongeMap
 from pushforward.maps.progressive import ProgressiveMap
 
 
@@ -49,12 +51,22 @@ class LabelledProgressiveMap(Labels, ProgressiveMap):
     pass
 
 
+class LabelledICNNMap(Labels, ICNNMap):
+    pass
+
+
+class LabelledMongeMap(Labels, MongeMap):
+    pass
+
+
 # Every map of the package, with settings that fit in a blink; and what scikit-learn's checks cannot ask of it, why.
 MAPS = {
     "linear": LabelledLinearMap(),
     "entropic": LabelledEntropicMap(epsilon=0.1, random_state=0),
     "entropic-debiased": LabelledEntropicMap(epsilon=0.1, debias=True, random_state=0),
     "progressive": LabelledProgressiveMap(epsilon=0.1, random_state=0),
+    "icnn": LabelledICNNMap(hidden=(8,), steps=5, random_state=0),
+    "monge": LabelledMongeMap(hidden=(8,), steps=2, batch_size=16, random_state=0),
 }
 EXEMPT: dict[str, dict[str, str]] = {}
 

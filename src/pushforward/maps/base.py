@@ -90,13 +90,10 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             InvalidArgument: An argument cannot be used; the message names it.
             NotFittedError: The map was not fitted.
         """
-        if condition is not None:
-            raise InvalidArgument(f"condition was given, but {type(self).__name__} learned one map for all")
         check_is_fitted(self)
-        x = self._read("X", X, reset=False)
-        return self._like(X, self._in_blocks(x))
+        return self._like(X, self._images(self._read("X", X, reset=False), condition))
 
-    def score(self, X: Any, Y: Any) -> float:
+    def score(self, X: Any, Y: Any, *, condition: Any = None) -> float:
         """Minus the debiased Sinkhorn divergence between T(X) and Y: the higher, the nearer the images are to Y.
 
         Its regularisation is 0.05 of the mean cost. Where there are more than 2048 points on a side, a fixed draw of
@@ -105,6 +102,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         Args:
             X: Source points, (n, d), better unseen ones.
             Y: Target points, (m, d).
+            condition: As in `transform`.
 
         Returns:
             At most 0, up to rounding, in units of the cost.
@@ -114,7 +112,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         if x.shape[1] != y.shape[1]:
             raise ShapeError(f"Y has points of dimension {y.shape[1]} but X of dimension {x.shape[1]}")
         with torch.no_grad():
-            return score_images(self._in_blocks(_some(x)), _some(y), self._ground())
+            return score_images(_some(self._images(x, condition)), _some(y), self._ground())
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted map, as safetensors and JSON; an earlier one there is replaced in one step or not at all.
@@ -241,6 +239,12 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             )
         validate_data(self, X, reset=reset, skip_check_array=True)
 
+    def _images(self, x: Tensor, condition: Any) -> Tensor:
+        """Images of points (n, d); maps with conditions override this."""
+        if condition is not None:
+            raise InvalidArgument(f"condition was given, but {type(self).__name__} learned one map for all")
+        return self._in_blocks(x)
+
     def _in_blocks(self, x: Tensor) -> Tensor:
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return torch.cat([self._transform(part) for part in x.split(self._rows)])
@@ -250,8 +254,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         if isinstance(given, Tensor):
             return result.to(device=given.device, dtype=result_dtype(given))
         dtype = getattr(given, "dtype", None)
-        array = like_input(result, as_numpy=True)
-        return array.astype(dtype, copy=False) if isinstance(dtype, np.dtype) and dtype.kind == "f" else array
+        kept = dtype if isinstance(dtype, np.dtype) and dtype.kind == "f" else np.dtype(np.float64)
+        return like_input(result, as_numpy=True).astype(kept, copy=False)
 
 
 def score_images(images: Tensor, y: Tensor, cost: GroundCost, *, epsilon: float | None = None) -> float:

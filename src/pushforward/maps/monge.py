@@ -24,14 +24,13 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_choice, check_count, check_positive, check_weight
 from pushforward.errors import InvalidArgument
 from pushforward.maps import saved
-from pushforward.maps.base import TransportMap, score_images
+from pushforward.maps.base import TransportMap
 from pushforward.maps.conditions import Conditions, Group, groups_of, read
 from pushforward.maps.costs import Cost, StructuredCost, resolve
 from pushforward.maps.entropic import EntropicMap, mean_cost
@@ -177,27 +176,6 @@ class MongeMap(TransportMap):
         self._fit_groups(groups)
         self._fitted = True
         return self
-
-    def transform(self, X: Any, *, condition: Any = None) -> Any:
-        """Where the points go.
-
-        Args:
-            X: Points, (n, d).
-            condition: Of the points, or one for all of them, where the map was fitted with conditions.
-
-        Returns:
-            (n, d), of X's kind, dtype and device.
-        """
-        check_is_fitted(self)
-        x = self._read("X", X, reset=False)
-        return self._like(X, self._images(x, condition))
-
-    def score(self, X: Any, Y: Any, *, condition: Any = None) -> float:
-        """Minus the debiased Sinkhorn divergence between T(X) and Y, as for every map; of the condition given."""
-        if condition is None and self.conditions_ is None:
-            return super().score(X, Y)
-        x, y = self._read("X", X, reset=False), self._read("Y", Y, reset=None)
-        return score_images(self._images(x, condition)[:2048], y[:2048], self._ground())
 
     def _images(self, x: Tensor, condition: Any) -> Tensor:
         if (condition is None) != (self.conditions_ is None):

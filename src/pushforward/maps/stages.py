@@ -153,9 +153,9 @@ def images_of(network: nn.Module, x: Tensor, c: Tensor | None) -> Tensor:
 def entropic_targets(group: Group, *, cost: Cost, seed: int) -> tuple[Tensor, Tensor]:
     """Source points of the group, and their images under the mean of two entropic maps.
 
-    The maps are those of disjoint halves of the points. Each map is only as good as its sample; their errors are independent, and the mean halves their variance. For the
-    squared Euclidean cost the images' first two moments are then moved to the target's, from which entropic maps fall
-    short.
+    The maps are those of disjoint halves of the points. Each is only as good as its sample; their errors are
+    independent, and the mean halves their variance. For the squared Euclidean cost the images' first two moments are
+    then moved to the target's, from which entropic maps fall short.
 
     Args:
         group: Points of one condition, in random order.
