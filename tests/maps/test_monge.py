@@ -70,6 +70,13 @@ def test_every_start(start):
     assert ("entropic" in stages) == (start == "entropic")
 
 
+def test_a_start_left_to_itself_distils_where_points_suffice():
+    for n, stages in ((300, {"start", "gap"}), (700, {"start", "entropic"})):
+        fitted = MongeMap(**SMALL).fit(*pair(n))
+        assert {record["stage"] for record in fitted.validation_} == stages
+        assert (fitted.epsilon_ is None) == ("gap" not in stages)
+
+
 @pytest.mark.parametrize("network", ["residual", "structured", "potential"])
 def test_every_network(network):
     x, y = pair(100)

@@ -8,6 +8,10 @@ The first needs a cost for which linear maps make sense (they are put on the sph
 one of the form h(x - y) with a grad h*, and points enough; the third takes any cost and any network. What improves is
 decided on points held out (`judge`), and `validation_` shows all of it.
 
+After the second stage the third is left out unless it is asked for. On the W2 benchmark it took the error of distilled
+maps from 4 to 7 % in 16 dimensions: plans of a batch draw the images together (a variance ratio of 0.87), and the
+debiased gap, at an epsilon at which it has a gradient, is not 0 at the true map (`judge`).
+
 Source: Uscidda and Cuturi 2023 (arXiv 2302.04953) for the gap and its use; the stages before it are ours.
 """
 
@@ -65,8 +69,9 @@ class MongeMap(TransportMap):
     Args:
         cost: A name ("sqeuclidean", "euclidean", "manhattan", "cosine", "geodesic"), a cost of
             `pushforward.maps.costs`, or a function (n, d), (m, d) -> (n, m).
-        start: "linear" or "identity", from where the gap is trained; "entropic" puts that stage between; "auto" does so
-            where the cost allows it and each condition has 512 points on both sides.
+        start: "linear" or "identity", from where the gap is trained; "entropic" puts that stage between. "auto" takes
+            the entropic stage alone where the cost allows it and each condition has 512 points on both sides, since
+            there the gap made better-judged maps, but worse ones, of those whose truth is known; else it is "linear".
         network: "potential", "structured" or "residual" (`networks`); "auto" is the first for the squared Euclidean
             cost and others with a grad h*, and the last for the rest. Or a module (n, d) -> (n, d) of one's own, with
             conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
@@ -90,7 +95,7 @@ class MongeMap(TransportMap):
         network_: The map, a module.
         stage_: The stage that it was kept from: "start", "entropic" or "gap".
         validation_: One record a check (`judge`).
-        epsilon_: Regularisation of fit and gap, over the mean cost.
+        epsilon_: Regularisation of fit and gap, over the mean cost; None where the gap was not trained.
         conditions_: How conditions are read, or None.
 
     Example:
@@ -104,7 +109,7 @@ class MongeMap(TransportMap):
     network_: nn.Module
     stage_: str
     validation_: list[dict[str, Any]]
-    epsilon_: tuple[float, float]
+    epsilon_: tuple[float, float] | None
     conditions_: Conditions | None
 
     _precise = False
@@ -201,7 +206,6 @@ class MongeMap(TransportMap):
         training, held_out = self._split(groups, seed)
         units = [mean_cost(group.x[:JUDGED].double(), group.y[:JUDGED].double(), cost) or 1.0 for group in training]
         self.network_ = self._build(training, cost, seed)
-        self.epsilon_ = self._regularisation(training, cost, seed)
         bar = tqdm(disable=self.progress is not True, desc="fit", unit="check")
         course = train(
             self.network_,
@@ -297,16 +301,21 @@ class MongeMap(TransportMap):
         return 2.0 * fitted.share_
 
     def _stages(self, groups: list[Group], cost: Cost, units: list[float], seed: int) -> list[Callable[[], Stage]]:
+        self.epsilon_ = None
         if not self.steps:
             return []
         distil = self._distils(groups, cost)
-        gap = MongeGap(
+        regression = functools.partial(self._regression, groups, cost, seed)
+        if distil and self.start == "auto":
+            return [regression]
+        self.epsilon_ = fit, gap = self._regularisation(groups, cost, seed)
+        stage = MongeGap(
             groups=groups,
             objectives=[
                 Objective(
                     cost=cost,
-                    fit_epsilon=self.epsilon_[0] * unit,
-                    gap_epsilon=self.epsilon_[1] * unit,
+                    fit_epsilon=fit * unit,
+                    gap_epsilon=gap * unit,
                     weight=self.gap_weight,
                     estimator=self.estimator,
                 )
@@ -320,8 +329,7 @@ class MongeMap(TransportMap):
             learning_rate=self.learning_rate * (REFINING if distil else 1.0),
             patience=min(REFINING_PATIENCE, self.patience) if distil else self.patience,
         )
-        regression = functools.partial(self._regression, groups, cost, seed)
-        return [regression, lambda: gap] if distil else [lambda: gap]
+        return [regression, lambda: stage] if distil else [lambda: stage]
 
     def _distils(self, groups: list[Group], cost: Cost) -> bool:
         """Whether there is an entropic stage."""
