@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import socket
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ _FORKS.set_forkserver_preload(["torch._dynamo", "torch.nn.parallel", "torch.opti
 
 
 def launch(folder: Path, processes: int = 1, kill: Kill | None = None, ballast: int = 0) -> list[int | None]:
-    """Train until the end or a kill.
+    """Train the tiny run until the end or a kill; see `run_ranks`."""
+    return run_ranks(processes, tiny_training.train, folder, kill, ballast)
+
+
+def run_ranks(processes: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
+    """Call `target` in so many ranks.
 
     When one process dies the others are killed, too, as a launcher does.
 
@@ -32,9 +38,7 @@ def launch(folder: Path, processes: int = 1, kill: Kill | None = None, ballast: 
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [
-        _FORKS.Process(target=_one, args=(rank, processes, port, folder, kill, ballast)) for rank in range(processes)
-    ]
+    ranks = [_FORKS.Process(target=_one, args=(rank, processes, port, target, arguments)) for rank in range(processes)]
     for process in ranks:
         process.start()
     running = list(ranks)
@@ -61,9 +65,9 @@ def starts(folder: Path) -> list[int]:
     return [int(line) for line in (folder / "starts.txt").read_text().split()]
 
 
-def _one(rank: int, processes: int, port: int, folder: Path, kill: Kill | None, ballast: int) -> None:
+def _one(rank: int, processes: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     if processes > 1:  # what torchrun sets
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - a rank whose peer was killed says so at length
-    tiny_training.train(folder, kill, ballast)
+    target(*arguments)
