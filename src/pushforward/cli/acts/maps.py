@@ -42,8 +42,7 @@ says which belongs to which; L2-UVP is the share of the target's variance by whi
 _PLANE = """On points that no map has seen. The cosine compares displacements with the true ones; two samples of the
 target are {floor:.2g} apart in W2². The entropic map is the average that a regularised plan makes of its targets, and
 keeps all points that it was fitted on. The Monge map is a network, which starts from the linear map, learns from
-entropic ones and then under the Monge gap, and keeps what did best on points that it put aside; here it is trained
-for a moment only."""
+entropic ones, and keeps what did best on points that it put aside; here it is trained for a moment only."""
 
 
 def maps(folder: Path) -> Section:
