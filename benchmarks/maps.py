@@ -21,6 +21,7 @@ import importlib.metadata
 import itertools
 import json
 import math
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -108,9 +109,12 @@ def gene_figures(pair: Pair, mapped: Any) -> dict[str, float]:
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """One writer at a time, for runs that share the work."""
-    with path.with_suffix(".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(folder)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -122,8 +126,8 @@ def key_of(row: Row) -> Key:
 
 
 def there(path: Path) -> set[Key]:
-    """Rows that came to an end, be it their time limit; one that raised is run again."""
-    return {key_of(row) for row in read(path)["rows"] if not row["status"].startswith("raised")}
+    """Rows that came to an end, be it that of their time or memory; one that raised or was killed is run again."""
+    return {key_of(row) for row in read(path)["rows"] if row["status"] in ("ok", "time limit", "out of memory")}
 
 
 def add(path: Path, row: Row) -> None:
