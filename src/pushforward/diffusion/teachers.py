@@ -1,0 +1,207 @@
+"""Teachers: whatever says what the clean data was, given noised data; `exact` has those without a network.
+
+    x0(x_t, t) = E[x_0 | x_t],     grad log p_t(x_t) = (alpha x0(x_t, t) - x_t) / sigma^2
+
+symbol       meaning                                            shape
+x_t          noised data                                        (B, ...)
+t            its times                                          () or (B,)
+condition    labels, embeddings: whatever the network takes     its own
+
+Nothing here stops a gradient or freezes a parameter: a discriminator on a teacher's features sends its gradient through
+the teacher, and a student's own denoiser is the same class. Whoever owns a teacher freezes it.
+
+Sources: Karras et al. 2022 (EDM, arXiv 2206.00364), Table 1 and appendix B.3; Ho and Salimans 2022 (arXiv 2207.12598).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, get_args, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from pushforward._checks import check_choice, check_instance, check_positive, check_returned
+from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding
+from pushforward.errors import InvalidArgument
+
+__all__ = [
+    "Denoiser",
+    "Guided",
+    "Teacher",
+    "from_callable",
+    "from_edm",
+    "from_velocity",
+]
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """What a teacher does."""
+
+    @property
+    def process(self) -> Process:
+        """The process whose noise it takes away."""
+        ...
+
+    def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """E[x_0 | x_t], like x_t; differentiable in it."""
+        ...
+
+
+class Denoiser(nn.Module):
+    """A network, or any function, with its process and what it predicts.
+
+    Args:
+        network: Called as network(x_t, t) with times (B,), or network(x_t, t, condition) where there is one.
+        process: Whose noise it was trained on.
+        predicts: What comes out: "x0", "eps", "v", "flow" or "score" (`pushforward.diffusion.processes`).
+
+    Example:
+        >>> teacher = Denoiser(lambda x_t, t: torch.zeros_like(x_t), RectifiedFlow(), predicts="flow")
+        >>> teacher.x0(torch.ones(2, 3), torch.tensor(0.5)).shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, network: Callable[..., Tensor], process: Process, *, predicts: Prediction = "x0") -> None:
+        super().__init__()
+        self.network = network
+        self.process = check_instance("process", process, Process)
+        check_choice("predicts", predicts, get_args(Prediction))
+        self.predicts: Prediction = predicts
+
+    def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """E[x_0 | x_t], like x_t.
+
+        Raises:
+            ShapeError: The network's prediction has another shape.
+        """
+        t = t.expand(len(x_t)) if t.ndim == 0 else t
+        value = self.network(x_t, t) if condition is None else self.network(x_t, t, condition)
+        value = check_returned("network", value, tuple(x_t.shape))
+        return self.process.convert(value, x_t, t, given=self.predicts, wanted="x0")
+
+    forward = x0  # DistributedDataParallel wraps nothing else
+
+    def features(self, x_t: Tensor, t: Tensor, condition: Any = None, *, taps: Sequence[str]) -> dict[str, Tensor]:
+        """What comes out of the network's submodules at x_t, by their names; differentiable in x_t.
+
+        Args:
+            x_t, t, condition: As in `x0`.
+            taps: Names as in `network.named_modules()`.
+
+        Raises:
+            InvalidArgument: The network is a plain function, has no such submodule, never calls it, or it gives no
+                tensor.
+        """
+        kept: dict[str, Any] = {}
+
+        def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+            kept[name] = output
+
+        modules = {name: self._submodule(name) for name in taps}
+        with ExitStack() as hooks:
+            for name, module in modules.items():
+                hooks.enter_context(module.register_forward_hook(partial(keep, name)))
+            self.x0(x_t, t, condition)
+        for name in taps:
+            if not isinstance(kept.get(name), Tensor):
+                what = f"gave a {type(kept[name]).__name__}" if name in kept else "was never called"
+                raise InvalidArgument(f"taps: {name!r} {what}; name a submodule that gives a tensor at every call")
+        return kept
+
+    def _submodule(self, name: str) -> nn.Module:
+        modules = dict(self.network.named_modules()) if isinstance(self.network, nn.Module) else {}
+        if name not in modules:
+            known = ", ".join(repr(known) for known in list(modules)[1:9])
+            raise InvalidArgument(
+                f"taps: the network has no submodule {name!r}; it has {known}{', ...' if len(modules) > 9 else ''}"
+                if modules
+                else "taps: the network is a plain function and has no submodules; only an nn.Module has features"
+            )
+        return modules[name]
+
+
+def from_callable(network: Callable[..., Tensor], process: Process, *, predicts: Prediction = "x0") -> Denoiser:
+    """A teacher from any network or function: `Denoiser` by another name."""
+    return Denoiser(network, process, predicts=predicts)
+
+
+def from_velocity(network: Callable[..., Tensor], process: RectifiedFlow) -> Denoiser:
+    """A teacher from a flow-matching network v(x_t, t) = E[eps - x_0 | x_t], t = 1 pure noise.
+
+    Where t = 1 is the data, as in part of the literature, give `lambda x, t: -network(x, 1 - t)`; where the network's
+    time counts to 1000, multiply it.
+
+    Args:
+        network: As in `Denoiser`.
+        process: `RectifiedFlow`, with the shift that the network was trained with.
+    """
+    return Denoiser(network, check_instance("process", process, RectifiedFlow), predicts="flow")
+
+
+def from_edm(network: nn.Module, process: VarianceExploding | None = None, *, sigma_data: float = 0.5) -> Denoiser:
+    """A teacher from EDM's raw network F, preconditioned so that its input and target have variance 1 at every noise.
+
+        D(x; sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)
+
+    A network that does so itself, as the `EDMPrecond` of EDM's authors, predicts "x0": give that to `from_callable`.
+
+    Args:
+        network: F, called with the scaled data, the times log(sigma) / 4, and the condition where there is one.
+        process: `VarianceExploding()` if None.
+        sigma_data: Standard deviation of the data.
+
+    Source: EDM, Table 1.
+    """
+    process = VarianceExploding() if process is None else check_instance("process", process, VarianceExploding)
+    return Denoiser(_Preconditioned(network, check_positive("sigma_data", sigma_data)), process)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guided:
+    """Classifier-free guidance: x0(null) + scale (x0(condition) - x0(null)).
+
+    It is the same in x0, eps, v, flow and score, since each is an affine function of the others.
+
+    Args:
+        teacher: Knows condition and null.
+        scale: 1 is the condition alone, 0 the null; more is guidance.
+        null: The condition that stands for none: None, an empty prompt's embedding, or the label that was trained as
+            "no label".
+    """
+
+    teacher: Teacher
+    scale: float
+    null: Any = None
+
+    @property
+    def process(self) -> Process:
+        """The teacher's."""
+        return self.teacher.process
+
+    def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """The guided prediction; the teacher's own where there is no condition."""
+        if condition is None:
+            return self.teacher.x0(x_t, t, self.null)
+        null, told = self.teacher.x0(x_t, t, self.null), self.teacher.x0(x_t, t, condition)
+        return null + self.scale * (told - null)
+
+
+class _Preconditioned(nn.Module):
+    """EDM's D from its F, as a function of (x_t, sigma)."""
+
+    def __init__(self, network: nn.Module, sigma_data: float) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_data = sigma_data
+
+    def forward(self, x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
+        sigma = t.reshape(-1, *[1] * (x_t.ndim - 1)).to(torch.promote_types(x_t.dtype, torch.float32))
+        total = torch.hypot(sigma, torch.full_like(sigma, self.sigma_data))
+        value = self.network((x_t / total).to(x_t.dtype), t.log() / 4, *condition)
+        denoised = (self.sigma_data / total) ** 2 * x_t + sigma * self.sigma_data / total * value
+        return denoised.to(torch.promote_types(x_t.dtype, value.dtype))
