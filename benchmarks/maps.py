@@ -17,7 +17,9 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import hashlib
 import importlib.metadata
+import importlib.util
 import itertools
 import json
 import math
@@ -154,6 +156,12 @@ def wanted(pairs: list[str], methods: list[str], seeds: Sequence[int]) -> list[K
     return [(pair, method, seed) for seed, pair, method in every if runs(pair, method, seed)]
 
 
+def sources() -> str:
+    """A digest of the room's modules: what a commit says of a clean tree only."""
+    files = sorted(Path(importlib.util.find_spec("pushforward.maps").submodule_search_locations[0]).glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:9]
+
+
 def run(keys: list[Key], *, again: bool, limit: float, out: Path) -> None:
     left = list(keys)
     while left:
@@ -165,7 +173,7 @@ def run(keys: list[Key], *, again: bool, limit: float, out: Path) -> None:
         pairs = [pair for pair in pairs if again or (pair, method, seed) not in there(out)]
         if not pairs:
             continue
-        stamp = {name: conditions()[name] for name in ("date", "commit")}
+        stamp = {name: conditions()[name] for name in ("date", "commit")} | {"sources": sources()}
         answer = in_own_process(measured, pairs, method, seed, wall_limit=limit)
         for pair in pairs:
             row = answer["rows"][pair] if "rows" in answer else answer
