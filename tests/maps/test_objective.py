@@ -35,8 +35,7 @@ def test_value_and_gradient_are_those_of_the_exact_forms(clouds, cost, gap_epsil
     plain = torch.autograd.grad(plain_fit + 2.0 * plain_gap, t)[0]
     within_y = pf.solve(pf.PointCost(y, y, cost), epsilon=0.5).value
     assert float((fit - 0.5 * within_y).detach()) == pytest.approx(float(plain_fit), rel=1e-3, abs=1e-3)
-    within_x = pf.solve(pf.PointCost(x, x, cost), epsilon=gap_epsilon).value
-    assert float(gap.detach() + 0.5 * within_x) == pytest.approx(float(plain_gap), rel=1e-2, abs=1e-3)
+    assert float(gap.detach()) == pytest.approx(float(plain_gap), rel=1e-2, abs=1e-3)
     assert float((fast - plain).norm() / plain.norm()) < 5e-3
 
 

@@ -2,7 +2,7 @@
 
 A stage begins at the best map so far and ends after its steps, after `patience` checks without improvement, or when
 its loss is not finite, which is told. A later stage's map replaces an earlier one's only if its criterion is lower by
-more than `MARGIN`: an equal judgement speaks for the simpler map.
+more than `MARGIN`: nearly equal judgements speak for the simpler map.
 
 All that the next step depends on is in a checkpoint: weights, optimiser, the best weights, the figures so far. What a
 stage is given, and its batches, follow from the arguments and the step. So a run that was killed, and is called again
@@ -32,8 +32,8 @@ __all__ = ["Course", "Progress", "train"]
 
 Progress = Callable[[dict[str, Any]], None]
 
-# A criterion that is lower by less than this share of itself is no reason to leave a simpler map.
-MARGIN = 0.01
+# A criterion that is lower by less than this is no reason to leave a simpler map: the mean cost is its unit.
+MARGIN = 1e-3
 CHECKS = 20  # a stage
 
 
@@ -61,9 +61,7 @@ class Course:
         """Record a check, and keep the weights if they are the best."""
         self.validation.append(record)
         stage = record["stage"]
-        bar = self.criterion if stage == self.stage else self.criterion * (1.0 - MARGIN)
-        # The criterion of a perfect map can be 0 or, by rounding, less: there a margin of shares is none.
-        if record["criterion"] < min(bar, self.criterion):
+        if record["criterion"] < self.criterion - (0.0 if stage == self.stage else MARGIN):
             self.kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
             self.criterion, self.stage, self.stale = record["criterion"], stage, 0
         else:

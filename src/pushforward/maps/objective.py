@@ -1,13 +1,16 @@
 """What a map is trained on: the distance of its images from the target, and its Monge gap, from one batch.
 
-    fit(T)  =  OT(T x, y) - OT(T x, T x)/2                               at fit_epsilon
-    gap(T)  =  mean_i c(x_i, T x_i) - OT(x, T x) + OT(T x, T x)/2        debiased, at gap_epsilon
-    loss    =  fit + weight gap
+    fit(T)  =  OT(T x, y) - OT(T x, T x)/2                                         at fit_epsilon
+    gap(T)  =  mean_i c(x_i, T x_i) - OT(x, T x) + (OT(x, x) + OT(T x, T x))/2     debiased, at gap_epsilon
+    loss    =  fit + weight max(gap, 0)
 
-These are the Sinkhorn divergence and the debiased Monge gap but for OT(y, y)/2 and OT(x, x)/2, which no map changes
-and no step needs. OT is the optimum with epsilon KL(P | a b^T). Derivatives are the plans (envelope theorem), so a
-problem's accuracy is its plan's, and three digits are more than a batch's own noise leaves. OT(T x, T x) serves both
-terms where their epsilon agree.
+The fit is the Sinkhorn divergence but for OT(y, y)/2, which no map changes. A debiased gap below 0 says nothing of the
+map, and can be had by drawing its images together: descended without the bound, with weight 3 at 0.1 of the mean cost,
+it took nine tenths of the variance from the images of a 32-dimensional Gaussian.
+
+OT is the optimum with epsilon KL(P | a b^T). Derivatives are the plans (envelope theorem), so a problem's accuracy is
+its plan's, and three digits are more than a batch's own noise leaves. OT(T x, T x) serves both terms where their
+epsilon agree.
 
 symbol    meaning                      shape
 x, T x    points and their images      (n, d)
@@ -79,7 +82,7 @@ class Objective:
             return gap + 2.0 * epsilon * torch.tensor(float(len(x))).log()
         if epsilon != self.fit_epsilon:
             within = transport_cost(self.cost(images, images), epsilon, symmetric=True)
-        return gap + 0.5 * within
+        return gap + 0.5 * (within + transport_cost(self.cost(x, x), epsilon, symmetric=True))
 
 
 def transport_cost(cost: Tensor, epsilon: float, *, symmetric: bool = False) -> Tensor:

@@ -1,7 +1,7 @@
 """What a map is trained on, stage by stage: the images of an entropic map, then fit and Monge gap.
 
     Regression    mean_i |T x_i - t_i|^2 / unit       t_i the targets that `entropic_targets` gives
-    MongeGap      (fit + weight gap) / unit           `Objective`, on a batch of one condition
+    MongeGap      (fit + weight max(gap, 0)) / unit   `Objective`, on a batch of one condition
                   + symmetry |J - J^T|^2              for structured maps with a free F
 
 A stage's batches follow from seed and step alone, so that a run can go on in its middle. With several processes each
@@ -131,7 +131,7 @@ class MongeGap:
         y = group.y[_draw(len(group.y), self.batch_size, self.seed, f"target {step}", group.x.device)]
         c = group.conditions(len(x))
         fit, gap = objective(x, images_of(network, x, c), y)
-        loss = (fit + objective.weight * gap) / unit
+        loss = (fit + objective.weight * gap.clamp_min(0.0)) / unit
         parts = {"fit": float(fit.detach()) / unit, "gap": float(gap.detach()) / unit}
         if self.symmetry and isinstance(network, MapNetwork):
             random = generator(self.seed, f"signs {step}")
