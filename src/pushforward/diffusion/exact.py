@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import check_count, check_finite, check_instance, check_points
-from pushforward._interop import compute_dtype
+from pushforward._interop import compute_dtype, to_tensor
 from pushforward.diffusion.processes import Process
 from pushforward.diffusion.teachers import Teacher
 from pushforward.errors import InvalidArgument, MassError, ShapeError
@@ -108,12 +108,12 @@ class GaussianMixture:
     @cached_property
     def _law(self) -> _Law:
         means = check_points("means", self.means)
-        weights = check_finite("weights", torch.as_tensor(self.weights).to(means))
+        weights = check_finite("weights", to_tensor("weights", self.weights).to(means))
         if weights.shape != means.shape[:1]:
             raise ShapeError(f"weights has shape {tuple(weights.shape)} but there are {len(means)} means; one each")
         if bool((weights < 0).any()) or not bool(weights.sum() > 0):
             raise MassError(f"weights are {weights.tolist()}; they must be at least 0 and not all 0")
-        given = check_finite("covariances", torch.as_tensor(self.covariances).to(means))
+        given = check_finite("covariances", to_tensor("covariances", self.covariances).to(means))
         variances, axes = _spectrum(given, *means.shape)
         if bool((variances < 0).any()):
             raise InvalidArgument(

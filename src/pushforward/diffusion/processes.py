@@ -27,6 +27,7 @@ discrete process is sampled; Esser et al. 2024 (arXiv 2403.03206), equation 23, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
+from pushforward._interop import compute_dtype
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = ["Prediction", "Process", "RectifiedFlow", "VarianceExploding", "VariancePreserving", "per_sample"]
@@ -164,6 +166,8 @@ class VarianceExploding(Process):
     def __post_init__(self) -> None:
         for name in ("sigma_min", "sigma_max", "rho", "log_std"):
             check_positive(name, getattr(self, name))
+        if not math.isfinite(self.log_mean):
+            raise InvalidArgument(f"log_mean must be a finite number, got {self.log_mean}")
         if not self.sigma_min < self.sigma_max:
             raise InvalidArgument(f"sigma_min is {self.sigma_min} but sigma_max {self.sigma_max}; it must be smaller")
 
@@ -221,12 +225,12 @@ class VariancePreserving(Process):
 
     def alpha(self, t: Tensor) -> Tensor:
         """The cosine of the angle at t."""
-        # In float32 the cosine of pi/2 is -4e-8.
-        return self._angle(t).cos().clamp_min(0.0)
+        # Where only float32 is to be had, the cosine of pi/2 is -4e-8.
+        return self._angle(t).cos().clamp_min(0.0).to(t.dtype)
 
     def sigma(self, t: Tensor) -> Tensor:
         """The sine of the angle at t."""
-        return self._angle(t).sin()
+        return self._angle(t).sin().to(t.dtype)
 
     def quantile(self, u: Tensor) -> Tensor:
         """Uniform over the timesteps."""
@@ -242,8 +246,9 @@ class VariancePreserving(Process):
 
     def _angle(self, t: Tensor) -> Tensor:
         """atan(sigma / alpha), linear between timesteps: unlike a log signal-to-noise ratio, finite to both ends."""
-        angles = self._angles.to(t.device, t.dtype)
-        t = t.clamp(0, len(angles) - 1)
+        # An angle rounded to float32 has an error of 1e-5 in a cosine near pi/2.
+        angles = self._angles.to(t.device, compute_dtype(t.device))
+        t = t.to(angles.dtype).clamp(0, len(angles) - 1)
         below = t.floor().clamp(max=len(angles) - 2)
         index = below.long()
         return torch.lerp(angles[index], angles[index + 1], t - below)
