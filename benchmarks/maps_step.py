@@ -39,7 +39,7 @@ def our_step(settings: OttSettings, unit: float, seed: int) -> Step:
 
     identity = Affine(matrix=torch.eye(DIMENSION), shift=torch.zeros(DIMENSION))
     network = MapNetwork(
-        form="residual", start=identity, centre=torch.zeros(DIMENSION),
+        form="residual", start=identity, drift=torch.zeros(DIMENSION, 0), centre=torch.zeros(DIMENSION),
         scale=1.0, cost=SquaredEuclidean(), hidden=HIDDEN, generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
     objective = Objective(
