@@ -51,7 +51,7 @@ from pushforward.maps.truths import KnownMap, LogSumExp, Meridians, Radial
 RESULTS = Path(__file__).with_name("results") / "map_costs.json"
 PAGE = Path(__file__).parents[1] / "docs" / "map-costs.md"
 SEEDS = (0, 1, 2, 3, 4)
-FITTED_ON, JUDGED_ON, EXACT, DRAWN = 4000, 4096, 1024, 90
+JUDGED_ON, EXACT, DRAWN = 4096, 1024, 90
 BUDGET = {"steps": 500, "batch_size": 256}
 
 Row = dict[str, Any]
@@ -96,6 +96,9 @@ PROBLEMS: dict[str, KnownMap] = {
     "sphere": Meridians(source_kappa=20.0, target_kappa=5.0),
     "elastic": LogSumExp(dim=4, cost=ElasticL1(gamma=1.0)),
 }
+# Points of each side. Of 4000 the mean radius alone, and with it what the least costly map pays, is only known to 2 %.
+# The elastic cost's maps are distilled from plans, whose price grows with the square.
+FITTED_ON = {"radial": 2**15, "petals": 2**15, "sphere": 2**15, "elastic": 2**13}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,10 +112,10 @@ class Sample:
     y_other: Tensor
 
 
-def drawn(truth: KnownMap, seed: int) -> Sample:
+def drawn(problem: str, seed: int) -> Sample:
     """The sample of this seed, in float32, in which maps are trained."""
-    random = torch.Generator().manual_seed(seed)
-    sizes = {"x": FITTED_ON, "y": FITTED_ON, "x_test": JUDGED_ON, "y_test": EXACT, "y_other": EXACT}
+    truth, random, fitted_on = PROBLEMS[problem], torch.Generator().manual_seed(seed), FITTED_ON[problem]
+    sizes = {"x": fitted_on, "y": fitted_on, "x_test": JUDGED_ON, "y_test": EXACT, "y_other": EXACT}
     return Sample(**{
         name: (truth.sample if name.startswith("x") else truth.target)(size, random).float()
         for name, size in sizes.items()
@@ -142,21 +145,22 @@ METHODS: dict[str, Callable[[KnownMap, Sample, int], Any]] = {
     "identity": identity,
     "mean shift": mean_shift,
     "monge": learned(),
+    "exact gap": learned(start="linear", estimator="exact"),
     "fit alone": learned(start="linear", gap_weight=0.0),
-    "squared cost": learned(cost="sqeuclidean"),
+    "squared cost": learned(cost="sqeuclidean", start="linear"),
 }
 NAMES = {
-    "monge": "**`MongeMap`**",
-    "fit alone": "`MongeMap(gap_weight=0)`",
-    "squared cost": '`MongeMap("sqeuclidean")`',
+    "monge": "**`MongeMap(cost)`**",
+    "exact gap": "the same from the linear map, exact gap",
+    "fit alone": "the same from the linear map, no gap",
+    "squared cost": "the same from the linear map, squared cost",
 }
 
 
 def rows_of(problem: str, seed: int) -> Row:
     """Every method on one sample. Runs in its own process."""
     torch.set_num_threads(1)
-    truth = PROBLEMS[problem]
-    sample = drawn(truth, seed)
+    sample = drawn(problem, seed)
     return {"rows": [one(problem, method, sample, seed) for method in METHODS]}
 
 

@@ -37,7 +37,7 @@ def test_the_petals_are_not_optimal_for_the_squared_cost(map_costs: ModuleType) 
 
 def test_the_truth_has_no_fault(map_costs: ModuleType) -> None:
     truth = map_costs.PROBLEMS["elastic"]
-    sample = map_costs.drawn(truth, 0)
+    sample = map_costs.drawn("elastic", 0)
     found = map_costs.figures(truth, sample, truth.map(sample.x_test.double()))
     assert found["excess"] == pytest.approx(0.0, abs=1e-9)
     assert found["l2_uvp"] == pytest.approx(0.0, abs=1e-9)
@@ -61,4 +61,4 @@ def test_a_table_has_a_line_for_each_map_and_an_interval_over_seeds(map_costs: M
     lines = map_costs.table(rows, "radial").splitlines()
     assert len(lines) == 2 + len(map_costs.METHODS)
     assert lines[0] == "| map | cost over the optimum's, % | CPU s |"
-    assert lines[4] == "| **`MongeMap`** | 0.0 ± 2.5 | 9 |"
+    assert lines[4] == "| **`MongeMap(cost)`** | 0.0 ± 2.5 | 9 |"
