@@ -118,3 +118,24 @@ def test_columns_missed_by_the_guess_are_found(rng, monkeypatch):
     assert sol.rounds > 1
     assert sol.cost == pytest.approx(expected.cost, rel=1e-10)
     assert_certified(sol, cost, a, b)
+
+
+@pytest.mark.parametrize("forbidden", [0.0, 0.3])
+def test_an_assignment_comes_with_prices_that_prove_it(forbidden: float):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(128, 32))
+    cost = ((x[:, None] - (x @ rng.normal(size=(32, 32)) + 0.1 * rng.normal(size=(128, 32)))) ** 2).sum(-1)
+    cost[(rng.random(cost.shape) < forbidden) & ~np.eye(128, dtype=bool)] = np.inf
+    found = pf.exact(cost)
+    row, col = linear_sum_assignment(cost)
+    assert found.cost == pytest.approx(cost[row, col].mean(), rel=1e-13)
+    assert (found.f[:, None] + found.g <= cost + 1e-9 * cost[row, col].max()).all()
+    assert found.f.mean() + found.g.mean() == pytest.approx(found.cost, rel=1e-12)
+    assert found.rounds == 1
+
+
+def test_forbidden_pairs_that_no_permutation_avoids():
+    cost = np.ones((4, 4))
+    cost[:2, 1:] = np.inf  # two rows share one column
+    with pytest.raises(pf.errors.InfeasibleError):
+        pf.exact(cost)

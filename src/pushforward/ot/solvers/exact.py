@@ -5,6 +5,12 @@
 Column generation: a small-epsilon Newton solution says which pairs can carry mass; the linear program on those pairs
 alone is small and sparse and goes to HiGHS; its dual prices find the pairs it missed (f_i + g_j > C_ij), which are
 added, until none is left. The last program's vertex is then optimal for the whole problem, and f, g prove it.
+
+As many rows as columns, all of one weight, make an assignment problem, which scipy's shortest augmenting paths solve in
+one go, from costs reduced by the same guess. It keeps its prices to itself; they are shortest paths, too: with s(i) the
+column of row i,
+
+    g_j = min over i of g_s(i) + C_ij - C_is(i)   (Bellman and Ford, from 0),    f_i = C_is(i) - g_s(i).
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from scipy.optimize import linprog
+from scipy.optimize import linear_sum_assignment, linprog
 
 from pushforward._checks import check_positive
 from pushforward._interop import like_input
@@ -94,15 +100,18 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
         raise InfeasibleError(Status.INFEASIBLE.message)
     mass, unit = weights_a.sum(), (float(np.abs(inner[finite]).max()) or 1.0) / LARGEST_COST
     some_a, some_b = weights_a[rows] / mass, weights_b[cols] / mass
-    guess, candidates = _guess(inner / unit, some_a, some_b)
+    epsilon, guess, rows_guess = _guess(inner / unit, some_a, some_b)
     # Costs reduced by a nearly optimal g are all at least 0 and mostly large: HiGHS starts dual feasible, and its
     # prices stay near g.
     first = np.where(np.isfinite(shifted := inner / unit - guess), shifted, np.inf).min(1)
     if not np.isfinite(first).all():
         raise InfeasibleError(Status.INFEASIBLE.message)
-    found = _generate_columns(
-        shifted - first[:, None], some_a, some_b, candidates, tol, offset=float(first @ some_a + guess @ some_b)
-    )
+    offset = float(first @ some_a + guess @ some_b)
+    if len(rows) == len(cols) and np.ptp(some_a) == np.ptp(some_b) == 0:
+        found = _assign(shifted - first[:, None], some_a, offset=offset)
+    else:
+        candidates = _candidates(inner / unit, some_a, some_b, epsilon, (rows_guess, guess))
+        found = _generate_columns(shifted - first[:, None], some_a, some_b, candidates, tol, offset=offset)
     f, g = np.zeros(len(weights_a)), np.zeros(len(weights_b))
     f[rows], g[cols] = unit * (found.f + first), unit * (found.g + guess)
     # Prices of what has no mass: as high as the others allow.
@@ -132,34 +141,69 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
     )
 
 
-def _guess(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Column prices, and the pairs that a small-epsilon plan uses, as flat indices.
-
-    A north-west-corner staircase is among them, and with it a feasible plan.
-    """
+def _guess(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """A small epsilon, and the column and row prices of the plan there."""
     finite = np.isfinite(cost)
-    mean = float(np.abs(cost[finite]).mean()) if finite.any() else 1.0
+    mean = float(np.abs(cost[finite]).mean())
     if min(cost.shape) == 1 or mean == 0:
-        return np.zeros(len(b)), np.flatnonzero(finite)
-    tensor = torch.from_numpy(cost)[None]
+        return 0.0, np.zeros(len(b)), np.zeros(len(a))
     problem = Problem(
-        geometry=DenseGeometry(tensor, not finite.all(), mean),
+        geometry=DenseGeometry(torch.from_numpy(cost)[None], not finite.all(), mean),
         a=torch.from_numpy(a)[None],
         b=torch.from_numpy(b)[None],
         epsilon=GUESS_EPSILON * mean,
     )
     g = solve_detached(problem, tol=1e-3)
-    measured = problem.measure(g)
-    slack = (tensor[0] - measured.f[0, :, None] - g[0]) / problem.epsilon
-    density = torch.exp(-slack.clamp(-700, 700))
+    return problem.epsilon, g[0].numpy(), problem.measure(g).f[0].numpy()
+
+
+def _candidates(
+    cost: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, prices: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
+    """The pairs that the plan at these prices uses, as flat indices; a feasible plan is among them."""
+    if not epsilon:
+        return np.flatnonzero(np.isfinite(cost))
+    f, g = prices
+    slack = (cost - f[:, None] - g) / epsilon
+    density = np.exp(-slack.clip(-700, 700))
     # P_ij over a_i is b_j times the density, and over b_j, a_i times it.
-    near = density * torch.maximum(problem.a[0, :, None], problem.b[0]) > GUESS_SHARE
-    near[torch.arange(len(a)), slack.argmin(1)] = True
-    near[slack.argmin(0), torch.arange(len(b))] = True
-    near &= torch.isfinite(tensor[0])
-    chosen = np.flatnonzero(near.numpy().reshape(-1))
-    return g[0].numpy(), np.union1d(
-        chosen, _staircase(a, b, cost.shape[1], order=(measured.f[0].numpy(), g[0].numpy()), cost=cost)
+    near = density * np.maximum(a[:, None], b) > GUESS_SHARE
+    near[np.arange(len(a)), slack.argmin(1)] = True
+    near[slack.argmin(0), np.arange(len(b))] = True
+    near &= np.isfinite(cost)
+    return np.union1d(np.flatnonzero(near), _staircase(a, b, cost.shape[1], order=(f, g), cost=cost))
+
+
+def _assign(cost: np.ndarray, a: np.ndarray, *, offset: float) -> _Vertex:
+    """The best assignment of reduced costs (n, n), all at least 0, with its prices; each row has weight a_i = 1/n."""
+    try:
+        row, col = linear_sum_assignment(cost)
+    except ValueError:  # scipy's word for forbidden pairs that no permutation avoids
+        raise InfeasibleError(Status.INFEASIBLE.message) from None
+    own = cost[:, col]  # columns in the order of their rows
+    paid = own.diagonal().copy()
+    own -= paid[:, None]
+    # A permutation that is optimal leaves no cycle of negative length; what rounding leaves ends with the sweeps.
+    prices, moved = np.zeros(len(a)), np.arange(len(a))
+    for _ in range(len(a)):
+        lower = (own[moved] + prices[moved, None]).min(0)
+        moved = np.flatnonzero(lower < prices - ROUNDING * LARGEST_COST)
+        if len(moved) == 0:
+            break
+        prices[moved] = lower[moved]
+    g = np.empty_like(prices)
+    g[col] = prices
+    f = np.where(np.isfinite(cost), cost - g, np.inf).min(1)
+    total = float(a @ paid)
+    return _Vertex(
+        row=row,
+        col=col,
+        mass=a.copy(),
+        f=f,
+        g=g,
+        cost=total + offset,
+        gap=total - float(a @ f) - float(a @ g),
+        rounds=1,
     )
 
 
