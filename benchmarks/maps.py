@@ -1,16 +1,14 @@
-"""Transport maps on pairs with known answers and on cells: ours, their rivals, OTT-JAX; error, CPU seconds, memory.
+"""Transport maps on pairs with known answers: ours, their rivals, OTT-JAX; error, CPU seconds, memory.
 
     python benchmarks/maps.py [--pairs NAME ...] [--methods NAME ...] [--seeds N ...] [--again] [--list] [--report]
 
-Every row (a pair, a method, a seed) runs in a process of its own (the patients' rows, which take seconds, in one), on
-one core and one thread, and is written into results/maps.json at once. A run that was ended goes on where it stopped:
-a row that is there is not run again but with `--again`. Two runs, of different pairs or methods, may write at once, on
-two cores (`PUSHFORWARD_BENCH_CORE`).
+Every row (a pair, a method, a seed) runs in a process of its own, on one core and one thread, and is written into
+results/maps.json at once. A run that was ended goes on where it stopped: a row that is there is not run again but with
+`--again`. Two runs, of different pairs or methods, may write at once, on two cores (`PUSHFORWARD_BENCH_CORE`).
 
 Seconds are the process's CPU seconds in fitting; memory is the process's peak by the end of it, and what of that stood
-before. Figures are those of `pushforward.metrics`, on points that were not fitted on (`maps_problems.py`); for cells
-also the field's: MMD over the 50 genes that tell control and treated cells apart best, and the correlation over genes
-of mean expression, and of its change. `--report` only prints what the targets have come to.
+before. Figures are those of `pushforward.metrics`, on points that were not fitted on (`maps_problems.py`). `--report`
+only prints what the targets have come to, those on cells from what `map_cells.py` has measured.
 """
 
 from __future__ import annotations
@@ -37,6 +35,7 @@ from maps_tables import target_lines
 from measure import conditions, in_own_process, say, write_json
 
 RESULTS = Path(__file__).with_name("results") / "maps.json"
+CELLS = RESULTS.with_name("map_cells.json")
 STEP = "step"  # the pair whose rows are times of one training step
 MARKERS = 50
 TRANSFORMED = 4096
@@ -51,15 +50,11 @@ def memory_mib(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measured(pairs: list[str], method: str, seed: int) -> Row:
-    """The rows of these pairs, by name. Runs in its own process."""
+def measured(pair_name: str, method: str, seed: int) -> Row:
+    """One row. Runs in its own process."""
     import torch
 
     torch.set_num_threads(1)
-    return {"rows": {pair: one(pair, method, seed) for pair in pairs}}
-
-
-def one(pair_name: str, method: str, seed: int) -> Row:
     if pair_name == STEP:
         return {"status": "ok"} | step_times(method, seed)
     pair = load(pair_name, seed)
@@ -163,23 +158,14 @@ def sources() -> str:
 
 
 def run(keys: list[Key], *, again: bool, limit: float, out: Path) -> None:
-    left = list(keys)
-    while left:
-        first, method, seed = left[0]
-        # The patients' rows share a process: starting one for each would be most of what they cost.
-        pairs = [pair for pair, *rest in left if rest == [method, seed] and pair.startswith("cells-")]
-        pairs = pairs if first in pairs else [first]
-        left = [key for key in left if key not in [(pair, method, seed) for pair in pairs]]
-        pairs = [pair for pair in pairs if again or (pair, method, seed) not in there(out)]
-        if not pairs:
+    for pair, method, seed in keys:
+        if not again and (pair, method, seed) in there(out):
             continue
         stamp = {name: conditions()[name] for name in ("date", "commit")} | {"sources": sources()}
-        answer = in_own_process(measured, pairs, method, seed, wall_limit=limit)
-        for pair in pairs:
-            row = answer["rows"][pair] if "rows" in answer else answer
-            add(out, {"pair": pair, "method": method, "seed": seed} | row | stamp)
-            said = {name: round(value, 4) for name, value in row.get("figures", {}).items()}
-            say(f"{pair:12} {method:24} {seed} {row['status']} {row.get('seconds', 0):.1f} s {said}")
+        row = in_own_process(measured, pair, method, seed, wall_limit=limit)
+        add(out, {"pair": pair, "method": method, "seed": seed} | row | stamp)
+        said = {name: round(value, 4) for name, value in row.get("figures", {}).items()}
+        say(f"{pair:12} {method:24} {seed} {row['status']} {row.get('seconds', 0):.1f} s {said}")
 
 
 def main() -> None:
@@ -201,7 +187,7 @@ def main() -> None:
     elif not arguments.report:
         run(keys, again=arguments.again, limit=arguments.limit, out=arguments.out)
     if not arguments.list:
-        for line in target_lines(read(arguments.out)["rows"]):
+        for line in target_lines(read(arguments.out)["rows"], read(CELLS)["rows"]):
             say(line)
 
 

@@ -3,13 +3,12 @@
 Ours run at their defaults, but for steps and batch on the pairs whose budget is given (2000 batches of 256). "Monge gap
 alone" starts at the linear map and skips the distillation of an entropic one; "from the identity" starts there; "like
 OTT" does so with OTT's residual network in place of the gradient of a potential; "plain network" is a residual network
-from the linear map with no weight on the gap. "By patient" takes the mean of a patient's control cells as condition.
+from the linear map with no weight on the gap.
 The peer runs at its tutorial's epsilons, and at the best that `maps_tune.py` found, always 2000 batches of 256.
 """
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -56,7 +55,7 @@ def shifted(_name: str, pair: Pair, _seed: int) -> Fitted:
     return Fitted(transform=lambda points: points + shift, seconds=time.process_time() - began)
 
 
-def ours(kind: str, *, conditional: bool = False, **parameters: Any) -> Method:
+def ours(kind: str, **parameters: Any) -> Method:
     """An estimator of `pushforward.maps`, by name; a network gets the pair's budget where that is given."""
 
     def method(name: str, pair: Pair, seed: int) -> Fitted:
@@ -66,13 +65,11 @@ def ours(kind: str, *, conditional: bool = False, **parameters: Any) -> Method:
         drawn = {} if kind == "LinearMap" else {"random_state": seed}
         settings = parameters | budget | drawn
         estimator = getattr(maps, kind)(**settings)
-        on_x, on_y, on_test = pair.condition if conditional and pair.condition else (None, None, None)
-        condition = None if on_x is None else (on_x, on_y)
         began = time.process_time()
-        estimator.fit(pair.x, pair.y, condition=condition)
+        estimator.fit(pair.x, pair.y)
         seconds = time.process_time() - began
         return Fitted(
-            transform=functools.partial(estimator.transform, condition=on_test) if conditional else estimator.transform,
+            transform=estimator.transform,
             seconds=seconds,
             settings=_plain(estimator.get_params()),
             notes=_plain({name: getattr(estimator, name, None) for name in NOTED}),
@@ -108,26 +105,14 @@ METHODS: dict[str, Method] = {
     "monge gap alone": ours("MongeMap", start="linear"),
     "monge from the identity": ours("MongeMap", start="identity"),
     "monge like ott": ours("MongeMap", start="identity", network="residual"),
-    "monge conditional": ours("MongeMap", conditional=True),
     "ott tutorial": ott(lambda _: TUTORIAL),
     "ott best": ott(chosen),
 }
 LINES = ("identity", "mean shift", "linear")  # draw nothing; of 512,000 points every draw gives them the same figures
-ONLY_ON = {
-    "monge conditional": ("cells",),
-    "monge gap alone": ("gaussian", "w2", "mixture"),
-    "plain network": ("gaussian", "w2", "mixture"),
-    "monge from the identity": ("gaussian", "w2", "mixture"),
-    "monge like ott": ("gaussian", "w2"),
-}
 
 
 def seeds_of(pair: str, method: str) -> tuple[int, ...]:
     """The seeds with which a method runs on a pair: one where nothing is drawn, fewer where a row takes minutes."""
-    family = pair.split("-")[0]
     if method.startswith("ott"):
-        return tuple(range(OTT_SEEDS.get(pair, {}).get(method, 0)))
-    if family not in ONLY_ON.get(method, (family,)):
-        return ()
-    drawn = family == "cells" or method not in LINES
-    return SEEDS if drawn else SEEDS[:1]
+        return SEEDS[: OTT_SEEDS[pair][method]]
+    return SEEDS[:1] if method in LINES else SEEDS

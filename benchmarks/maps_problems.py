@@ -29,7 +29,7 @@ __all__ = ["BATCH", "EXACT", "PAIRS", "PATIENTS", "STEPS", "Pair", "Points", "lo
 
 Points = NDArray[np.float32]
 PATIENTS = ("PW030", "PW032", "PW034", "PW036", "PW040")
-PAIRS = ("gaussian-32", "w2-2", "w2-16", "w2-64", "mixture", *(f"cells-{patient}" for patient in PATIENTS))
+PAIRS = ("gaussian-32", "w2-2", "w2-16", "w2-64", "mixture")  # and cells-PATIENT, of `map_cells.py`
 STEPS, BATCH = 2000, 256
 TEST = 4096  # points that a map is judged on, where they can be drawn
 EXACT = 2048  # of them, between exact transport is solved
