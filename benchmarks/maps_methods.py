@@ -2,9 +2,10 @@
 
 Ours run at their defaults, but for steps and batch on the pairs whose budget is given (2000 batches of 256). "Monge gap
 alone" starts at the linear map and skips the distillation of an entropic one; "from the identity" starts there; "like
-OTT" does so with OTT's residual network in place of the gradient of a potential; "plain network" is a residual network
-from the linear map with no weight on the gap.
-The peer runs at its tutorial's epsilons, and at the best that `maps_tune.py` found, always 2000 batches of 256.
+OTT" does so with OTT's residual network in place of the gradient of a potential, "large epsilon" with 0.3 for the fit
+from first to last, which suits Gaussians; "plain network" is a residual network from the linear map with no weight on
+the gap. The peer runs at its tutorial's epsilons, and at the best that `maps_tune.py` found, always 2000 batches
+of 256.
 """
 
 from __future__ import annotations
@@ -104,6 +105,7 @@ METHODS: dict[str, Method] = {
     "monge": ours("MongeMap"),
     "monge gap alone": ours("MongeMap", start="linear"),
     "monge from the identity": ours("MongeMap", start="identity"),
+    "monge from the identity, large epsilon": ours("MongeMap", start="identity", epsilon=(0.3, 0.03)),
     "monge like ott": ours("MongeMap", start="identity", network="residual"),
     "ott tutorial": ott(lambda _: TUTORIAL),
     "ott best": ott(chosen),
@@ -115,4 +117,6 @@ def seeds_of(pair: str, method: str) -> tuple[int, ...]:
     """The seeds with which a method runs on a pair: one where nothing is drawn, fewer where a row takes minutes."""
     if method.startswith("ott"):
         return SEEDS[: OTT_SEEDS[pair][method]]
+    if method == "monge from the identity, large epsilon" and pair != "gaussian-32":
+        return ()
     return SEEDS[:1] if method in LINES else SEEDS

@@ -28,6 +28,7 @@ NAMES = {
     "monge": "**`MongeMap`**",
     "monge gap alone": '`MongeMap(start="linear")`',
     "monge from the identity": '`MongeMap(start="identity")`',
+    "monge from the identity, large epsilon": '`MongeMap(start="identity", epsilon=(0.3, 0.03))`',
     "monge like ott": "`MongeMap`, OTT's network and start",
     "ott tutorial": "OTT-JAX, tutorial's epsilons",
     "ott best": "OTT-JAX, best found",
@@ -195,7 +196,7 @@ class Target:
 
 TARGETS = [
     Target("gaussian-32", "monge", "l2_uvp", 1.0),
-    Target("gaussian-32", "monge from the identity", "l2_uvp", 6.0),
+    Target("gaussian-32", "monge from the identity, large epsilon", "l2_uvp", 6.0),
     *(Target(f"w2-{d}", "monge", "l2_uvp", bound) for d, bound in ((2, 0.5), (16, 5.0), (64, 11.0))),
     *(Target(f"w2-{d}", "monge", "seconds", 120.0) for d in (2, 16, 64)),
     *(Target(f"w2-{d}", "monge gap alone", "l2_uvp", bound) for d, bound in ((2, 0.5), (16, 9.0), (64, 17.0))),
