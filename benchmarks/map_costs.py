@@ -285,7 +285,7 @@ def draw(rows: list[Row], folder: Path) -> None:
         target = truth.target(400, torch.Generator().manual_seed(1)).numpy()
 
         def paint(figure: Any, x: Any = x, panels: Any = panels, target: Any = target) -> None:
-            for ax, (name, images) in zip(figure.subplots(1, 3, sharex=True, sharey=True), panels.items(), strict=True):
+            for ax, (name, images) in zip(figure.subplots(1, 3), panels.items(), strict=True):
                 plots.moves(ax, x[:, :2], images[:, :2], target[:, :2], most=DRAWN)
                 ax.set_xlabel(name)
 
