@@ -27,7 +27,7 @@ ALLOWED = {
     "lm": {"torch", "numpy", "scipy", "sklearn", "transformers", "datasets", "peft"},
     "_interop.py": {"torch", "numpy", "scipy"},
     "__init__.py": set(),
-    "maps": {"torch", "numpy", "scipy", "sklearn", "tqdm", "typing_extensions"},
+    "maps": {"torch", "numpy", "scipy", "sklearn", "tqdm"},
     "metrics.py": {"torch", "numpy", "scipy"},
     "plots.py": {"matplotlib", "numpy", "scipy"},
     "samples.py": {"numpy", "sklearn", "PIL"},
