@@ -269,7 +269,7 @@ def target_lines(rows: list[Row], cells: Sequence[Row] = ()) -> list[str]:
 
 def targets_table(results: dict[str, Any]) -> str:
     rows = results["rows"]
-    return markdown(["what", "target", "measured", ""], verdicts(rows)) + footnote(
+    return markdown(["what", "target", "measured", ""], verdicts(rows, [])) + footnote(
         results, {row["pair"] for row in rows}
     )
 

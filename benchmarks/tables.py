@@ -179,7 +179,10 @@ def filled(text: str, results: Path) -> str:
 
     def table(match: re.Match[str]) -> str:
         source, make = TABLES[match["name"]]
-        return match["open"] + make(json.loads((results / source).read_text())) + match["close"]
+        file = results / source
+        if not file.exists():  # a benchmark that has not been run yet
+            return match[0]
+        return match["open"] + make(json.loads(file.read_text())) + match["close"]
 
     return MARKED.sub(table, text)
 

@@ -117,3 +117,16 @@ def test_held_out_cells_are_in_nothing_that_is_fitted_on(monkeypatch: pytest.Mon
         assert held_out.shape == (250, 30)
         assert fitted.isdisjoint(point.tobytes() for point in held_out)
     assert {point.tobytes() for point in pair.y_test}.isdisjoint(point.tobytes() for point in pair.y_other)
+
+
+def test_a_table_without_results_yet_is_left_alone(maps_tables: ModuleType, tmp_path: Path) -> None:
+    tables = importlib.import_module("tables")
+    text = "<!-- table:maps-cells -->\nas it was\n<!-- /table:maps-cells -->\n"
+    assert tables.filled(text, tmp_path) == text
+
+
+def test_targets_and_cells_make_tables(maps_tables: ModuleType) -> None:
+    rows = [row("mixture", "monge", seed, w2=1.0, w2_floor=0.8, exact_gap=0.01) for seed in range(2)]
+    assert "missed by 0.0040" in maps_tables.targets_table(results(rows))
+    cells = [{"patient": "A", "method": "identity", "seed": 0, "figures": {"w2": 50.0, "w2_floor": 30.0}}]
+    assert "| floor: drug against drug | 30.0 |" in maps_tables.cells_table({"rows": cells})
