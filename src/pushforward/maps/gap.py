@@ -13,7 +13,10 @@ entropic    min_P <P, C> - epsilon H(P),  H(P) = -sum P log P, as published. It 
 debiased    the Sinkhorn divergence between the points and their images (`sinkhorn_divergence`). No offset: 0 for the
             identity, and for translations at the squared Euclidean cost; at the optimal linear maps tried within 0.2 %
             of the mean cost, for epsilon up to 10 % of it (n = 64 to 256, d = 2 and 16). It also takes the costs within
-            the points and within the images, and is no bound of anything: small negative values are possible.
+            the points and within the images, and is no bound of anything: small negative values are possible. At
+            *nonlinear* optimal maps it reads more (14 % of the variance in 16 dimensions of the W2 benchmark at 0.1 of
+            the mean cost, 2 % at 0.03, nothing at 0.01), and at optimal maps for the Euclidean and the geodesic cost
+            about 2 epsilon.
 
 symbol    meaning                               shape     unit
 x, tx     points and their images               (n, d)    length
@@ -38,14 +41,19 @@ from torch import Tensor
 from pushforward._checks import check_choice, check_cost, check_points, check_positive, check_same_device
 from pushforward._interop import like_input, result_dtype, to_tensor
 from pushforward.errors import ShapeError
-from pushforward.maps.costs import Cost, resolve
+from pushforward.maps.costs import Cost, StructuredCost, resolve
 from pushforward.ot.cost import PointCost
 from pushforward.ot.divergence import sinkhorn_divergence
 from pushforward.ot.solve import solve
 
-__all__ = ["Estimator", "monge_gap"]
+__all__ = ["Estimator", "gap_estimator", "monge_gap"]
 
 Estimator = Literal["debiased", "entropic", "exact"]
+
+
+def gap_estimator(cost: Cost) -> Estimator:
+    """The estimator to train and judge with: "exact" where the debiased one does not read about 0 at optimal maps."""
+    return "debiased" if isinstance(cost, StructuredCost) else "exact"
 
 
 def monge_gap(
