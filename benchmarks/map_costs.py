@@ -145,13 +145,13 @@ METHODS: dict[str, Callable[[KnownMap, Sample, int], Any]] = {
     "identity": identity,
     "mean shift": mean_shift,
     "monge": learned(),
-    "exact gap": learned(start="linear", estimator="exact"),
+    "debiased gap": learned(start="linear", estimator="debiased"),
     "fit alone": learned(start="linear", gap_weight=0.0),
     "squared cost": learned(cost="sqeuclidean", start="linear"),
 }
 NAMES = {
     "monge": "**`MongeMap(cost)`**",
-    "exact gap": "the same from the linear map, exact gap",
+    "debiased gap": "the same from the linear map, debiased gap",
     "fit alone": "the same from the linear map, no gap",
     "squared cost": "the same from the linear map, squared cost",
 }
