@@ -80,11 +80,9 @@ def difference(one: Values, other: Values) -> list[float]:
 
 
 def shown(values: Values) -> str:
-    return str(found) if (found := estimate(values.values())) else ""
-
-
-def seeds_of(rows: list[Row], pair: str, method: str) -> int:
-    return len(figure(rows, pair, method, "seconds"))
+    """The estimate, and the number of seeds where it is not five."""
+    found = estimate(values.values())
+    return "" if found is None else f"{found}" + ("" if len(values) == 5 else f" [{len(values)}]")
 
 
 def markdown(header: list[str], body: list[list[str]]) -> str:
@@ -108,9 +106,8 @@ def methods_in(rows: list[Row], pairs: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(row["method"] for row in rows if row["pair"] in pairs))
 
 
-def named(rows: list[Row], pair: str, method: str) -> str:
-    count = seeds_of(rows, pair, method)
-    return NAMES.get(method, method) + ("" if count in (0, 5) else f" [{count}]")
+def named(method: str) -> str:
+    return NAMES.get(method, method)
 
 
 def benchmark_table(results: dict[str, Any]) -> str:
@@ -118,7 +115,7 @@ def benchmark_table(results: dict[str, Any]) -> str:
     rows = results["rows"]
     body = []
     for method in methods_in(rows, W2_PAIRS):
-        line = [named(rows, "w2-16", method)]
+        line = [named(method)]
         for pair in W2_PAIRS:
             line += [shown(figure(rows, pair, method, "l2_uvp")), brief(figure(rows, pair, method, "seconds"))]
         body.append([*line, brief(figure(rows, "w2-16", method, "memory"))])
@@ -138,7 +135,7 @@ def pair_table(pair: str, columns: dict[str, str]) -> Callable[[dict[str, Any]],
         rows = results["rows"]
         body = [
             [
-                named(rows, pair, method),
+                named(method),
                 *(shown(figure(rows, pair, method, name)) for name in columns),
                 brief(figure(rows, pair, method, "seconds")),
                 brief(figure(rows, pair, method, "memory")),
@@ -208,12 +205,13 @@ FASTER, PATIENTS_BETTER = 3.0, 3
 
 def bounded(rows: list[Row], target: Target) -> list[str]:
     """What it was, what it came to, and by how much it was missed."""
-    found = estimate(figure(rows, target.pair, target.method, target.name).values())
+    values = figure(rows, target.pair, target.method, target.name)
+    found = estimate(values.values())
     asked = [f"{target.pair}, {target.method}", f"{UNITS[target.name]} at most {target.bound:g}"]
     if found is None:
         return [*asked, "", "not measured"]
     over = found.mean - target.bound
-    return [*asked, str(found), "reached" if over <= 0 else f"missed by {digits(over)}"]
+    return [*asked, shown(values), "reached" if over <= 0 else f"missed by {digits(over)}"]
 
 
 def at_the_floor(rows: list[Row]) -> list[str]:
