@@ -168,8 +168,8 @@ def monge_by_patient(components: int | None, **settings: Any) -> Recipe:
     return fit
 
 
-def icnn(width: int, seed: int) -> ICNNMap:
-    return ICNNMap(hidden=(width, width), steps=300, batch_size=256, random_state=seed)
+def icnn(seed: int) -> ICNNMap:
+    return ICNNMap(hidden=(64, 64), steps=300, batch_size=256, random_state=seed)
 
 
 # 2000 cells of four patients: a network of defaults' size, trained for as long, is fitted to whose cells they are.
@@ -195,7 +195,7 @@ METHODS: dict[str, Method] = {
     "`ProgressiveMap`, within patients": Method(
         recipes={f"epsilon {e:g}": averaged(lambda _, e=e: ProgressiveMap(epsilon=e)) for e in EPSILONS[:3]}
     ),
-    "`ICNNMap`": Method(recipes={f"{h} x 2": one_for_all(functools.partial(icnn, h)) for h in (32, 64)}, draws=True),
+    "`ICNNMap`": Method(recipes={"": one_for_all(icnn)}, draws=True),
     "`MongeMap`, pooled": Method(
         recipes={
             start: one_for_all(lambda seed, start=start: MongeMap(**SMALL, start=start, random_state=seed))
