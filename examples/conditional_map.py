@@ -1,6 +1,7 @@
 """One map for many doses, and its prediction for a dose that it was never fitted on."""
 
 import numpy as np
+from sklearn.base import clone
 
 from pushforward import metrics
 from pushforward.maps import MongeMap
@@ -9,7 +10,7 @@ rng = np.random.default_rng(0)
 axis = np.array([1.0, 0.5])
 
 
-def treated(cells, dose):
+def treated(cells: np.ndarray, dose: float) -> np.ndarray:
     """Cells on one side of a border answer to the drug, the more the higher its dose; the others hardly do."""
     answer = 1.0 / (1.0 + np.exp(-4.0 * cells @ axis))
     return cells + dose * answer[:, None] * axis  # the gradient of a convex function: no map gets there more cheaply
@@ -20,9 +21,12 @@ doses = [0.0, 1.0, 2.0, 4.0]
 y = np.concatenate([treated(rng.normal(size=(500, 2)), dose) for dose in doses])  # other cells than those of x
 condition = np.repeat(doses, 500)
 
-settings = {"batch_size": 128, "hidden": (64, 64), "start": "linear", "learning_rate": 0.01, "random_state": 0}
-linear = MongeMap(steps=0, **settings).fit(x, y, condition=condition)  # its shift depends on the dose, its matrix not
-monge = MongeMap(steps=160, **settings).fit(x, y, condition=condition)
+linear = MongeMap(
+    steps=0, batch_size=128, hidden=(64, 64), start="linear", learning_rate=0.01, random_state=0
+)  # its shift depends on the dose, its matrix does not
+monge = clone(linear).set_params(steps=160)
+for estimator in (linear, monge):
+    estimator.fit(x, y, condition=condition)
 
 new = rng.normal(size=(1000, 2))
 true = treated(new, 3.0)
