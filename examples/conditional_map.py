@@ -1,7 +1,6 @@
 """One map for many doses, and its prediction for a dose that it was never fitted on."""
 
 import numpy as np
-from sklearn.base import clone
 
 from pushforward import metrics
 from pushforward.maps import MongeMap
@@ -21,12 +20,17 @@ doses = [0.0, 1.0, 2.0, 4.0]
 y = np.concatenate([treated(rng.normal(size=(500, 2)), dose) for dose in doses])  # other cells than those of x
 condition = np.repeat(doses, 500)
 
-linear = MongeMap(
-    steps=0, batch_size=128, hidden=(64, 64), start="linear", learning_rate=0.01, random_state=0
-)  # its shift depends on the dose, its matrix does not
-monge = clone(linear).set_params(steps=160)
-for estimator in (linear, monge):
-    estimator.fit(x, y, condition=condition)
+
+def fitted(steps: int) -> MongeMap:
+    """One map for all doses."""
+    estimator = MongeMap(
+        start="linear", steps=steps, batch_size=128, hidden=(64, 64), learning_rate=0.01, random_state=0
+    )
+    return estimator.fit(x, y, condition=condition)
+
+
+linear = fitted(0)  # its shift depends on the dose, its matrix does not
+monge = fitted(160)
 
 new = rng.normal(size=(1000, 2))
 true = treated(new, 3.0)
