@@ -3,10 +3,10 @@
     python benchmarks/map_cells.py [--methods NAME ...] [--patients NAME ...] [--again]    runs what is missing
     python benchmarks/map_cells.py --tables            the JSON -> the tables of docs/map-cells.md
 
-`maps.py` has the same cells with every map at its defaults. Here each method is a list of recipes; which one predicts
-a patient is decided among the other four, each in turn predicted from three, by the judge of `MongeMap` (the Sinkhorn
-divergence, which images drawn together do not win). The fifth patient's treated cells are seen by nothing before the
-end: the coordinates (`maps_problems`) are the other four's as well.
+Each method is a list of recipes; which one predicts a patient is decided among the other four, each in turn predicted
+from three, by the divergence that `MongeMap` is judged by (`pushforward.maps.judge`), which images drawn together do
+not win. The fifth patient's treated cells are seen by nothing before the end: the coordinates (`maps_problems`) are the
+other four's as well.
 
 A seed draws which half of the fifth patient's control cells is mapped and against which half of the treated ones, and
 all that a method draws; a method that draws nothing is fitted once. Every row is written at once, and a run that was
@@ -40,15 +40,15 @@ from maps_tables import digits, estimate, markdown
 from measure import conditions, say, write_json
 from torch import Tensor, nn
 
-from pushforward import sinkhorn_divergence
 from pushforward.maps import EntropicMap, ICNNMap, LinearMap, MongeMap, ProgressiveMap
+from pushforward.maps.costs import SquaredEuclidean
+from pushforward.maps.judge import DIVERGENCE_EPSILON, crossed_divergence
 from pushforward.metrics import wasserstein2
 
 RESULTS = Path(__file__).with_name("results") / "map_cells.json"
 PAGE = Path(__file__).parent.parent / "docs" / "map-cells.md"
 SEEDS = (0, 1, 2, 3, 4)
 HALVES = 8  # draws of halves where coordinates are compared
-DIVERGENCE_EPSILON = 0.3  # over the mean cost, as the judge of `MongeMap` has it
 SHIFT, OWN = "mean shift", "own mean shift (peeks)"
 
 Row = dict[str, Any]
@@ -151,31 +151,44 @@ class Shared(nn.Module):
         return x + self.shift + self.scale * self.last(self.layers(x / self.scale))
 
 
-def monge_by_patient(components: int | None, **settings: Any) -> Recipe:
+# 2000 cells of four patients: a network of defaults' size, trained for as long, is fitted to whose cells they are.
+SMALL = {"hidden": (64, 64), "steps": 300, "batch_size": 250, "learning_rate": 2e-3}
+
+
+def monge(start: str, seed: int) -> MongeMap:
+    return MongeMap(**SMALL, start=start, random_state=seed)
+
+
+def by_patient(start: str, components: int | None) -> Recipe:
     """Batches within patients; the network reads that many components of the description, or None at all."""
 
     def fit(patients: Sequence[Patient], seed: int) -> Predict:
         width = components or 1
-        network = {"network": Shared(patients, width=64, seed=seed)} if components is None else {}
-        of_x, of_y = (
-            np.concatenate([np.tile(each.described[:width], (len(cells(each)), 1)) for each in patients])
-            for cells in (lambda each: each.control, lambda each: each.treated)
-        )
-        fitted = MongeMap(**SMALL | settings | network, random_state=seed)
-        fitted.fit(*pooled(patients), condition=(of_x, of_y))
+        conditions_of = [
+            np.concatenate([np.tile(each.described[:width], (len(cells), 1)) for each, cells in pairs])
+            for pairs in ([(each, each.control) for each in patients], [(each, each.treated) for each in patients])
+        ]
+        fitted = monge(start, seed)
+        if components is None:
+            fitted.set_params(network=Shared(patients, width=64, seed=seed))
+        fitted.fit(*pooled(patients), condition=tuple(conditions_of))
         return lambda cells, described: fitted.transform(cells, condition=np.tile(described[:width], (len(cells), 1)))
 
     return fit
+
+
+def entropic(epsilon: float, debias: bool, _seed: int) -> EntropicMap:
+    return EntropicMap(epsilon, debias=debias)
 
 
 def icnn(seed: int) -> ICNNMap:
     return ICNNMap(hidden=(64, 64), steps=300, batch_size=256, random_state=seed)
 
 
-# 2000 cells of four patients: a network of defaults' size, trained for as long, is fitted to whose cells they are.
-SMALL = {"hidden": (64, 64), "steps": 300, "batch_size": 250, "learning_rate": 2e-3}
-BY_DESCRIPTION = ("entropic", "identity")  # not "linear": its shift extrapolates from four patients
-EPSILONS = (0.025, 0.05, 0.1, 0.2)
+EPSILONS = (0.0125, 0.025, 0.05, 0.1, 0.2)
+ENTROPIC, DEBIASED = (
+    {f"epsilon {e:g}": functools.partial(entropic, e, debias) for e in EPSILONS} for debias in (False, True)
+)
 METHODS: dict[str, Method] = {
     "identity": Method(recipes={"": lambda _patients, _seed: lambda cells, _: cells}),
     SHIFT: Method(recipes={"": shifted(1.0)}),
@@ -186,31 +199,27 @@ METHODS: dict[str, Method] = {
     "`LinearMap`": Method(
         recipes={f"shrinkage {s}": one_for_all(lambda _, s=s: LinearMap(s)) for s in ("auto", 0.3, 0.9)}
     ),
-    "`EntropicMap`, pooled": Method(
-        recipes={f"epsilon {e:g}": one_for_all(lambda _, e=e: EntropicMap(e)) for e in EPSILONS}
-    ),
-    "`EntropicMap`, within patients": Method(
-        recipes={f"epsilon {e:g}": averaged(lambda _, e=e: EntropicMap(e)) for e in EPSILONS}
-    ),
+    "`EntropicMap`, pooled": Method(recipes={name: one_for_all(make) for name, make in ENTROPIC.items()}),
+    "`EntropicMap`, within patients": Method(recipes={name: averaged(make) for name, make in ENTROPIC.items()}),
+    "the same, debiased": Method(recipes={name: averaged(make) for name, make in DEBIASED.items()}),
     "`ProgressiveMap`, within patients": Method(
-        recipes={f"epsilon {e:g}": averaged(lambda _, e=e: ProgressiveMap(epsilon=e)) for e in EPSILONS[:3]}
+        recipes={f"epsilon {e:g}": averaged(lambda _, e=e: ProgressiveMap(epsilon=e)) for e in EPSILONS[:4]}
     ),
     "`ICNNMap`": Method(recipes={"": one_for_all(icnn)}, draws=True),
-    "`MongeMap`, pooled": Method(
+    "`MongeMap`, pooled": Method(recipes={"": one_for_all(functools.partial(monge, "entropic"))}, draws=True),
+    "`MongeMap`, pooled, gap alone": Method(recipes={"": one_for_all(functools.partial(monge, "linear"))}, draws=True),
+    "`MongeMap`, within patients": Method(
         recipes={
-            start: one_for_all(lambda seed, start=start: MongeMap(**SMALL, start=start, random_state=seed))
-            for start in ("entropic", "linear")
+            "one network": by_patient("entropic", None),
+            "a map each": averaged(functools.partial(monge, "entropic")),
         },
         draws=True,
     ),
-    "`MongeMap`, within patients": Method(
-        recipes={start: monge_by_patient(None, start=start) for start in ("entropic", "linear")}, draws=True
-    ),
+    "`MongeMap`, within patients, gap alone": Method(recipes={"": by_patient("linear", None)}, draws=True),
     "`MongeMap`, by description": Method(
-        recipes={f"{k} components, {s}": monge_by_patient(k, start=s) for k in (1, 30) for s in BY_DESCRIPTION},
-        draws=True,
+        recipes={f"{k} component{'s' * (k > 1)}": by_patient("entropic", k) for k in (1, 30)}, draws=True
     ),
-}  # fmt: skip
+}
 
 
 def patients_of(pair: Pair) -> list[Patient]:
@@ -223,10 +232,13 @@ def patients_of(pair: Pair) -> list[Patient]:
 
 
 def divergence(control: Points, predicted: Points, treated: Points) -> float:
-    """S(T x, y) over the mean cost between x and y."""
-    x, images, y = (torch.from_numpy(points).double() for points in (control, predicted, treated))
+    """D(T x, y) of `pushforward.maps.judge`, over the mean cost between x and y; its halves are drawn at random."""
+    draw = np.random.default_rng(0)
+    x, images, y = (
+        torch.from_numpy(points[draw.permutation(len(points))]).double() for points in (control, predicted, treated)
+    )
     unit = float(torch.cdist(x, y).square().mean())
-    return float(sinkhorn_divergence(images, y, epsilon=DIVERGENCE_EPSILON * unit, tol=1e-5)) / unit
+    return crossed_divergence(images, y, SquaredEuclidean(), DIVERGENCE_EPSILON * unit) / unit
 
 
 def chosen(method: Method, patients: Sequence[Patient]) -> tuple[str, dict[str, float]]:
