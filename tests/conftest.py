@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +23,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 def rng() -> np.random.Generator:
     """Random numbers that are the same in every run."""
     return np.random.default_rng(20240131)
+
+
+@pytest.fixture
+def data_sets() -> Path:
+    """The folder of data sets that no package ships; a test that needs it is skipped, saying so, without it."""
+    folder = os.environ.get("PUSHFORWARD_DATA")
+    if not folder:
+        pytest.skip("PUSHFORWARD_DATA names no folder with the data sets")
+    return Path(folder)
 
 
 @pytest.fixture(autouse=True, scope="session")

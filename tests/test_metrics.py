@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from pathlib import Path
 
 import numpy as np
@@ -254,12 +253,9 @@ def test_what_cannot_be_judged_is_refused(call, error, message: str):
 
 
 @pytest.mark.parametrize(("name", "known"), [("PW036", (49.0, 34.9, 38.6)), ("PW040", (81.8, 43.8, 59.8))])
-def test_cells_before_and_after_a_drug(name: str, known: tuple[float, ...]):
+def test_cells_before_and_after_a_drug(name: str, known: tuple[float, ...], data_sets: Path):
     """The floor is far under what the drug changed, and the difference of means takes most of the way."""
-    folder = os.environ.get("PUSHFORWARD_DATA")
-    if not folder:
-        pytest.skip("PUSHFORWARD_DATA names no folder with the data sets")
-    with np.load(Path(folder) / "cells" / "gbm_panobinostat.npz", allow_pickle=False) as stored:
+    with np.load(data_sets / "cells" / "gbm_panobinostat.npz", allow_pickle=False) as stored:
         counts, patient, condition = (stored[name] for name in ("counts", "patient", "condition"))
     logs = np.log1p(1000 * counts / counts.sum(1, keepdims=True))
     axes = np.linalg.eigh(np.cov(logs.T))[1][:, -30:]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import statistics
 from pathlib import Path
 from types import ModuleType
@@ -107,9 +106,8 @@ def test_every_method_is_a_line_and_fewer_seeds_are_said(maps_tables: ModuleType
     assert text.count("[") == 1
 
 
+@pytest.mark.usefixtures("data_sets")
 def test_held_out_cells_are_in_nothing_that_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not os.environ.get("PUSHFORWARD_DATA"):
-        pytest.skip("PUSHFORWARD_DATA names no folder with the data sets")
     monkeypatch.syspath_prepend(BENCHMARKS)
     problems = importlib.import_module("maps_problems")
     pair = problems.load("cells-PW034", 1)

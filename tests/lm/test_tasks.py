@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -276,10 +275,7 @@ ON_DISK = [
 
 
 @pytest.mark.parametrize(("task", "folder", "split", "count"), ON_DISK)
-def test_the_published_files_whole(task: str, folder: str, split: str, count: int):
-    data = os.environ.get("PUSHFORWARD_DATA")
-    if not data:
-        pytest.skip("PUSHFORWARD_DATA names no folder with the data sets")
-    examples = read(task, Path(data, folder), split)
+def test_the_published_files_whole(task: str, folder: str, split: str, count: int, data_sets: Path):
+    examples = read(task, data_sets / folder, split)
     assert len(examples) == count
     assert set(examples.labels) == set(range(len(TASKS[task].labels)))

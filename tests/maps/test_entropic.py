@@ -1,8 +1,5 @@
 """The entropic map against its plan, its closed forms, and the maps that the W2 benchmark knows."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -133,11 +130,8 @@ def test_auto_on_few_points_tries_nothing(rng):
 
 
 @pytest.mark.parametrize("d", [2, 16])
-def test_auto_is_near_the_best_epsilon_where_the_map_is_known(d):
-    data = os.environ.get("PUSHFORWARD_DATA")
-    if not data:
-        pytest.skip("PUSHFORWARD_DATA names no folder with the data sets")
-    pair = np.load(Path(data) / "w2_benchmark" / f"mix3_to_mix10_d{d}.npz")
+def test_auto_is_near_the_best_epsilon_where_the_map_is_known(d, data_sets):
+    pair = np.load(data_sets / "w2_benchmark" / f"mix3_to_mix10_d{d}.npz")
 
     def error(epsilon):
         fitted = EntropicMap(epsilon, random_state=0).fit(pair["source"][:1024], pair["target"][:1024])

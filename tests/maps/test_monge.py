@@ -297,3 +297,35 @@ def test_few_points_are_judged_on_themselves():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert MongeMap(**SMALL).fit(x, y).transform(x).shape == (20, 2)
+
+
+class Explodes(torch.nn.Linear):
+    """Fine on batches, and on held-out points until it has been trained a little."""
+
+    def forward(self, points):
+        broken = points.shape[0] != 64 and float((self.weight - torch.eye(2)).abs().max()) > 0.01
+        return super().forward(points) + (torch.inf if broken else 0.0)
+
+
+def own(kind):
+    module = kind(2, 2)
+    with torch.no_grad():
+        module.weight.copy_(torch.eye(2))
+        module.bias.zero_()
+    return module
+
+
+def test_images_that_are_not_finite_lose_no_earlier_map():
+    x, y = pair(100)
+    fitted = MongeMap(network=own(Explodes), start="linear", **SMALL).fit(x, y)
+    assert fitted.validation_[-1]["criterion"] == np.inf
+    np.testing.assert_allclose(fitted.network_.weight, np.eye(2), atol=0.011)
+
+
+def test_a_network_that_is_broken_from_the_start_is_named():
+    x, y = pair(100)
+    module = own(torch.nn.Linear)
+    with torch.no_grad():
+        module.weight.fill_(torch.nan)
+    with pytest.raises(InvalidArgument, match="network gives images that are not finite before any training"):
+        MongeMap(network=module, start="linear", **SMALL).fit(x, y)

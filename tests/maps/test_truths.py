@@ -286,11 +286,8 @@ def test_the_benchmark_runs_no_pickle(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("dim", "identity", "linear"), [(2, 33.0, 14.1), (16, 89.0, 42.0), (64, 135.0, 63.0)])
-def test_the_benchmark_reads_as_it_is_known_to(dim: int, identity: float, linear: float):
-    folder = os.environ.get("PUSHFORWARD_DATA")
-    if not folder:
-        pytest.skip("PUSHFORWARD_DATA names no folder with the data sets")
-    pair = w2_benchmark(Path(folder) / "w2_benchmark", dim)
+def test_the_benchmark_reads_as_it_is_known_to(dim: int, identity: float, linear: float, data_sets: Path):
+    pair = w2_benchmark(data_sets / "w2_benchmark", dim)
     assert pair.source.shape == pair.target.shape == (16384, dim)
     x, tx = pair.source_test.astype(float), pair.map_test
     assert l2_uvp(x, tx, variance=pair.target_variance) == pytest.approx(identity, abs=0.7)

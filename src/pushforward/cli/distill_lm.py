@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import make_folder
+from pushforward.cli.files import holds_run, make_folder
 from pushforward.cli.lm_inputs import NONE, TASK, TaskName, quiet, source
 
 __all__ = ["DistillLm", "Settings"]
@@ -113,12 +113,8 @@ class DistillLm:
     def _check_out(self, out: Path, recipe: dict[str, Any]) -> None:
         """See that the folder is free, or holds the run to be resumed."""
         file = out / "recipe.json"
-        if not file.is_file():
-            if self.resume:
-                raise InputError(f"--resume: {out} holds no run to go on with")
+        if not holds_run(out, file, resume=self.resume):
             return
-        if not self.resume:
-            raise InputError(f"--out {out}: holds a run already; --resume goes on with it, or name another folder")
         try:
             before = json.loads(file.read_text())
         except (OSError, ValueError) as error:

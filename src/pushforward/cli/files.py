@@ -1,4 +1,4 @@
-"""Where a command may write."""
+"""Where a command may write, and whether there is a run to go on with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ from pathlib import Path
 
 from pushforward.cli.errors import InputError
 
-__all__ = ["make_folder"]
+__all__ = ["holds_run", "make_folder"]
+
+
+def holds_run(out: Path, recipe: Path, *, resume: bool) -> bool:
+    """Whether there is a run to be resumed, of which `recipe` is the sign.
+
+    Raises:
+        InputError: There is one and it is not to be resumed, or the other way round.
+    """
+    if recipe.is_file() and not resume:
+        raise InputError(f"--out {out}: holds a run already; --resume goes on with it, or name another folder")
+    if resume and not recipe.is_file():
+        raise InputError(f"--resume: {out} holds no run to go on with")
+    return resume
 
 
 def make_folder(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import make_folder
+from pushforward.cli.files import holds_run, make_folder
 
 if TYPE_CHECKING:
     from pushforward.cli.map_inputs import Cloud, Origin
@@ -163,12 +163,8 @@ class FitMap:
         import yaml
 
         file = out / "recipe.yaml"
-        if not file.is_file():
-            if self.resume:
-                raise InputError(f"--resume: {out} holds no run to go on with")
+        if not holds_run(out, file, resume=self.resume):
             return
-        if not self.resume:
-            raise InputError(f"--out {out}: holds a run already; --resume goes on with it, or name another folder")
         try:
             before = yaml.safe_load(file.read_text(encoding="utf-8"))
             changed = [name for name, value in self.recipe().items() if before.get(name) != value]

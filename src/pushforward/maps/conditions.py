@@ -123,7 +123,7 @@ def read(name: str, value: Any, count: int) -> np.ndarray:
     if isinstance(value, torch.Tensor):
         value = to_tensor(name, value).detach().cpu().numpy()
     array = np.asarray(value)
-    if array.dtype.kind in "OUS" or array.dtype.kind not in "biuf":
+    if array.dtype.kind not in "biuf":
         array = array.astype(str)
     else:
         array = array.astype(np.float64)

@@ -22,7 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pushforward.errors import CheckpointError
+from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.maps.judge import Judge
 from pushforward.maps.stages import Stage
 from pushforward.training import latest, load_state, publishing, save_state
@@ -122,6 +122,8 @@ class _Run:
         found = None if self.folder is None else latest(self.folder)
         if found is None:
             self._check("start", 0, {})
+            if not self.course.kept:
+                raise InvalidArgument("network gives images that are not finite before any training")
             return
         state = load_state(found / "training")
         if state["identity"] != self.identity or state["processes"] != world_size():

@@ -22,6 +22,7 @@ points: their differences mean more than their values, which may be negative.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -41,6 +42,7 @@ __all__ = ["Judge", "crossed_divergence"]
 JUDGED = 1024
 DIVERGENCE_EPSILON, GAP_EPSILON = 0.1, 0.01
 TOL = 1e-5
+FIGURES = ("divergence", "gap", "variance_ratio", "mean_shift", "criterion")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,7 +60,7 @@ class Judge:
     units: Sequence[float]
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
-        """The figures, means over the groups."""
+        """The figures, means over the groups; all infinite where images are not finite."""
         each = [self.one(network, group, unit) for group, unit in zip(self.groups, self.units, strict=True)]
         return {name: sum(figures[name] for figures in each) / len(each) for name in each[0]}
 
@@ -71,18 +73,14 @@ class Judge:
 
     def _figures(self, x: Tensor, images: Tensor, y: Tensor, unit: float) -> dict[str, float]:
         if not bool(torch.isfinite(images).all()):
-            raise FloatingPointError("the map's images are not finite")
+            return dict.fromkeys(FIGURES, math.inf)
         divergence = crossed_divergence(images, y, self.cost, DIVERGENCE_EPSILON * unit)
         estimator = gap_estimator(self.cost)
         gap = monge_gap(x, images, cost=self.cost, estimator=estimator, epsilon=GAP_EPSILON * unit, tol=TOL)
         divergence, gap = divergence / unit, float(gap) / unit
-        return {
-            "divergence": divergence,
-            "gap": gap,
-            "variance_ratio": metrics.variance_ratio(images, y),
-            "mean_shift": metrics.mean_shift(images, y),
-            "criterion": divergence + max(gap, 0.0),
-        }
+        spread, shift = metrics.variance_ratio(images, y), metrics.mean_shift(images, y)
+        figures = (divergence, gap, spread, shift, divergence + max(gap, 0.0))
+        return dict(zip(FIGURES, figures, strict=True))
 
 
 def crossed_divergence(t: Tensor, y: Tensor, cost: Cost, epsilon: float) -> float:

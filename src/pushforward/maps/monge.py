@@ -71,7 +71,7 @@ class MongeMap(TransportMap):
             `pushforward.maps.costs`, or a function (n, d), (m, d) -> (n, m).
         start: "linear" or "identity", from where the gap is trained; "entropic" puts that stage between. "auto" takes
             the entropic stage alone where the cost allows it and each condition has 512 points on both sides, since
-            there the gap made better-judged maps, but worse ones, of those whose truth is known; else it is "linear".
+            training on the gap then took maps whose truth is known away from it; else it is "linear".
         network: "potential", "structured" or "residual" (`networks`); "auto" is the first for the squared Euclidean
             cost and others with a grad h*, and the last for the rest. Or a module (n, d) -> (n, d) of one's own, with
             conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
@@ -172,15 +172,13 @@ class MongeMap(TransportMap):
         """
         x, y = self._read_both(X, Y)
         if condition is None:
-            self.conditions_ = None
-            groups = [Group(name="all", x=x, y=y)]
+            self._fit(x, y)
         else:
             of_x, of_y = condition if isinstance(condition, tuple) else (None, condition)
             values_x = None if of_x is None else read("condition", of_x, len(x))
             values_y = read("condition", of_y, len(y))
             self.conditions_ = Conditions.of(values_y if values_x is None else np.concatenate([values_x, values_y]))
-            groups = groups_of(x, y, values_x, values_y, self.conditions_)
-        self._fit_groups(groups)
+            self._fit_groups(groups_of(x, y, values_x, values_y, self.conditions_))
         self._fitted = True
         return self
 
@@ -199,6 +197,7 @@ class MongeMap(TransportMap):
             return torch.cat([self.network_(points, conditions) for points, conditions in pairs])
 
     def _fit(self, x: Tensor, y: Tensor) -> None:
+        self.conditions_ = None
         self._fit_groups([Group(name="all", x=x, y=y)])
 
     def _fit_groups(self, groups: list[Group]) -> None:
@@ -344,9 +343,11 @@ class MongeMap(TransportMap):
         pairs = [entropic_targets(group, cost=cost, seed=seed) for group in groups]
         conditions = [group.conditions(len(points)) for group, (points, _) in zip(groups, pairs, strict=True)]
         known = [c for c in conditions if c is not None]
+        targets = torch.cat([images for _, images in pairs])
         return Regression(
             points=torch.cat([points for points, _ in pairs]),
-            targets=torch.cat([images for _, images in pairs]),
+            targets=targets,
+            unit=float(targets.var(0).sum()) or 1.0,
             conditions=torch.cat(known) if known else None,
             batch_size=self.batch_size,
             seed=seed,

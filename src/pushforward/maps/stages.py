@@ -74,6 +74,7 @@ class Regression:
 
     Args:
         points, targets: x and t, (n, d).
+        unit: Variance of the targets.
         conditions: (n, k) or None.
         batch_size, seed: Of the draws.
         steps, learning_rate, patience: As of every `Stage`.
@@ -81,6 +82,7 @@ class Regression:
 
     points: Tensor
     targets: Tensor
+    unit: float
     conditions: Tensor | None
     batch_size: int
     seed: int
@@ -93,9 +95,7 @@ class Regression:
         """The module's first loss."""
         i = _draw(len(self.points), self.batch_size, self.seed, f"regression {step}", self.points.device)
         images = images_of(network, self.points[i], None if self.conditions is None else self.conditions[i])
-        targets = self.targets[i]
-        unit = self.targets.var(0).sum().clamp_min(torch.finfo(targets.dtype).tiny)
-        loss = (images - targets).square().sum(1).mean() / unit
+        loss = (images - self.targets[i]).square().sum(1).mean() / self.unit
         return loss, {"regression": float(loss.detach())}
 
 
