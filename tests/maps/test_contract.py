@@ -59,8 +59,8 @@ class LabelledMongeMap(Labels, MongeMap):
     pass
 
 
-# Every map of the package, with settings that fit in a blink. None is exempt from any of scikit-learn's checks; its check
-# of array-API inputs skips itself unless SCIPY_ARRAY_API is set.
+# Every map of the package, with settings that fit in a blink. None is exempt from any of scikit-learn's checks; its
+# check of array-API inputs skips itself unless SCIPY_ARRAY_API is set.
 MAPS = {
     "linear": LabelledLinearMap(),
     "entropic": LabelledEntropicMap(epsilon=0.1, random_state=0),
