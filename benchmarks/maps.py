@@ -161,7 +161,9 @@ def run(keys: list[Key], *, again: bool, limit: float, out: Path) -> None:
     for pair, method, seed in keys:
         if not again and (pair, method, seed) in there(out):
             continue
-        stamp = {name: conditions()[name] for name in ("date", "commit")} | {"sources": sources()}
+        here = conditions()
+        stamp = {name: here[name] for name in ("date", "commit")} | {"sources": sources()}
+        stamp["processor"] = here["machine"]["processor"]
         row = in_own_process(measured, pair, method, seed, wall_limit=limit)
         add(out, {"pair": pair, "method": method, "seed": seed} | row | stamp)
         said = {name: round(value, 4) for name, value in row.get("figures", {}).items()}

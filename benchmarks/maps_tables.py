@@ -92,11 +92,12 @@ def markdown(header: list[str], body: list[list[str]]) -> str:
 
 def footnote(results: dict[str, Any], pairs: Iterable[str]) -> str:
     rows = [row for row in results["rows"] if row["pair"] in pairs]
-    days, commits = (
-        sorted({str(row[name])[:length] for row in rows}) for name, length in (("date", 10), ("commit", 9))
+    processors, days, commits = (
+        sorted({str(row[name])[:length] for row in rows})
+        for name, length in (("processor", 99), ("date", 10), ("commit", 9))
     )
     return (
-        f"\n{results['machine']['processor']}, one thread, CPU seconds of fitting; mean and 95 % interval over seeds, "
+        f"\n{' and '.join(processors)}, one thread, CPU seconds of fitting; mean and 95 % interval over seeds, "
         f"five unless a number in brackets says otherwise; {', '.join(days)}, commit {', '.join(commits)}.\n"
     )
 

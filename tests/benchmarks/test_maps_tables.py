@@ -25,6 +25,7 @@ def row(pair: str, method: str, seed: int, seconds: float = 10.0, **figures: flo
     return {
         "pair": pair, "method": method, "seed": seed, "status": "ok", "seconds": seconds, "figures": figures,
         "memory_mib": {"before": 100.0, "peak": 300.0}, "date": "2026-01-02T03:04:05", "commit": "abc",
+        "processor": "some processor",
     }  # fmt: skip
 
 
