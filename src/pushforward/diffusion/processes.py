@@ -106,6 +106,13 @@ class Process(ABC):
         alpha, sigma = self.coefficients(x0, t)
         return (alpha * x0 + sigma * eps).to(x0.dtype)
 
+    def prior(self, noise: Tensor, t: Tensor) -> Tensor:
+        """Where a sampler starts at time t, of noise with variance 1: sigma times it, like noise.
+
+        It stands for x_t where the data's share of that no longer tells samples apart.
+        """
+        return self.add_noise(torch.zeros_like(noise), t, noise)
+
     def convert(self, value: Tensor, x_t: Tensor, t: Tensor, *, given: Prediction, wanted: Prediction) -> Tensor:
         """A prediction under another name; differentiable in `value` and `x_t`.
 
@@ -236,6 +243,10 @@ class VariancePreserving(Process):
         """Uniform over the timesteps."""
         steps = len(self.alphas_cumprod)
         return u * (steps - 1) if self.continuous else (u * steps).floor().clamp(max=steps - 1)
+
+    def prior(self, noise: Tensor, t: Tensor) -> Tensor:
+        """The noise itself, whose variance is that of x_t for data of variance 1."""
+        return noise
 
     def timesteps(self, n: int) -> Tensor:
         """Evenly spaced from the last timestep, which is the one that looks like the noise a sampler starts from."""

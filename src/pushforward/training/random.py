@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import random
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ import torch
 from pushforward.errors import CheckpointError
 from pushforward.training.distributed import world_size
 
-__all__ = ["capture", "generator", "restore", "seed_everything"]
+__all__ = ["capture", "generator", "restore", "seed_everything", "seeded"]
 
 
 def seed_everything(seed: int, rank: int = 0) -> None:
@@ -48,6 +50,27 @@ def generator(seed: int, purpose: str, rank: int = 0) -> torch.Generator:
         True
     """
     return torch.Generator().manual_seed(_mixed(seed, purpose, rank))
+
+
+@contextmanager
+def seeded(seed: int, purpose: str, rank: int = 0) -> Generator[None, None, None]:
+    """Torch's global random numbers in the block depend on nothing but the arguments; after it they are as before.
+
+    A training whose every step is such a block is resumed without any random state.
+
+    Example:
+        >>> import torch
+        >>> before = torch.get_rng_state()
+        >>> with seeded(0, "step 7"):
+        ...     first = torch.randn(2)
+        >>> with seeded(0, "step 7"):
+        ...     again = torch.randn(2)
+        >>> bool((first == again).all()), bool((before == torch.get_rng_state()).all())
+        (True, True)
+    """
+    with torch.random.fork_rng(devices=_gpus()):
+        torch.manual_seed(_mixed(seed, purpose, rank))
+        yield
 
 
 def capture() -> dict[str, Any]:

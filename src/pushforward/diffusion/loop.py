@@ -1,0 +1,168 @@
+"""What the trainings of this room share: batches that a resumed run finds again, a running average, checkpoints.
+
+    batch k = rows pi_e[jB : (j+1)B],   e, j = divmod(k, floor(N / B)),   pi_e the permutation of epoch e
+
+symbol   meaning                                                  unit
+N, B     samples, and those of a batch over all processes         1
+k        number of the batch since the run began                  1
+
+The permutation follows from seed and epoch, so that no position has to be saved. Of a batch, rank r of W processes has
+every W-th row from the r-th.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pushforward._checks import check_count, check_finite
+from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
+from pushforward.training import latest, load_state, publishing, save_state
+from pushforward.training.distributed import barrier, is_main, rank, world_size
+from pushforward.training.random import generator
+
+__all__ = ["Batch", "Batches", "Data", "average_of", "resume", "save", "unpacked"]
+
+Batch = Tensor | tuple[Tensor, Any] | list[Any]
+Data = Tensor | tuple[Tensor, Tensor] | Dataset[Any]
+
+
+class Batches:
+    """The batches of a run on this process, from any one on.
+
+    Args:
+        data: Samples (N, ...); or a pair of them with their conditions (N, ...); or a map-style dataset of samples, or
+            of (sample, condition).
+        batch_size: B, over all processes.
+        seed: Of the order.
+        workers: Processes that load a dataset; tensors need none.
+
+    Raises:
+        InvalidArgument: Fewer samples than a batch, or a batch that does not divide among the processes.
+        ShapeError, NonFiniteError: Samples that are no floating tensor, conditions of another number, NaN.
+
+    Example:
+        >>> batches = Batches(torch.arange(6.0)[:, None], batch_size=2, seed=0)
+        >>> first, second = (batch for batch, _ in zip(batches.since(0), range(2)))
+        >>> bool((next(batches.since(1)) == second).all())
+        True
+    """
+
+    def __init__(self, data: Data, *, batch_size: int, seed: int, workers: int = 0) -> None:
+        self._data, self._seed, self._workers = data, seed, workers
+        count = _checked(data)
+        self.batch_size = check_count("batch_size", batch_size)
+        if batch_size > count:
+            raise InvalidArgument(f"batch_size is {batch_size} but data has {count} samples; ask for as many at most")
+        if batch_size % world_size():
+            raise InvalidArgument(f"batch_size is {batch_size}, which {world_size()} processes cannot share evenly")
+        self._count = count
+
+    def since(self, first: int) -> Iterator[Batch]:
+        """Batches number `first`, `first` + 1, ... without end."""
+        order = _Order(self._count, self.batch_size, self._seed, first)
+        if isinstance(self._data, Tensor):
+            yield from (self._data[rows] for rows in order)
+        elif isinstance(self._data, tuple):
+            samples, conditions = self._data
+            yield from ((samples[rows], conditions[rows]) for rows in order)
+        else:
+            # A generator of its own: the loader would draw from the global one whenever it is made.
+            loader = DataLoader(
+                self._data, batch_sampler=order, num_workers=self._workers, generator=generator(self._seed, "loader")
+            )
+            yield from loader
+
+
+def unpacked(batch: Batch) -> tuple[Tensor, Any]:
+    """Samples and condition, None where there is none."""
+    if isinstance(batch, Tensor):
+        return batch, None
+    if len(batch) != 2 or not isinstance(batch[0], Tensor):
+        raise ShapeError("batch must be a tensor of samples, or a pair (samples, condition)")
+    return batch[0], batch[1]
+
+
+def average_of(module: nn.Module, decay: float) -> AveragedModel:
+    """A running average of a module's parameters, m <- b m + (1 - b) theta, with b = min(decay, (1 + k) / (10 + k)).
+
+    The k-th update after the first, which copies, forgets faster than a long average would: the start is soon gone.
+    """
+
+    def update(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
+        return average.lerp(current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
+
+    return AveragedModel(module, avg_fn=update).requires_grad_(False)
+
+
+def resume(folder: Path, identity: str) -> dict[str, Any] | None:
+    """The state of the last checkpoint in a run's folder; None where there is none.
+
+    Raises:
+        CheckpointError: It is of another training, as `identity` says, or of another number of processes.
+    """
+    found = latest(folder)
+    if found is None:
+        return None
+    state = load_state(found / "training")
+    if state["identity"] != identity or state["processes"] != world_size():
+        raise CheckpointError(
+            f"{found} is of a training with other data, settings or number of processes; choose another folder, or "
+            "delete it to start over"
+        )
+    return state
+
+
+def save(folder: Path, step: int, state: dict[str, Any], identity: str) -> None:
+    """Publish a checkpoint of `state` after `step`, for `resume`; every process calls it."""
+    with publishing(folder, step) as draft:
+        if is_main():
+            save_state(draft / "training", state | {"identity": identity, "processes": world_size()})
+    barrier()
+
+
+class _Order(Sampler[list[int]]):
+    def __init__(self, count: int, batch_size: int, seed: int, first: int) -> None:
+        self._count, self._batch_size, self._seed, self._first = count, batch_size, seed, first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        known, order = -1, torch.empty(0)
+        for number in itertools.count(self._first):
+            epoch, position = divmod(number, self._count // self._batch_size)
+            if epoch != known:
+                known = epoch
+                order = torch.randperm(self._count, generator=generator(self._seed, f"order of epoch {epoch}"))
+            rows = order[position * self._batch_size : (position + 1) * self._batch_size]
+            yield rows[rank() :: world_size()].tolist()
+
+
+def _checked(data: Any) -> int:
+    """How many samples there are."""
+    if isinstance(data, Tensor) or (isinstance(data, tuple) and len(data) == 2):
+        samples, conditions = (data, None) if isinstance(data, Tensor) else data
+        _check_samples(samples)
+        check_finite("data", samples)
+        if conditions is not None and len(conditions) != len(samples):
+            raise ShapeError(f"data has {len(samples)} samples but {len(conditions)} conditions; one each is needed")
+        return len(samples)
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, str | bytes):
+        raise InvalidArgument(
+            f"data is a {type(data).__name__}; a tensor, a pair (samples, conditions), or a map-style dataset is needed"
+        )
+    if len(data):
+        sample = data[0]
+        _check_samples((sample if isinstance(sample, Tensor) else sample[0])[None])
+    return len(data)
+
+
+def _check_samples(samples: Any) -> None:
+    if not isinstance(samples, Tensor) or samples.ndim < 2 or not samples.is_floating_point():
+        what = f"{tuple(samples.shape)}, {samples.dtype}" if isinstance(samples, Tensor) else type(samples).__name__
+        raise ShapeError(f"data: samples are {what}; a floating tensor (N, ...) is needed, images as x / 127.5 - 1")

@@ -1,0 +1,121 @@
+"""Batches that a resumed run finds again, averages that start fast, generators that see what sampling sees."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pushforward.diffusion.generator import Generator
+from pushforward.diffusion.loop import Batches, average_of, resume, save, unpacked
+from pushforward.diffusion.processes import VarianceExploding, VariancePreserving
+from pushforward.diffusion.teachers import Denoiser
+from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
+from pushforward.training.random import seeded
+
+
+def taken(batches: Batches, first: int, count: int) -> list[Tensor]:
+    return [unpacked(batch)[0] for batch in itertools.islice(batches.since(first), count)]
+
+
+class Squares(torch.utils.data.Dataset[Tensor]):
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, row: int) -> Tensor:
+        return torch.full((1,), float(row * row))
+
+
+@pytest.mark.parametrize(
+    "data", [torch.arange(10.0)[:, None], (torch.arange(10.0)[:, None], torch.arange(10)), Squares()], ids=type
+)
+def test_a_run_that_begins_later_has_the_same_batches(data: object):
+    batches = Batches(data, batch_size=3, seed=4)  # pyright: ignore[reportArgumentType]
+    assert torch.equal(torch.cat(taken(batches, 0, 9)[5:]), torch.cat(taken(batches, 5, 4)))
+
+
+def test_an_epoch_has_no_sample_twice_and_the_next_another_order():
+    first, second = (
+        torch.cat(taken(Batches(torch.arange(12.0)[:, None], batch_size=4, seed=0), at, 3)) for at in (0, 3)
+    )
+    assert sorted(first.flatten().tolist()) == list(range(12)) == sorted(second.flatten().tolist())
+    assert not torch.equal(first, second)
+
+
+def test_loading_takes_nothing_from_the_global_generator():
+    before = torch.get_rng_state()
+    taken(Batches(Squares(), batch_size=3, seed=0), 0, 5)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "words"),
+    [
+        (torch.zeros(3, 2), InvalidArgument, "batch_size is 4 but data has 3"),
+        (torch.zeros(8, 2, dtype=torch.uint8), ShapeError, "floating"),
+        (torch.zeros(8), ShapeError, r"\(8,\)"),
+        (torch.full((8, 2), float("nan")), NonFiniteError, "data"),
+        ((torch.zeros(8, 2), torch.zeros(7)), ShapeError, "8 samples but 7 conditions"),
+        ("images", InvalidArgument, "data is a str"),
+    ],
+)
+def test_wrong_data_is_named(data: object, error: type[Exception], words: str):
+    with pytest.raises(error, match=words):
+        Batches(data, batch_size=4, seed=0)  # pyright: ignore[reportArgumentType]
+
+
+def test_the_average_copies_first_then_forgets_fast():
+    module = nn.Linear(1, 1, bias=False)
+    average = average_of(module, 0.9)
+    for value in (1.0, 0.0, 0.0):
+        nn.init.constant_(module.weight, value)
+        average.update_parameters(module)
+    # k = 1 and 2 after the copy: b = 2/11 and 3/12
+    assert float(average.module.weight) == pytest.approx(2 / 11 * 3 / 12)
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path):
+    assert resume(tmp_path, "a") is None
+    save(tmp_path, 3, {"step": 3}, "a")
+    found = resume(tmp_path, "a")
+    assert found is not None
+    assert found["step"] == 3
+    with pytest.raises(CheckpointError, match="another training|other data"):
+        resume(tmp_path, "b")
+
+
+def test_later_steps_are_shown_what_sampling_shows_them():
+    process = VarianceExploding()
+    seen: list[Tensor] = []
+
+    def network(x_t: Tensor, t: Tensor) -> Tensor:
+        seen.append(x_t)
+        return x_t / 2 + t[:, None]
+
+    generator = Generator(Denoiser(network, process), times=(3.0, 1.0))
+    noise = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))
+    with seeded(0, "fresh"):
+        out = generator(noise)
+    with seeded(0, "fresh"):
+        x, t = generator.input_of(1, noise)
+        eps = torch.empty(0)
+    with seeded(0, "fresh"):
+        eps = torch.randn_like(noise)
+    assert torch.equal(seen[0], 3 * noise)
+    assert torch.allclose(x, 3 * noise / 2 + 3 + eps)
+    assert torch.equal(out, x / 2 + t)
+
+
+def test_a_variance_preserving_generator_starts_from_the_noise_itself():
+    generator = Generator(Denoiser(lambda x, t: x, VariancePreserving.linear()), times=(500.0,))
+    noise = torch.randn(2, 3)
+    assert torch.equal(generator.input_of(0, noise)[0], noise)
+
+
+@pytest.mark.parametrize("times", [(), (1.0, 2.0), (1.0, 1.0), (5.0, 4.0, 3.0, 2.0, 1.0), (float("inf"), 1.0)])
+def test_wrong_times_are_named(times: tuple[float, ...]):
+    with pytest.raises(InvalidArgument, match="times"):
+        Generator(Denoiser(lambda x, t: x, VarianceExploding()), times=times)
