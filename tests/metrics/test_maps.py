@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pushforward import metrics
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.metrics import maps
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_no_permutation_is_cheaper(rng, name: str):
 
 @pytest.mark.parametrize("name", COSTS)
 def test_the_prices_that_save_work_change_nothing(rng, monkeypatch, name: str):
-    monkeypatch.setattr(metrics, "GUESS_ABOVE", 1)
+    monkeypatch.setattr(maps, "GUESS_ABOVE", 1)
     cost = COSTS[name](rng, 80)
     s = metrics.matching(cost)
     assert sorted(s) == list(range(80))
@@ -53,7 +54,7 @@ def test_the_prices_that_save_work_change_nothing(rng, monkeypatch, name: str):
 
 
 def test_a_matching_of_many_points(rng):
-    cost = COSTS["points"](rng, metrics.GUESS_ABOVE + 50)
+    cost = COSTS["points"](rng, maps.GUESS_ABOVE + 50)
     s = metrics.matching(torch.from_numpy(cost).requires_grad_(True))
     assert isinstance(s, torch.Tensor)
     assert cost[range(len(s)), s.numpy()].sum() == pytest.approx(cost[linear_sum_assignment(cost)].sum(), rel=1e-12)

@@ -1,4 +1,4 @@
-"""What a result is judged by: how near a transport map is to the true one, to its target, and to being optimal.
+"""What a map is judged by: how near it is to the true one, to its target, and to being optimal.
 
 symbol   meaning                                                  shape        unit
 x        points of the source mu                                  (n, d)       length
@@ -31,9 +31,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pushforward._checks import check_count, check_finite, check_points, check_positive, check_same_device
+from pushforward._checks import check_count, check_finite, check_positive
 from pushforward._interop import like_input, to_tensor
 from pushforward.errors import InvalidArgument, ShapeError
+from pushforward.metrics.clouds import clouds, rows_alike
 from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
 from pushforward.ot.solve import solve
 from pushforward.ot.solvers.exact import exact
@@ -79,7 +80,7 @@ def l2_uvp(predicted: Any, true: Any, *, variance: float) -> float:
         25.0
     """
     variance = check_positive("variance", variance)
-    predicted, true = _rows_alike(("predicted", predicted), ("true", true))
+    predicted, true = rows_alike(("predicted", predicted), ("true", true))
     return 100.0 * float((predicted - true).square().sum(1).mean()) / variance
 
 
@@ -101,7 +102,7 @@ def cosine_similarity(x: Any, predicted: Any, true: Any) -> float:
         >>> round(cosine_similarity(x, x + [1.0, 1.0], x + [1.0, 0.0]), 4)
         0.7071
     """
-    x, predicted, true = _rows_alike(("x", x), ("predicted", predicted), ("true", true))
+    x, predicted, true = rows_alike(("x", x), ("predicted", predicted), ("true", true))
     ours, theirs = predicted - x, true - x
     norms = ours.norm() * theirs.norm()
     return float((ours * theirs).sum() / norms)
@@ -162,7 +163,7 @@ def exact_gap(x: Any, mapped: Any, cost: GroundCost = "sqeuclidean") -> float:
         >>> exact_gap(x, x + 3.0), exact_gap(x, -x)
         (0.0, 1.0)
     """
-    x, mapped = _rows_alike(("x", x), ("mapped", mapped))
+    x, mapped = rows_alike(("x", x), ("mapped", mapped))
     costs = check_finite("cost(x, mapped)", pairwise_cost(x, mapped, cost).detach()).cpu().double().numpy()
     return float((costs.diagonal() - costs[np.arange(len(costs)), _assign(costs)]).mean())
 
@@ -177,7 +178,7 @@ def variance_ratio(mapped: Any, y: Any) -> float:
         >>> variance_ratio(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))
         0.25
     """
-    mapped, y = _clouds(("mapped", mapped), ("y", y))
+    mapped, y = clouds(("mapped", mapped), ("y", y))
     return float(_total_variance("mapped", mapped) / _target_variance(y))
 
 
@@ -191,7 +192,7 @@ def mean_shift(mapped: Any, y: Any) -> float:
         >>> round(mean_shift(np.array([[2.0]]), np.array([[0.0], [2.0]])), 4)
         0.7071
     """
-    mapped, y = _clouds(("mapped", mapped), ("y", y))
+    mapped, y = clouds(("mapped", mapped), ("y", y))
     return float((mapped.mean(0) - y.mean(0)).norm() / _target_variance(y).sqrt())
 
 
@@ -233,7 +234,7 @@ def mmd(x: Any, y: Any, *, gammas: Sequence[float] = CELL_GAMMAS) -> float:
         >>> round(mmd(np.zeros((3, 1)), np.ones((2, 1)), gammas=[1.0]), 4)  # 2 - 2/e
         1.2642
     """
-    x, y = _clouds(("x", x), ("y", y))
+    x, y = clouds(("x", x), ("y", y))
     gammas = [check_positive("gammas", gamma) for gamma in gammas]
     if not gammas:
         raise InvalidArgument("gammas is empty; at least one is needed")
@@ -256,7 +257,7 @@ def gene_correlation(predicted: Any, observed: Any) -> float:
         >>> round(gene_correlation(np.array([[0.0, 1.0, 2.0]]), np.array([[1.0, 3.0, 5.0]])), 6)
         1.0
     """
-    predicted, observed = _clouds(("predicted", predicted), ("observed", observed))
+    predicted, observed = clouds(("predicted", predicted), ("observed", observed))
     if predicted.shape[1] < 2:
         raise ShapeError("predicted has 1 gene; a correlation over genes needs at least 2")
     p, o = (means - means.mean() for means in (predicted.mean(0), observed.mean(0)))
@@ -278,7 +279,7 @@ def marker_genes(control: Any, treated: Any, *, count: int = 50) -> Any:
         array([1])
     """
     as_numpy = not isinstance(control, Tensor)
-    control, treated = _clouds(("control", control), ("treated", treated))
+    control, treated = clouds(("control", control), ("treated", treated))
     if check_count("count", count) > control.shape[1]:
         raise InvalidArgument(f"count is {count} but there are {control.shape[1]} genes")
     for name, cells in (("control", control), ("treated", treated)):
@@ -347,11 +348,11 @@ def judge_map(
         >>> report.l2_uvp, round(report.cosine, 6), round(report.variance_ratio, 6), round(report.exact_gap, 6)
         (0.0, 1.0, 1.0, 0.0)
     """
-    x, mapped = _rows_alike(("x", x), ("mapped", mapped))
-    mapped, y = _clouds(("mapped", mapped), ("y", y))
+    x, mapped = rows_alike(("x", x), ("mapped", mapped))
+    mapped, y = clouds(("mapped", mapped), ("y", y))
     if true is not None:
-        _, true = _rows_alike(("x", x), ("true", true))
-    near, far = halves(y) if other is None else _clouds(("y", y), ("other", other))
+        _, true = rows_alike(("x", x), ("true", true))
+    near, far = halves(y) if other is None else clouds(("y", y), ("other", other))
     size = min(check_count("points", points), len(x), len(near), len(far))
     total = float(_target_variance(y)) if variance is None else variance
     rng = np.random.default_rng(0)
@@ -399,28 +400,3 @@ def _target_variance(y: Tensor) -> Tensor:
     if not variance > 0:
         raise InvalidArgument("all points of y are the same; its variance is the unit here and must not be 0")
     return variance
-
-
-def _clouds(*named: tuple[str, Any]) -> tuple[Tensor, ...]:
-    """Point sets of one dimension, checked, in computing precision, without gradients."""
-    (first, value), *others = named
-    tensors = [check_points(first, value).detach()]
-    for name, other in others:
-        tensors.append(check_points(name, other, None if isinstance(other, Tensor) else tensors[0].device).detach())
-        if tensors[-1].shape[1] != tensors[0].shape[1]:
-            raise ShapeError(
-                f"{name} has points of dimension {tensors[-1].shape[1]} but {first} of dimension {tensors[0].shape[1]}"
-            )
-    check_same_device(*((name, tensor) for (name, _), tensor in zip(named, tensors, strict=True)))
-    return tuple(tensors)
-
-
-def _rows_alike(*named: tuple[str, Any]) -> tuple[Tensor, ...]:
-    """Point sets of which row i of one belongs to row i of the others."""
-    tensors = _clouds(*named)
-    for (name, _), tensor in zip(named, tensors, strict=True):
-        if len(tensor) != len(tensors[0]):
-            raise ShapeError(
-                f"{name} has {len(tensor)} points but {named[0][0]} has {len(tensors[0])}; they go together row by row"
-            )
-    return tensors
