@@ -1,0 +1,341 @@
+"""A teacher, its student, and what judges the student: the losses of f-distill, for anyone's loop.
+
+    student   h'(r') (x0_teacher - x0_fake) / |x0 - x0_teacher|_1   at x_t, down to G's parameters (theorem 1)
+              + gan_weight * -log D(x_t)
+    critics   denoising score matching of the fake denoiser on the student's samples
+              + the discriminator's loss, data against student, both under noise
+
+symbol       meaning                                                        shape
+x0, x_t      the student's samples G(z), and those under noise              (B, ...)
+x0_teacher   what the teacher says they were                                (B, ...)
+x0_fake      what a denoiser trained on the student's samples says          (B, ...)
+r', h'       ratio and weight, normalised (`ratio`)                         (B,)
+
+The length |x0 - x0_teacher|_1 makes steps alike at all noise levels (DMD, equation 8). For the reverse KL h is 1: no
+ratio is needed, and without a GAN term there is no discriminator.
+
+Sources: Xu et al. 2025 (f-distill, arXiv 2502.15681), algorithm 1; Yin et al. 2024 (DMD, arXiv 2311.18828; DMD2, arXiv
+2405.14867) for the reverse KL, the GAN term and several steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from collections.abc import Generator as Suspended
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pushforward._checks import check_count, check_instance, check_weight
+from pushforward.diffusion.generator import MOST_STEPS, Generator
+from pushforward.diffusion.loop import Batch, unpacked
+from pushforward.diffusion.losses import denoising_loss, discriminator_loss, generator_loss, score_difference_loss
+from pushforward.diffusion.ratio import Bins, Discriminator, ExactRatio, effective_share, mean_over_processes
+from pushforward.diffusion.teachers import Denoiser, Guided, Teacher
+from pushforward.divergences import REVERSE_KL, FDivergence, named
+from pushforward.errors import InvalidArgument
+from pushforward.training.distributed import gather
+
+__all__ = ["Distiller", "Losses"]
+
+# Times among which a generator's own are looked for, and the share of the data's variance that is asked for there.
+_TIMES = 64
+_VARIANCE = 0.1, 1.5
+
+
+class Losses(NamedTuple):
+    """What to minimise, (), and what to log: detached numbers, ()."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class Distiller:
+    """Makes a one- to four-step generator from a teacher, by matching distributions under noise.
+
+    It owns the student, the fake denoiser that follows it and the discriminator. Optimisers are the loop's
+    (`Trainer` is one):
+
+        distiller.prepare(batch)                   once, before the optimisers are made
+        distiller.critic_loss(batch).total         for distiller.critics(), some steps for each one of the student's
+        distiller.student_loss(batch).total        for distiller.student.parameters()
+
+    A batch is a tensor of samples, (B, ...), or a pair of them and their condition. What is random comes from torch's
+    global generator.
+
+    Args:
+        teacher: A `Denoiser`, a `Guided` one, or anything with a process and x0. Its parameters are frozen here.
+        divergence: One of `pushforward.divergences`, itself or its name, with a second derivative.
+        student: What is trained: a `Generator`, or a `Denoiser` whose times are chosen as `steps` says. None starts
+            from a copy of the teacher.
+        ratio: An `ExactRatio`, or a `Discriminator` with taps of one's own. None makes one where one is needed.
+        steps: 1 to 4. The first is at the noisiest time at which the teacher's answers to noise alone have a tenth of
+            the data's variance: from more noise than that, every sample starts as the same blur.
+        gan_weight: Weight of the discriminator's own term in the student's loss.
+        critic_steps: The critics' steps for each one of the student's, for the loop to read.
+
+    Raises:
+        InvalidArgument: A divergence without a second derivative; a teacher that is no network, and no student; a
+            network in which a discriminator finds no features; an exact ratio with a GAN term.
+
+    Example:
+        >>> from pushforward.diffusion import GaussianMixture, VarianceExploding
+        >>> teacher = GaussianMixture(
+        ...     weights=[1.0], means=[[0.0, 0.0]], covariances=[1.0], process=VarianceExploding()
+        ... )
+        >>> class Scale(nn.Linear):
+        ...     def forward(self, x_t, t):
+        ...         return super().forward(x_t)
+        >>> student = Denoiser(Scale(2, 2), teacher.process)
+        >>> distiller = Distiller(teacher, divergence="reverse_kl", student=student, gan_weight=0)
+        >>> distiller.prepare(teacher.sample(64).float())
+        >>> distiller.student_loss(teacher.sample(64).float()).total.ndim
+        0
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        *,
+        divergence: str | FDivergence = "js",
+        student: Denoiser | Generator | None = None,
+        ratio: Discriminator | ExactRatio | None = None,
+        steps: int = 1,
+        gan_weight: float = 1e-3,
+        critic_steps: int = 5,
+    ) -> None:
+        self.teacher = check_instance("teacher", teacher, Teacher)
+        self.divergence = divergence if isinstance(divergence, FDivergence) else named(divergence)
+        self.divergence.weight(torch.zeros(1))  # raises where there is none
+        self.gan_weight = check_weight("gan_weight", gan_weight)
+        self.critic_steps = check_count("critic_steps", critic_steps)
+        if check_count("steps", steps) > MOST_STEPS:
+            raise InvalidArgument(f"steps is {steps}; a generator has one to {MOST_STEPS}")
+        network = _network_of(teacher)
+        for module in (teacher, network):
+            if isinstance(module, nn.Module):
+                module.requires_grad_(False).eval()
+        self._timed = isinstance(student, Generator)
+        self.student = _generator(student, network, steps)
+        # In evaluation mode, as when it samples: what dropout hides in training it would not hide then.
+        self.student.requires_grad_(True).eval()
+        self.fake = copy.deepcopy(network or self.student.denoiser).requires_grad_(True).eval()
+        self.ratio = self._ratio(ratio, network)
+        self.bins = Bins(teacher.process)
+        self.sigma_data = math.nan
+        self._parallel: dict[str, nn.Module] = {}
+
+    @property
+    def discriminator(self) -> Discriminator | None:
+        """The one in use, if any."""
+        return self.ratio if isinstance(self.ratio, Discriminator) else None
+
+    def critics(self) -> list[nn.Parameter]:
+        """What the critics' optimiser trains: the fake denoiser, and the discriminator where there is one."""
+        return [parameter for module in self._critics().values() for parameter in module.parameters()]
+
+    def prepare(self, batch: Batch) -> None:
+        """Learn from a batch the data's scale, the discriminator's sizes and, unless they were given, the times.
+
+        Raises:
+            ShapeError: The batch is no tensor of samples, nor a pair.
+        """
+        x, condition = unpacked(batch)
+        self.to(x.device)
+        times = self.student.times if self._timed else self._choose_times(x, condition)
+        # The first process's word, where each has seen a batch of its own.
+        learned = torch.tensor([[float(x.float().std().clamp_min(1e-6)), *times]], device=x.device)
+        self.sigma_data, *times = gather(learned)[0].tolist()
+        self.student.times = tuple(times)
+        if self.discriminator is not None:
+            self.discriminator.prepare(x, self.teacher.process.sample_t(len(x), device=x.device), condition)
+
+    def student_loss(self, batch: Batch) -> Losses:
+        """The student's loss, and how the matching goes.
+
+        Args:
+            batch: Its samples give the number, their mean and scale, and its condition is what the student is told.
+
+        Returns:
+            The loss, and score_gap (|x0_teacher - x0_fake| / |x0 - x0_teacher|), and where there is a ratio mean_ratio
+            (E_q[r'], 1 if calibrated), effective_share (of the batch, under h') and clamped (share of ratios); drift
+            (the student's mean off the data's, in its standard deviations) and spread (the student's over the data's).
+
+        Raises:
+            InvalidArgument: `prepare` was not called.
+        """
+        x, condition = self._unpacked(batch)
+        x0 = self._call("student", *self._input(x, condition), condition)
+        x_t, t = self._noised(x0)
+        with torch.no_grad():
+            teacher, fake = (judge(x_t, t, condition) for judge in (self.teacher.x0, self.fake))
+        weight, logits, parts = self._weighed(x_t, t, condition)
+        length = (x0.detach() - teacher).abs().flatten(1).sum(-1).float()
+        floor = 1e-4 * self.sigma_data * x0[0].numel()
+        total = score_difference_loss(x0, teacher, fake, weight / length.clamp_min(floor)).mean()
+        parts["score_gap"] = ((teacher - fake).abs().flatten(1).sum(-1) / length.clamp_min(floor)).mean()
+        parts["drift"] = (x0.detach().mean() - x.mean()).abs() / self.sigma_data
+        parts["spread"] = x0.detach().float().std() / self.sigma_data
+        if logits is not None and self.gan_weight:
+            parts["generator_loss"] = generator_loss(logits).mean()
+            total = total + self.gan_weight * parts["generator_loss"]
+        return Losses(total, {name: part.detach() for name, part in parts.items()})
+
+    def critic_loss(self, batch: Batch) -> Losses:
+        """The critics' loss on data and on new samples of the student's; takes the latter into the bins.
+
+        Returns:
+            The loss, and its parts: fake_loss and, with a discriminator, discriminator_loss and accuracy.
+
+        Raises:
+            InvalidArgument: `prepare` was not called.
+        """
+        x, condition = self._unpacked(batch)
+        with torch.no_grad():
+            x0 = self.student.denoiser(*self._input(x, condition), condition)
+        x_t, t = self._noised(x0)
+        denoised = self._call("fake", x_t, t, condition)
+        alpha, sigma = self.teacher.process.coefficients(x_t, t)
+        total = denoising_loss(denoised, x0, alpha, sigma, sigma_data=self.sigma_data).mean()
+        parts = {"fake_loss": total}
+        if self.discriminator is not None:
+            real_t = self.teacher.process.add_noise(x, t, torch.randn_like(x))
+            real, fake = (self._call("discriminator", points, t, condition) for points in (real_t, x_t))
+            parts["discriminator_loss"] = discriminator_loss(real, fake).mean()
+            parts["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+            total = total + parts["discriminator_loss"]
+            self.bins.update(fake, t)
+        return Losses(total, {name: part.detach() for name, part in parts.items()})
+
+    def parallel(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
+        """Have the passes that are trained go through a wrapper, say DistributedDataParallel; after `prepare`."""
+        trained = {"student": self.student.denoiser, **self._critics()}
+        self._parallel = {name: wrap(module) for name, module in trained.items()}
+
+    def to(self, device: torch.device) -> Distiller:
+        """Move everything, the teacher too."""
+        for module in (self.teacher, _network_of(self.teacher), self.student, self.fake, self.ratio, self.bins):
+            if isinstance(module, nn.Module):
+                module.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that training changes: not the teacher."""
+        modules = {"student": self.student, "bins": self.bins, **self._critics()}
+        states = {name: module.state_dict() for name, module in modules.items()}
+        return states | {"times": list(self.student.times), "sigma_data": self.sigma_data}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave; after `prepare`."""
+        for name, module in {"student": self.student, "bins": self.bins, **self._critics()}.items():
+            module.load_state_dict(state[name])
+        self.student.times, self.sigma_data = tuple(state["times"]), state["sigma_data"]
+
+    def _critics(self) -> dict[str, nn.Module]:
+        critics: dict[str, nn.Module] = {"fake": self.fake}
+        return critics if self.discriminator is None else critics | {"discriminator": self.discriminator}
+
+    def _call(self, name: str, *arguments: Any) -> Tensor:
+        modules = {"student": self.student.denoiser, **self._critics()} | self._parallel
+        return modules[name](*arguments)
+
+    def _unpacked(self, batch: Batch) -> tuple[Tensor, Any]:
+        if math.isnan(self.sigma_data):
+            raise InvalidArgument("the distiller has seen no data yet: call prepare with a batch first")
+        return unpacked(batch)
+
+    def _input(self, x: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
+        """What one of the student's steps, drawn at random, is shown when it samples."""
+        step = int(torch.randint(len(self.student.times), ()))
+        return self.student.input_of(step, torch.randn_like(x), condition)
+
+    def _noised(self, x0: Tensor) -> tuple[Tensor, Tensor]:
+        t = self.teacher.process.sample_t(len(x0), device=x0.device)
+        return self.teacher.process.add_noise(x0, t, torch.randn_like(x0)), t
+
+    def _weighed(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """H' of each sample, the logits with their gradient if there is a GAN term, and what to log of the ratio."""
+        if self.ratio is None:
+            return torch.ones_like(t), None, {}
+        with _frozen(self.ratio), torch.set_grad_enabled(self.gan_weight > 0):
+            logits = self.ratio(x_t, t, condition)
+        if self.divergence is REVERSE_KL:
+            return torch.ones_like(t), logits, {}
+        raw = logits.detach().float()
+        # An exact ratio needs no calibration.
+        log_r = raw.clamp(-self.bins.clamp, self.bins.clamp) if self.discriminator is None else self.bins(raw, t)
+        h = self.divergence.weight(log_r)
+        weight = h / mean_over_processes(h).clamp_min(torch.finfo(h.dtype).tiny)
+        return (
+            weight,
+            logits,
+            {
+                "mean_ratio": log_r.exp().mean(),
+                "effective_share": effective_share(h),
+                "clamped": (log_r.abs() >= self.bins.clamp).float().mean(),
+            },
+        )
+
+    def _ratio(
+        self, given: Discriminator | ExactRatio | None, network: Denoiser | None
+    ) -> Discriminator | ExactRatio | None:
+        if isinstance(given, ExactRatio):
+            if self.gan_weight:
+                raise InvalidArgument("gan_weight needs a discriminator, and ratio is exact: set gan_weight=0")
+            return given
+        if given is not None:
+            return check_instance("ratio", given, Discriminator)
+        if self.divergence is REVERSE_KL and not self.gan_weight:
+            return None
+        if network is None:
+            raise InvalidArgument(
+                f"teacher is a {type(self.teacher).__name__}, in which a discriminator finds no features: give "
+                "ratio=Discriminator(denoiser), an ExactRatio, or use divergence='reverse_kl' with gan_weight=0"
+            )
+        return Discriminator(network)
+
+    @torch.no_grad()
+    def _choose_times(self, x: Tensor, condition: Any) -> tuple[float, ...]:
+        """The start, as the class says, and the further steps evenly over the sampling times below it."""
+        process, least, most = self.teacher.process, *(share * float(x.float().var(0).sum()) for share in _VARIANCE)
+        times, noise = process.timesteps(_TIMES), torch.randn_like(x)
+        answers = (self.teacher.x0(process.prior(noise, t), t, condition) for t in times.to(x.device))
+        start = next((k for k, x0 in enumerate(answers) if least <= float(x0.float().var(0).sum()) <= most), 0)
+        count = len(self.student.times)
+        chosen = [start + (len(times) - start) * k // count for k in range(count)]
+        return tuple(float(times[index]) for index in chosen)
+
+
+def _network_of(teacher: Teacher) -> Denoiser | None:
+    if isinstance(teacher, Guided):
+        return _network_of(teacher.teacher)
+    return teacher if isinstance(teacher, Denoiser) else None
+
+
+def _generator(student: Denoiser | Generator | None, network: Denoiser | None, steps: int) -> Generator:
+    if isinstance(student, Generator):
+        return student
+    if student is None and network is None:
+        raise InvalidArgument("student is None and the teacher has no network to copy: give a Denoiser or a Generator")
+    denoiser = copy.deepcopy(network) if student is None else student
+    denoiser = check_instance("student", denoiser, Denoiser)
+    if not list(denoiser.parameters()):
+        raise InvalidArgument("student has no parameters to train; its network must be an nn.Module")
+    return Generator(denoiser, denoiser.process.timesteps(steps).tolist())
+
+
+@contextmanager
+def _frozen(ratio: Discriminator | ExactRatio) -> Suspended[None, None, None]:
+    """Let a gradient through to the samples, and leave none in the discriminator."""
+    parameters = list(ratio.parameters()) if isinstance(ratio, Discriminator) else []
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

@@ -1,0 +1,270 @@
+"""The alternating loop: the critics follow the student for some steps, then the student takes one.
+
+    warm-up   critics only, so that the first scores the student hears are of its own samples
+    step      critic_steps x [critics: Adam on the critics' loss],  student: Adam on its loss,  average of the student
+
+Every batch, and all that is random in a step, follows from the seed and the step's number. So a run that was killed,
+and is started again with the same arguments, ends with the same bits as one that was left alone.
+
+Under torchrun every process has its share of each batch, and DistributedDataParallel averages the gradients.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
+from pushforward.diffusion.distiller import Distiller, Losses
+from pushforward.diffusion.generator import Generator
+from pushforward.diffusion.loop import Batch, Batches, Data, average_of, resume, save, unpacked
+from pushforward.errors import InvalidArgument, NonFiniteError
+from pushforward.training import Log, latest
+from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
+from pushforward.training.random import seeded
+
+__all__ = ["Check", "Trainer"]
+
+Check = Callable[[int, Generator], dict[str, float]]
+
+# Critics must follow the student, not the other way round.
+CRITIC_RATE = 3.0
+LEAST_SHARE, MOST_ACCURACY = 0.3, 0.9
+
+
+@dataclass
+class Trainer:
+    """Trains a distiller's student, and keeps a running average of it as the result.
+
+    Args:
+        distiller: With its teacher; not prepared.
+        data: The teacher's data: samples (N, ...), a pair of them with their conditions, or a dataset.
+        out: The run's folder: checkpoints, log.jsonl.
+        batch_size: Of all processes together.
+        learning_rate: The student's.
+        critic_rate: The critics'; None for three times the student's.
+        warmup: The critics' steps before the student's first.
+        average: How much of the running average is kept from step to step, in the end; 0 for the student as it is.
+        clip: The longest gradient that is followed, of student and of critics.
+        precision: In which the networks compute; losses and weights are float32.
+        every: Steps between checkpoints, and between calls of `check`.
+        check: Given the step and the averaged generator, on the first process; its numbers are logged.
+        seed: Of everything that is drawn.
+        workers: Processes that load a dataset.
+        progress: Whether to show any.
+
+    Raises:
+        InvalidArgument: A setting that no run can have.
+
+    Example:
+        trainer = Trainer(Distiller(teacher), images, out="runs/js", batch_size=256)
+        generator = trainer.fit(20_000)
+    """
+
+    distiller: Distiller
+    data: Data
+    _: KW_ONLY
+    out: str | Path
+    batch_size: int = 256
+    learning_rate: float = 1e-4
+    critic_rate: float | None = None
+    warmup: int = 200
+    average: float = 0.999
+    clip: float = 10.0
+    precision: Literal["float32", "bfloat16"] = "float32"
+    every: int = 500
+    check: Check | None = None
+    seed: int = 0
+    workers: int = 0
+    progress: bool = True
+    log_every: int = field(default=10, repr=False)
+
+    def __post_init__(self) -> None:
+        check_instance("distiller", self.distiller, Distiller)
+        for name in ("learning_rate", "clip"):
+            check_positive(name, getattr(self, name))
+        if self.critic_rate is not None:
+            check_positive("critic_rate", self.critic_rate)
+        if not check_weight("average", self.average) < 1:
+            raise InvalidArgument(f"average must be below 1, got {self.average}")
+        check_count("warmup", self.warmup, least=0)
+        for name in ("every", "log_every"):
+            check_count(name, getattr(self, name))
+        check_choice("precision", self.precision, ("float32", "bfloat16"))
+
+    def fit(self, steps: int) -> Generator:
+        """Train, from the last checkpoint in `out` if there is one, to `steps` steps of the student.
+
+        Returns:
+            The averaged generator, in evaluation mode. After Ctrl-C, a warning and what there is.
+
+        Raises:
+            CheckpointError: The checkpoint is of another run.
+            NonFiniteError: A gradient is not finite; the last good checkpoint is named.
+        """
+        check_count("steps", steps)
+        batches = Batches(self.data, batch_size=self.batch_size, seed=self.seed, workers=self.workers)
+        with setup() as device:
+            run = _Run(self, batches, device)
+            try:
+                run.train(steps)
+            except KeyboardInterrupt:
+                warnings.warn(f"interrupted in step {run.step + 1}; the generator is what there was", stacklevel=2)
+            return run.averaged.eval()
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(self, settings: Trainer, batches: Batches, device: torch.device) -> None:
+        self.settings, self.batches, self.device = settings, batches, device
+        self.distiller, self.out = settings.distiller, Path(settings.out)
+        first = next(batches.since(0))
+        with seeded(settings.seed, "preparation"):
+            self.distiller.prepare(self._moved(first))
+        self.identity = gather_text(_identity(settings, unpacked(first)[0]))[0]
+        self.average = average_of(self.distiller.student, settings.average)
+        self.averaged = cast(Generator, self.average.module)
+        rate = settings.learning_rate
+        critic_rate = CRITIC_RATE * rate if settings.critic_rate is None else settings.critic_rate
+        # Without a first moment: the two sides move each other's target.
+        self.student_optimiser = torch.optim.Adam(self.distiller.student.parameters(), lr=rate, betas=(0.0, 0.99))
+        self.critic_optimiser = torch.optim.Adam(self.distiller.critics(), lr=critic_rate, betas=(0.0, 0.99))
+        self.step = self._resumed()
+        if world_size() > 1:
+            self.distiller.parallel(self._parallel)
+        self.warned: set[str] = set()
+
+    def train(self, steps: int) -> None:
+        settings, critic_steps = self.settings, self.distiller.critic_steps
+        done = self.step
+        # The warm-up has the first batches, and every step critic_steps + 1 of the others.
+        number = settings.warmup + done * (critic_steps + 1) if done else 0
+        stream = self.batches.since(number)
+        bar = tqdm(total=steps, initial=done, disable=not (settings.progress and is_main()), desc="distilling")
+        with bar, Log(self.out / "log.jsonl", resumed=done or None) as log:
+            for number in range(0 if done else settings.warmup):
+                self._critics(stream, f"warm-up {number}")
+            began = time.perf_counter()
+            for self.step in range(done, steps):
+                parts = self._step(stream)
+                count = self.step + 1
+                if count % settings.log_every == 0 or count == steps:
+                    seconds = (time.perf_counter() - began) / (count - done)
+                    self._log(log, count, parts | {"seconds": torch.tensor(seconds)})
+                if count % settings.every == 0 or count == steps:
+                    self._check(log, count)
+                    save(self.out, count, self._state(count), self.identity)
+                bar.update()
+
+    def _step(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
+        parts: dict[str, Tensor] = {}
+        for number in range(self.distiller.critic_steps):
+            parts = self._critics(stream, f"step {self.step}, critics {number}")
+        with seeded(self.settings.seed, f"step {self.step}, student", rank()):
+            losses = self._losses(self.distiller.student_loss, stream)
+            norm = self._descend(losses.total, self.student_optimiser, "student_loss")
+        self.average.update_parameters(self.distiller.student)
+        return parts | losses.parts | {"student_norm": norm}
+
+    def _critics(self, stream: Iterator[Batch], purpose: str) -> dict[str, Tensor]:
+        with seeded(self.settings.seed, purpose, rank()):
+            losses = self._losses(self.distiller.critic_loss, stream)
+            norm = self._descend(losses.total, self.critic_optimiser, "critic_loss")
+        return losses.parts | {"critic_norm": norm}
+
+    def _losses(self, loss: Callable[[Batch], Losses], stream: Iterator[Batch]) -> Losses:
+        batch = self._moved(next(stream))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+            return loss(batch)
+
+    def _descend(self, total: Tensor, optimiser: torch.optim.Optimizer, name: str) -> Tensor:
+        optimiser.zero_grad()
+        total.backward()
+        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
+        # After the processes' average, so that all of them stop, and before the weights are touched.
+        if not bool(torch.isfinite(norm)):
+            kept = latest(self.out)
+            raise NonFiniteError(
+                f"the gradient of {name} is {float(norm)} in step {self.step + 1}; "
+                + (f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
+                + ": lower learning_rate, or use precision='float32'"
+            )
+        optimiser.step()
+        return norm.detach()
+
+    def _log(self, log: Log, step: int, parts: dict[str, Tensor]) -> None:
+        names = sorted(parts)
+        values = gather(torch.stack([parts[name].float().to(self.device) for name in names])[None]).mean(0).tolist()
+        record = dict(zip(names, values, strict=True))
+        log.write(step, record)
+        self._warn("effective_share", record, lambda share: share < LEAST_SHARE, "few samples carry the step")
+        self._warn("accuracy", record, lambda share: share > MOST_ACCURACY, "the discriminator tells all apart")
+
+    def _warn(self, name: str, record: dict[str, float], bad: Callable[[float], bool], meaning: str) -> None:
+        if name in record and bad(record[name]) and name not in self.warned and is_main():
+            self.warned.add(name)
+            warnings.warn(f"step {self.step + 1}: {name} is {record[name]:.3f}: {meaning}", stacklevel=2)
+
+    def _check(self, log: Log, step: int) -> None:
+        if self.settings.check is not None and is_main():
+            with seeded(self.settings.seed, f"check {step}"):
+                found = self.settings.check(step, self.averaged)
+            log.write(step, {f"check_{name}": float(value) for name, value in found.items()})
+
+    def _state(self, step: int) -> dict[str, Any]:
+        return {
+            "step": step,
+            "distiller": self.distiller.state_dict(),
+            "average": self.average.state_dict(),
+            "student_optimiser": self.student_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+        }
+
+    def _resumed(self) -> int:
+        state = resume(self.out, self.identity)
+        if state is None:
+            return 0
+        self.distiller.load_state_dict(state["distiller"])
+        self.average.load_state_dict(state["average"])
+        self.averaged.times = self.distiller.student.times
+        self.student_optimiser.load_state_dict(state["student_optimiser"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        return state["step"]
+
+    def _moved(self, batch: Batch) -> Batch:
+        samples, condition = unpacked(batch)
+        move = getattr(condition, "to", None)
+        samples = samples.to(self.device)
+        return samples if condition is None else (samples, condition if move is None else move(self.device))
+
+    def _parallel(self, module: nn.Module) -> nn.Module:
+        return DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+
+def _identity(settings: Trainer, samples: Tensor) -> str:
+    """Tells this run from others: what decides its numbers, and the first samples it sees."""
+    distiller = settings.distiller
+    names = ("batch_size", "learning_rate", "critic_rate", "warmup", "average", "clip", "precision", "seed")
+    decides = {name: getattr(settings, name) for name in names} | {
+        "divergence": distiller.divergence.name,
+        "gan_weight": distiller.gan_weight,
+        "critic_steps": distiller.critic_steps,
+        "steps": len(distiller.student.times),
+        "samples": [list(samples.shape), samples.double().sum().item(), math.prod(samples.shape)],
+        "weights": [[name, list(weight.shape)] for name, weight in distiller.student.named_parameters()],
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
