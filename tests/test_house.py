@@ -23,7 +23,7 @@ ALLOWED = {
     "_checks.py": {"torch", "numpy"},
     "divergences.py": {"torch"},
     "training": {"torch", "numpy", "safetensors"},
-    "diffusion": {"torch", "tqdm"},
+    "diffusion": {"torch", "tqdm", "diffusers", "safetensors", "numpy", "PIL"},
     "lm": {"torch", "numpy", "scipy", "sklearn", "transformers", "datasets", "peft"},
     "_interop.py": {"torch", "numpy", "scipy"},
     "__init__.py": set(),

@@ -4,6 +4,7 @@ from pushforward.diffusion import losses, teachers
 from pushforward.diffusion.distiller import Distiller
 from pushforward.diffusion.exact import Empirical, ExactTeacher, GaussianMixture
 from pushforward.diffusion.generator import Generator
+from pushforward.diffusion.pipeline import OneStepPipeline
 from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding, VariancePreserving
 from pushforward.diffusion.ratio import Discriminator, ExactRatio
 from pushforward.diffusion.teachers import Denoiser, Guided, Teacher
@@ -19,6 +20,7 @@ __all__ = [
     "GaussianMixture",
     "Generator",
     "Guided",
+    "OneStepPipeline",
     "Prediction",
     "Process",
     "RectifiedFlow",

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Protocol, get_args, runtime_checkable
 
 import torch
@@ -31,8 +32,10 @@ from pushforward.errors import InvalidArgument
 __all__ = [
     "Denoiser",
     "Guided",
+    "Preconditioned",
     "Teacher",
     "from_callable",
+    "from_diffusers",
     "from_edm",
     "from_velocity",
 ]
@@ -130,6 +133,13 @@ def from_callable(network: Callable[..., Tensor], process: Process, *, predicts:
     return Denoiser(network, process, predicts=predicts)
 
 
+def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Denoiser:
+    """A teacher from a model of diffusers, or the folder of its pipeline: see `adapters.from_diffusers`."""
+    from pushforward.diffusion import adapters
+
+    return adapters.from_diffusers(model, scheduler)
+
+
 def from_velocity(network: Callable[..., Tensor], process: RectifiedFlow) -> Denoiser:
     """A teacher from a flow-matching network v(x_t, t) = E[eps - x_0 | x_t], t = 1 pure noise.
 
@@ -158,7 +168,7 @@ def from_edm(network: nn.Module, process: VarianceExploding | None = None, *, si
     Source: EDM, Table 1.
     """
     process = VarianceExploding() if process is None else check_instance("process", process, VarianceExploding)
-    return Denoiser(_Preconditioned(network, check_positive("sigma_data", sigma_data)), process)
+    return Denoiser(Preconditioned(network, check_positive("sigma_data", sigma_data)), process)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -191,8 +201,13 @@ class Guided:
         return null + self.scale * (told - null)
 
 
-class _Preconditioned(nn.Module):
-    """EDM's D from its F, as a function of (x_t, sigma)."""
+class Preconditioned(nn.Module):
+    """EDM's D from its F, as a function of (x_t, sigma): what `from_edm` puts around a network.
+
+    Args:
+        network: F.
+        sigma_data: Standard deviation of the data.
+    """
 
     def __init__(self, network: nn.Module, sigma_data: float) -> None:
         super().__init__()
@@ -200,6 +215,7 @@ class _Preconditioned(nn.Module):
         self.sigma_data = sigma_data
 
     def forward(self, x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
+        """D(x_t; t), like x_t."""
         sigma = t.reshape(-1, *[1] * (x_t.ndim - 1)).to(torch.promote_types(x_t.dtype, torch.float32))
         total = torch.hypot(sigma, torch.full_like(sigma, self.sigma_data))
         value = self.network((x_t / total).to(x_t.dtype), t.log() / 4, *condition)

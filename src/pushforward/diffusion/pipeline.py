@@ -1,0 +1,188 @@
+"""A student as something to draw images from: saved to a folder, loaded from it, called.
+
+    folder/
+      student.json           process, times, what the network is, the shape of a sample
+      student.safetensors    its parameters
+      unet/, scheduler/, model_index.json    of a student of a diffusers model: what plain diffusers loads
+
+symbol   meaning                                             unit
+x0       samples, (B, C, H, W) where they are images         [-1, 1]
+images   (x0 / 2 + 1/2) within [0, 1], as diffusers has them [0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pushforward._checks import check_choice, check_count, check_instance
+from pushforward.diffusion.adapters import DiffusersNetwork, save_student
+from pushforward.diffusion.generator import Generator
+from pushforward.diffusion.saved import load_denoiser, save_denoiser
+from pushforward.diffusion.teachers import Preconditioned
+from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["Drawn", "OneStepPipeline"]
+
+Output = Literal["pil", "pt", "np", "raw"]
+_NAME = "student"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drawn:
+    """What was drawn.
+
+    Args:
+        images: A list of PIL images; or for "pt" (N, C, H, W) and for "np" (N, H, W, C), in [0, 1]; or for "raw" the
+            samples themselves, (N, ...).
+    """
+
+    images: Any
+
+
+class OneStepPipeline:
+    """A one- to four-step student, ready to be drawn from.
+
+    Args:
+        generator: The student.
+        shape: Of one sample: (C, H, W) for images.
+
+    Example:
+        >>> from pushforward.diffusion import Denoiser, Generator, RectifiedFlow
+        >>> half = Denoiser(lambda x_t, t: 0.5 * x_t, RectifiedFlow(), predicts="x0")
+        >>> pipe = OneStepPipeline(Generator(half, times=(1.0,)), shape=(1, 8, 8))
+        >>> pipe(num_images=3, generator=torch.Generator().manual_seed(0), output_type="np").images.shape
+        (3, 8, 8, 1)
+    """
+
+    def __init__(self, generator: Generator, *, shape: Sequence[int]) -> None:
+        self.generator = check_instance("generator", generator, Generator)
+        self.shape = tuple(check_count("shape", size) for size in shape)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *, network: nn.Module | None = None) -> OneStepPipeline:
+        """The student that `save_pretrained` wrote there, on the CPU.
+
+        Args:
+            folder: Where it is.
+            network: The module again, where it was the caller's own; gets its parameters.
+
+        Raises:
+            CheckpointError: A file is missing or broken; the message names it. No code of a folder's is ever run.
+            InvalidArgument: The network was the caller's own and is not given, or given and not needed.
+        """
+        folder = Path(folder)
+        if not (folder / f"{_NAME}.json").is_file():
+            raise CheckpointError(f"{folder / f'{_NAME}.json'} is missing: no student was saved there")
+        denoiser, extra = load_denoiser(folder, _NAME, network)
+        try:
+            pipeline = cls(Generator(denoiser, extra["times"]), shape=extra["shape"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder / f'{_NAME}.json'} holds no student: {error}") from error
+        pipeline.generator.eval()
+        return pipeline
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the student to a folder; a module of the caller's own has to be given again when it is loaded.
+
+        A student that is a UNet2DModel of diffusers is a pipeline of diffusers, too:
+        `DiffusionPipeline.from_pretrained(folder)` draws the same images in as many steps, with `num_inference_steps`
+        or `timesteps`. Where no scheduler of diffusers goes with its times a warning says so.
+
+        Raises:
+            InvalidArgument: The network is a plain function.
+            OSError: The files cannot be written.
+        """
+        folder, denoiser = Path(folder), self.generator.denoiser
+        folder.mkdir(parents=True, exist_ok=True)
+        network = denoiser.network
+        inner = network.network if isinstance(network, Preconditioned) else network
+        part = save_student(folder, self.generator, inner) if isinstance(inner, DiffusersNetwork) else None
+        save_denoiser(folder, _NAME, denoiser, {"times": self.generator.times, "shape": self.shape}, part=part)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        num_images: int = 1,
+        condition: Any = None,
+        *,
+        generator: torch.Generator | None = None,
+        output_type: Output = "pil",
+        batch_size: int = 64,
+    ) -> Drawn:
+        """Draw images.
+
+        Args:
+            num_images: N.
+            condition: Labels (N,), or whatever else the network takes of N samples, as a tensor or a dict of tensors.
+            generator: Where all noise comes from, on its own device; None for torch's global one.
+            output_type: As in diffusers, or "raw" for samples of whatever shape as they are.
+            batch_size: How many at a time.
+
+        Raises:
+            ShapeError: Images are asked for, and the samples are none; or a condition is not of N samples.
+        """
+        check_count("num_images", num_images)
+        check_choice("output_type", output_type, ("pil", "pt", "np", "raw"))
+        if output_type != "raw" and (len(self.shape) != 3 or self.shape[0] not in (1, 3, 4)):
+            raise ShapeError(f'samples of shape {self.shape} are no images (C, H, W); output_type="raw" gives them')
+        sizes = [min(check_count("batch_size", batch_size), num_images - k) for k in range(0, num_images, batch_size)]
+        parts = _parts(condition, sizes)
+        x0 = torch.cat([self._draw(n, part, generator) for n, part in zip(sizes, parts, strict=True)])
+        return Drawn(images=x0 if output_type == "raw" else _images(x0, output_type))
+
+    def to(self, device: torch.device | str) -> OneStepPipeline:
+        """Itself, with the student on this device."""
+        self.generator.to(device)
+        return self
+
+    def _draw(self, n: int, condition: Any, generator: torch.Generator | None) -> Tensor:
+        """What `Generator` gives, with all noise from one source: in steps, as diffusers' pipelines draw theirs."""
+        student = self.generator
+        like = next(student.parameters(), torch.empty(0))
+        device = generator.device if generator else like.device
+
+        def noise() -> Tensor:
+            return torch.randn((n, *self.shape), generator=generator, device=device).to(like.device)
+
+        times = torch.tensor(student.times, dtype=torch.float32, device=like.device)
+        x0 = student.denoiser(student.process.prior(noise(), times[0]), times[0], condition)
+        for t in times[1:]:
+            x0 = student.denoiser(student.process.add_noise(x0, t, noise()), t, condition)
+        return x0
+
+
+def _parts(condition: Any, sizes: Sequence[int]) -> Iterator[Any]:
+    """A condition of N samples in batches."""
+    if condition is None:
+        yield from [None] * len(sizes)
+    elif isinstance(condition, Tensor):
+        if len(condition) != sum(sizes):
+            raise ShapeError(f"condition is of {len(condition)} samples, but num_images is {sum(sizes)}")
+        yield from condition.split(list(sizes))
+    elif isinstance(condition, dict):
+        for parts in zip(*(_parts(value, sizes) for value in condition.values()), strict=True):
+            yield dict(zip(condition, parts, strict=True))
+    else:
+        raise InvalidArgument(f"condition is a {type(condition).__name__}; a tensor or a dict of tensors is needed")
+
+
+def _images(x0: Tensor, output_type: Output) -> Tensor | Any | list[Image]:
+    images = (x0.float() / 2 + 0.5).clamp(0, 1)
+    if output_type == "pt":
+        return images
+    arrays = images.permute(0, 2, 3, 1).cpu().numpy()
+    if output_type == "np":
+        return arrays
+    from PIL import Image
+
+    bytes_ = (arrays * 255).round().astype("uint8")
+    return [Image.fromarray(one[..., 0] if one.shape[-1] == 1 else one) for one in bytes_]

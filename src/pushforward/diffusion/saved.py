@@ -1,0 +1,144 @@
+"""Denoisers on disk: what they are made of as JSON, their numbers as safetensors; nothing in them can run code.
+
+    folder/
+      NAME.json           process, what is predicted, how the network is rebuilt, and what the caller adds
+      NAME.safetensors    the network's parameters, and the process's tensors
+
+network             how it is rebuilt
+of this room        from its class and `config`
+of diffusers        by diffusers, from a folder within, where its weights are, too
+EDM-preconditioned  from the network within
+a caller's own      by the caller, who gives it again
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pushforward.diffusion.adapters import DiffusersNetwork, load_model
+from pushforward.diffusion.processes import Process, RectifiedFlow, VarianceExploding, VariancePreserving
+from pushforward.diffusion.teachers import Denoiser, Preconditioned
+from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.training.state import load_state, save_state
+
+__all__ = ["load_denoiser", "save_denoiser"]
+
+# Only these classes are made from a name in a file.
+_PROCESSES = {kind.__name__: kind for kind in (VarianceExploding, VariancePreserving, RectifiedFlow)}
+
+
+def save_denoiser(
+    folder: Path, name: str, denoiser: Denoiser, extra: Mapping[str, Any], *, part: str | None = None
+) -> None:
+    """Write NAME.json and NAME.safetensors.
+
+    Args:
+        folder: Made if missing.
+        name: NAME.
+        denoiser: Its network is a module.
+        extra: Whatever else `training.save_state` takes; comes back from `load_denoiser`.
+        part: Folder within, in which a model of diffusers was saved; None of any other network.
+
+    Raises:
+        InvalidArgument: The network is a plain function, or the process a class of the caller's own.
+        OSError: The files cannot be written.
+    """
+    if not isinstance(denoiser.network, nn.Module):
+        raise InvalidArgument("the network is a plain function, which no file holds; only an nn.Module is saved")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {
+        "process": _encode_process(denoiser.process),
+        "predicts": denoiser.predicts,
+        "network": _encode_network(denoiser.network, part),
+        "weights": None if part else denoiser.network.state_dict(),
+        "extra": dict(extra),
+    }
+    save_state(folder / name, state)
+
+
+def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> tuple[Denoiser, dict[str, Any]]:
+    """The denoiser that `save_denoiser` wrote there, on the CPU, and what was added to it.
+
+    Args:
+        folder: Where it is.
+        name: NAME.
+        network: The module again where it was the caller's own, which gets its parameters.
+
+    Raises:
+        CheckpointError: A file is missing, or is not what is written here; the message names it.
+        InvalidArgument: The network was the caller's own and is not given, or given and not needed.
+    """
+    file, state = folder / f"{name}.json", load_state(folder / name)
+    try:
+        kind = _innermost(state["network"])["kind"]
+    except (KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{file} holds no denoiser: {error!r}") from error
+    if (kind == "own") != (network is not None):
+        raise InvalidArgument(
+            f"{file} is of a network of this library or of diffusers, which is rebuilt from it; leave network= out"
+            if network is not None
+            else f"{file} is of a network of the caller's own, which no file holds; give it again as network="
+        )
+    try:
+        rebuilt = _decode_network(state["network"], folder, network)
+        if state["weights"] is not None:
+            rebuilt.load_state_dict(state["weights"])
+        denoiser = Denoiser(rebuilt, _decode_process(state["process"]), predicts=state["predicts"])
+        return denoiser, dict(state["extra"])
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise CheckpointError(
+            f"{file} holds no denoiser that can be rebuilt: {type(error).__name__}: {said}"
+        ) from error
+
+
+def _encode_process(process: Process) -> dict[str, Any]:
+    kind = type(process).__name__
+    if _PROCESSES.get(kind) is not type(process):
+        raise InvalidArgument(
+            f"process is a {kind}, which no file can name; those that can are {', '.join(_PROCESSES)}"
+        )
+    return {"kind": kind} | {field.name: getattr(process, field.name) for field in fields(_PROCESSES[kind])}
+
+
+def _decode_process(saved: dict[str, Any]) -> Process:
+    return _PROCESSES[saved["kind"]](**{name: value for name, value in saved.items() if name != "kind"})
+
+
+def _encode_network(network: nn.Module, part: str | None) -> dict[str, Any]:
+    if isinstance(network, Preconditioned):
+        inner = _encode_network(network.network, part)
+        return {"kind": "edm", "sigma_data": network.sigma_data, "network": inner}
+    if isinstance(network, DiffusersNetwork) and part is not None:
+        return {
+            "kind": "diffusers",
+            "folder": part,
+            "slope": network.slope,
+            "offset": network.offset,
+            "sign": network.sign,
+        }
+    return {"kind": "own", "class": type(network).__qualname__}
+
+
+def _decode_network(saved: dict[str, Any], folder: Path, own: nn.Module | None) -> nn.Module:
+    match saved:
+        case {"kind": "edm", "sigma_data": float(sigma_data), "network": inner}:
+            return Preconditioned(_decode_network(inner, folder, own), sigma_data)
+        case {"kind": "diffusers", "folder": ("unet" | "transformer") as part, **called}:
+            return DiffusersNetwork(load_model(folder / part), **{key: float(called[key]) for key in called})
+        case {"kind": "own"} if own is not None:
+            # A module that was saved in its EDM preconditioning is given without it.
+            return own
+        case _:
+            raise ValueError(f"a network of kind {saved.get('kind')!r} is unknown")
+
+
+def _innermost(saved: dict[str, Any]) -> dict[str, Any]:
+    return _innermost(saved["network"]) if saved["kind"] == "edm" else saved
