@@ -211,7 +211,7 @@ def draw_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
                 ax.invert_xaxis()
                 ax.set_xticks([0.5, 0.2, 0.1, 0.05, 0.02], ["0.5", "0.2", "0.1", "0.05", "0.02"])
                 ax.minorticks_off()
-        legend(figure, panels[0, 0])
+        legend(figure, panels[1, 0])
 
     report.draw(folder, "f-variance", paint, size=(9.0, 5.6), alt="")
 
@@ -227,8 +227,14 @@ def _curves(ax: Any, rows: list[dict[str, Any]], kind: str) -> None:
         low, high = ([each[side] for each in found] for side in ("low", "high"))
         ax.vlines(values, low, high, color=colour, linewidth=3, alpha=0.6)
     if kind == "normalised":
-        ax.axhline(1.0, color=LOOKS["reverse_kl"][1], linewidth=1)
+        label, colour, dashes = LOOKS["reverse_kl"]
+        ax.axhline(1.0, color=colour, linestyle=dashes, linewidth=1, label=label)
     ax.set_yscale("log")
+    if kind == "normalised":
+        low, high = ax.get_ylim()
+        ticks = [tick for tick in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if low <= tick <= high]
+        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        ax.minorticks_off()
     ax.grid(axis="y")
 
 

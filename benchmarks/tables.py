@@ -5,8 +5,8 @@
 Between the lines `<!-- table:NAME -->` and `<!-- /table:NAME -->` of each file (by default README.md,
 benchmarks/README.md and docs/**/*.md) the table NAME is written anew from `results/*.json`. With `--check` nothing is
 written, and the exit code is 1 where a table is not up to date. Needs the standard library only. Tables: ot-solvers,
-ot-solvers-all, ot-published, ot-batches, lm-losses, and those of `maps_tables.py`: maps-benchmark, maps-gaussian,
-maps-mixture, maps-cells, maps-step, maps-targets.
+ot-solvers-all, ot-published, ot-batches, lm-losses, those of `maps_tables.py`: maps-benchmark, maps-gaussian,
+maps-mixture, maps-cells, maps-step, maps-targets, and those of `f_tables.py`: f-variance, f-order, f-modes, f-gaps.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import f_tables
 import maps_tables
 from maps_tables import markdown
 
@@ -171,7 +172,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ot-published": ("published_table.json", published_table),
     "ot-batches": ("ot_batches.json", batches_table),
     "lm-losses": ("lm_losses.json", lm_losses_table),
-} | maps_tables.TABLES
+}
+TABLES |= maps_tables.TABLES | f_tables.TABLES
 
 
 def filled(text: str, results: Path) -> str:

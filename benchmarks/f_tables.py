@@ -1,0 +1,137 @@
+"""The tables of f-divergences in the plane, from results/f_variance.json and f_modes.json. Standard library only.
+
+An interval is the middle 95 % of a bootstrap over draws or seeds, as the benchmark wrote it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from maps_tables import digits, markdown
+
+__all__ = ["TABLES"]
+
+NAMES = {
+    "reverse_kl": "reverse KL",
+    "softened_reverse_kl": "softened reverse KL",
+    "js": "Jensen-Shannon",
+    "squared_hellinger": "squared Hellinger",
+    "jeffreys": "Jeffreys",
+    "kl": "forward KL",
+}
+WEIGHTS = {
+    "reverse_kl": "1",
+    "softened_reverse_kl": "1/(r + 1)",
+    "js": "r/(r + 1)",
+    "squared_hellinger": "sqrt(r)/4",
+    "jeffreys": "r + 1",
+    "kl": "r",
+}
+FIGURES = {"weight": "h", "gradient": "gradient, raw", "normalised": "gradient, normalised"}
+# One point of each scenario at which the student is well off.
+SHOWN = {
+    "shift": (1.0, "a mode 1 off"),
+    "share": (0.1, "a mode at 0.1"),
+    "width": (0.5, "half as wide"),
+}
+
+
+def interval(found: dict[str, float]) -> str:
+    """The mean, with its interval where that is wider than a rounding."""
+    low, mean, high = (digits(found[name]) for name in ("low", "mean", "high"))
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
+def note(results: dict[str, Any], about: str) -> str:
+    day, commit = results["date"][:10], results["commit"] or "not committed"
+    return f"\n{about}; {results['machine']['processor']}, one thread; {day}, commit {commit}.\n"
+
+
+def variance_table(results: dict[str, Any]) -> str:
+    """The weight's and the normalised gradient's variance at one point of three scenarios."""
+    header, columns = ["divergence", "h"], []
+    for scenario, (value, said) in SHOWN.items():
+        (row,) = [row for row in results["rows"] if (row["scenario"], row["value"]) == (scenario, value)]
+        for figure, name in (("weight", "h"), ("normalised", "gradient")):
+            header.append(f"{name}: {said}")
+            columns.append((row["divergences"], figure))
+    body = []
+    for name, label in NAMES.items():
+        figures = [
+            ("0" if figure == "weight" else "1") if name == "reverse_kl" else interval(found[name][figure])
+            for found, figure in columns
+        ]
+        body.append([label, WEIGHTS[name], *figures])
+    setting = results["setting"]
+    about = f"mean and 95 % bootstrap interval of {setting['draws']} draws of {setting['batches'] * setting['batch']:,}"
+    return markdown(header, body) + note(results, about)
+
+
+def order_table(results: dict[str, Any]) -> str:
+    """At how many points of a scenario the noisier neighbour is noisier, draw by draw."""
+    claimed = results["setting"]["claimed"]
+    pairs = [f"{NAMES[one]} < {NAMES[other]}" for one, other in zip(claimed, claimed[1:], strict=False)]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in results["rows"]:
+        groups.setdefault(_student(row), []).append(row)
+    body = []
+    for scenario, own in groups.items():
+        for figure, label in FIGURES.items():
+            said = [Counter(row["in_order"][figure][k] for row in own) for k in range(len(pairs))]
+            body.append([scenario, label, *map(_counted, said)])
+    return markdown(["student", "variance of", *pairs], body)
+
+
+def _student(row: dict[str, Any]) -> str:
+    """The scenario; of widths, on which side of the teacher's."""
+    if row["scenario"] != "width":
+        return row["scenario"]
+    return "narrower" if row["value"] < 1 else "wider"
+
+
+def _counted(said: Counter[str]) -> str:
+    parts = [f"{said[word]} {word}" for word in ("yes", "open", "no") if said[word]]
+    return parts[0].replace("yes", "of " + parts[0].split()[0]) if list(said) == ["yes"] else ", ".join(parts)
+
+
+def modes_table(results: dict[str, Any]) -> str:
+    """The weight against the paper's, the Gaussian on two modes, and the modes held of four."""
+    seeds = results["setting"]["seeds"]
+    apart = list(results["summary"]["kl"]["pair"])
+    header = ["divergence", "h - paper's", "covers to a ="]
+    header += [f"width at a = {float(a):g} (least)" for a in apart]
+    header += ["held of 4", "more than reverse KL", "stray mass"]
+    body = []
+    for name, label in NAMES.items():
+        summary, least = results["summary"][name], results["minimisers"][name]
+        widths = [f"{interval(summary['pair'][a]['width'])} ({digits(least[a][0]['width'][0])})" for a in apart]
+        held = [interval(summary[key]) for key in ("held", "more_than_reverse_kl", "stray")]
+        body.append([label, f"{results['weights'][name]:.0e}", covers_to(least), *widths, *held])
+    return markdown(header, body) + note(results, f"mean and 95 % bootstrap interval of {seeds} paired seeds")
+
+
+def covers_to(least: dict[str, list[dict[str, Any]]]) -> str:
+    """The largest half distance at which the least minimiser lies over both modes: as wide as half of it, or wider."""
+    covering = [a for a in least if least[a][0]["width"][0] > 0.5 * float(a)]
+    ended = max(covering, key=float)
+    return f"{float(ended):g}" + (" or more" if ended == max(least, key=float) else "")
+
+
+def gaps_table(results: dict[str, Any]) -> str:
+    """How near training came to a minimiser found by quadrature, and in how many runs that was the least."""
+    apart = list(results["summary"]["kl"]["pair"])
+    body = []
+    for name, label in NAMES.items():
+        found = [results["summary"][name]["pair"][a] for a in apart]
+        body.append([label, *(f"{interval(each['gap'])}, {each['global']} of {each['runs']}" for each in found)])
+    return markdown(["divergence", *(f"a = {float(a):g}" for a in apart)], body)
+
+
+TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+    "f-variance": ("f_variance.json", variance_table),
+    "f-order": ("f_variance.json", order_table),
+    "f-modes": ("f_modes.json", modes_table),
+    "f-gaps": ("f_modes.json", gaps_table),
+}
