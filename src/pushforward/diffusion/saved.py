@@ -5,7 +5,7 @@
       NAME.safetensors    the network's parameters, and the process's tensors
 
 network             how it is rebuilt
-of this room        from its class and `config`
+of `networks`       from its `config`
 of diffusers        by diffusers, from a folder within, where its weights are, too
 EDM-preconditioned  from the network within
 a caller's own      by the caller, who gives it again
@@ -21,6 +21,7 @@ from typing import Any
 from torch import nn
 
 from pushforward.diffusion.adapters import DiffusersNetwork, load_model
+from pushforward.diffusion.networks import MLP, UNet, build, config_from_json, config_to_json
 from pushforward.diffusion.processes import Process, RectifiedFlow, VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser, Preconditioned
 from pushforward.errors import CheckpointError, InvalidArgument
@@ -124,6 +125,8 @@ def _encode_network(network: nn.Module, part: str | None) -> dict[str, Any]:
             "offset": network.offset,
             "sign": network.sign,
         }
+    if isinstance(network, MLP | UNet):
+        return {"kind": "config", "config": config_to_json(network.config)}
     return {"kind": "own", "class": type(network).__qualname__}
 
 
@@ -133,6 +136,8 @@ def _decode_network(saved: dict[str, Any], folder: Path, own: nn.Module | None) 
             return Preconditioned(_decode_network(inner, folder, own), sigma_data)
         case {"kind": "diffusers", "folder": ("unet" | "transformer") as part, **called}:
             return DiffusersNetwork(load_model(folder / part), **{key: float(called[key]) for key in called})
+        case {"kind": "config", "config": config}:
+            return build(config_from_json(config))
         case {"kind": "own"} if own is not None:
             # A module that was saved in its EDM preconditioning is given without it.
             return own
