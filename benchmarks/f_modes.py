@@ -1,6 +1,6 @@
 """Which modes a student keeps under each f-divergence, exact scores and ratios given, in the plane.
 
-    python benchmarks/f_modes.py [--seeds N] [--pictures]
+    python benchmarks/f_modes.py [--seeds N] [--again] [--pictures]
 
 A student is an equal mixture of K Gaussians, G(z) = m_k + L_k z, trained by Adam on the theorem's gradient: batches of
 256, noise of standard deviation 0.2, 0.5 or 1 (variance exploding) on each sample, its exact score against the
@@ -49,7 +49,7 @@ RESULTS = Path(__file__).with_name("results") / "f_modes.json"
 DOCS = Path(__file__).parents[1] / "docs"
 PROCESS = VarianceExploding()
 NOISES = (0.2, 0.5, 1.0)
-STEPS, BATCH, RATE, SEEDS = 500, 256, 0.05, 8
+STEPS, BATCH, RATE, SEEDS = 400, 256, 0.05, 6
 TRAINED_AT = (1.0, 1.5, 2.0, 3.0)  # a of the pair
 DRAWN_AT = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 CORNERS = [[2.5, 2.5], [-2.5, 2.5], [-2.5, -2.5], [2.5, -2.5]]
@@ -221,20 +221,42 @@ def weight_gap(name: str) -> float:
     return float(((SMOOTH[name].weight(s) - paper).abs() / paper.clamp_min(1.0)).max())
 
 
-def everything(seeds: int) -> dict[str, Any]:
-    """Minimisers, trainings, and what the tables say of them. Runs in its own process."""
+def references() -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Every divergence's minimisers on the pair, by half distance, the least first. Runs in its own process."""
+    torch.set_num_threads(1)
+    return {name: {str(a): minimisers(divergence, a) for a in DRAWN_AT} for name, divergence in SMOOTH.items()}
+
+
+def rows_of(seed: int, known: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+    """Every divergence on every problem from one seed. Runs in its own process."""
     torch.set_num_threads(1)
     began = time.process_time()
-    known = {name: {a: minimisers(d, a) for a in DRAWN_AT} for name, d in SMOOTH.items()}
-    rows = [pair_run(name, a, seed, known[name][a]) for a in TRAINED_AT for seed in range(seeds) for name in SMOOTH]
-    rows += [four_run(name, seed) for seed in range(seeds) for name in SMOOTH]
-    return {
-        "weights": {name: weight_gap(name) for name in SMOOTH},
-        "minimisers": {name: {str(a): found for a, found in by_a.items()} for name, by_a in known.items()},
-        "summary": {name: summary(rows, name) for name in SMOOTH},
-        "rows": rows,
-        "seconds": time.process_time() - began,
-    }
+    rows = [pair_run(name, a, seed, known[name][str(a)]) for a in TRAINED_AT for name in SMOOTH]
+    rows += [four_run(name, seed) for name in SMOOTH]
+    return {"rows": rows, "seconds": time.process_time() - began}
+
+
+def run(seeds: int, *, again: bool, out: Path) -> None:
+    """Seed after seed, each written at once; goes on where it stopped."""
+    done = {} if again or not out.exists() else json.loads(out.read_text())
+    known = done.get("minimisers") or in_own_process(references, wall_limit=1800.0)
+    rows, seconds = done.get("rows", []), done.get("seconds", 0.0)
+    for seed in sorted(set(range(seeds)) - {row["seed"] for row in rows}):
+        answer = in_own_process(rows_of, seed, known, wall_limit=3600.0)
+        if "rows" not in answer:
+            raise SystemExit(f"seed {seed}: {answer['status']}")
+        rows, seconds = rows + answer["rows"], seconds + answer["seconds"]
+        stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
+        setting = {"steps": STEPS, "batch": BATCH, "rate": RATE, "noises": NOISES}
+        found = {
+            "weights": {name: weight_gap(name) for name in SMOOTH},
+            "minimisers": known,
+            "summary": {name: summary(rows, name) for name in SMOOTH},
+            "rows": rows,
+            "seconds": seconds,
+        }
+        write_json(out, stamp | {"setting": setting} | found)
+        say(f"seed {seed}: {answer['seconds']:.0f} CPU seconds")
 
 
 def summary(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -304,17 +326,12 @@ def _students(figure: Any, results: dict[str, Any], seed: int = 0) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--again", action="store_true", help="forget what is there")
     parser.add_argument("--pictures", action="store_true", help="draw what is there, run nothing")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if not arguments.pictures:
-        answer = in_own_process(everything, arguments.seeds, wall_limit=3600.0)
-        if "rows" not in answer:
-            raise SystemExit(answer["status"])
-        stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
-        setting = {"seeds": arguments.seeds, "steps": STEPS, "batch": BATCH, "rate": RATE, "noises": NOISES}
-        write_json(arguments.out, stamp | {"setting": setting} | answer)
-        say(f"{answer['seconds']:.0f} CPU seconds")
+        run(arguments.seeds, again=arguments.again, out=arguments.out)
     draw_pictures(json.loads(arguments.out.read_text()), DOCS)
 
 

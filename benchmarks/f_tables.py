@@ -98,7 +98,7 @@ def _counted(said: Counter[str]) -> str:
 
 def modes_table(results: dict[str, Any]) -> str:
     """The weight against the paper's, the Gaussian on two modes, and the modes held of four."""
-    seeds = results["setting"]["seeds"]
+    seeds = len({row["seed"] for row in results["rows"]})
     apart = list(results["summary"]["kl"]["pair"])
     header = ["divergence", "h - paper's", "covers to a ="]
     header += [f"width at a = {float(a):g} (least)" for a in apart]
