@@ -1,6 +1,6 @@
 """One-step generators from diffusion and flow models, by matching distributions under noise."""
 
-from pushforward.diffusion import losses, teachers
+from pushforward.diffusion import losses, samplers, teachers
 from pushforward.diffusion.distiller import Distiller
 from pushforward.diffusion.exact import Empirical, ExactTeacher, GaussianMixture
 from pushforward.diffusion.generator import Generator
@@ -29,5 +29,6 @@ __all__ = [
     "VarianceExploding",
     "VariancePreserving",
     "losses",
+    "samplers",
     "teachers",
 ]
