@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["digit", "digit_pair", "photograph", "prose"]
+__all__ = ["digit", "digit_pair", "digits", "photograph", "prose"]
 
 Array = NDArray[np.float64]
 
@@ -60,6 +60,25 @@ def digit_pair(source: int = 3, target: int = 8, *, index: int = 0) -> tuple[Arr
         ValueError: There is no such digit or no such sample of it.
     """
     return digit(source, index=index), digit(target, index=index)
+
+
+def digits() -> tuple[Array, NDArray[np.int64]]:
+    """All 1797 handwritten digits as pictures.
+
+    Returns:
+        Pixels within [0, 1], shape (1797, 8, 8, 1), and the digit that each shows, (1797,).
+
+    Source: As `digit`.
+
+    Example:
+        >>> images, labels = digits()
+        >>> images.shape, labels[:4].tolist()
+        ((1797, 8, 8, 1), [0, 1, 2, 3])
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return np.asarray(images).reshape(-1, 8, 8, 1) / 16.0, np.asarray(labels, dtype=np.int64)
 
 
 def photograph(name: Literal["china", "flower"], *, height: int | None = None) -> Array:

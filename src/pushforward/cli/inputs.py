@@ -29,6 +29,7 @@ __all__ = [
     "is_number",
     "is_picture",
     "must_be_readable",
+    "read_arrays",
     "read_cloud",
     "read_colours",
     "read_cost",
@@ -155,7 +156,7 @@ def read_cost(file: Path) -> CostMatrix:
     Raises:
         InputError: The file cannot be read, or its content is no cost matrix.
     """
-    found = _arrays(file, {"cost", "a", "b"}, main="cost")
+    found = read_arrays(file, {"cost", "a", "b"}, main="cost")
     cost = _two_dimensional(file, found["cost"], "a cost matrix")
     if np.isnan(cost).any() or np.isneginf(cost).any():
         raise InputError(f"{file}: {_first_bad(cost, np.isnan(cost) | np.isneginf(cost))}; a cost is a number or inf")
@@ -170,7 +171,7 @@ def read_cloud(file: Path) -> tuple[Array, Array | None]:
     Raises:
         InputError: The file cannot be read, or is not a table of finite numbers.
     """
-    found = _arrays(file, {"points", "weights"}, main="points")
+    found = read_arrays(file, {"points", "weights"}, main="points")
     points = _two_dimensional(file, found["points"], "points, one a row,")
     bad = ~np.isfinite(points)
     if bad.any():
@@ -229,8 +230,12 @@ def _weights(file: Path, name: str, weights: NDArray[np.generic] | None, size: i
     return values / values.sum()
 
 
-def _arrays(file: Path, known: set[str], *, main: str) -> dict[str, NDArray[np.generic]]:
-    """The file's arrays by name; a file with one array without a known name holds the main one."""
+def read_arrays(file: Path, known: set[str], *, main: str) -> dict[str, NDArray[np.generic]]:
+    """The file's arrays by name; a file with one array without a known name holds the main one.
+
+    Raises:
+        InputError: It cannot be read, lacks the main one, or has others than those known.
+    """
     must_be_readable(file)
     if file.suffix.lower() == ".csv":
         return _csv(file, main)

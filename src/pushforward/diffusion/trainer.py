@@ -30,6 +30,7 @@ from pushforward._checks import check_choice, check_count, check_instance, check
 from pushforward.diffusion.distiller import Distiller, Losses
 from pushforward.diffusion.generator import Generator
 from pushforward.diffusion.loop import Batch, Batches, Data, average_of, resume, save, unpacked
+from pushforward.diffusion.pipeline import OneStepPipeline
 from pushforward.errors import InvalidArgument, NonFiniteError
 from pushforward.training import Log, latest
 from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
@@ -51,7 +52,7 @@ class Trainer:
     Args:
         distiller: With its teacher; not prepared.
         data: The teacher's data: samples (N, ...), a pair of them with their conditions, or a dataset.
-        out: The run's folder: checkpoints, log.jsonl.
+        out: The run's folder: checkpoints, log.jsonl, and at the end `student`, for `OneStepPipeline`.
         batch_size: Of all processes together.
         learning_rate: The student's.
         critic_rate: The critics'; None for three times the student's.
@@ -122,6 +123,7 @@ class Trainer:
                 run.train(steps)
             except KeyboardInterrupt:
                 warnings.warn(f"interrupted in step {run.step + 1}; the generator is what there was", stacklevel=2)
+            run.export()
             return run.averaged.eval()
 
 
@@ -134,7 +136,9 @@ class _Run:
         first = next(batches.since(0))
         with seeded(settings.seed, "preparation"):
             self.distiller.prepare(self._moved(first))
-        self.identity = gather_text(_identity(settings, unpacked(first)[0]))[0]
+        samples, _ = unpacked(first)
+        self.shape = tuple(samples.shape[1:])
+        self.identity = gather_text(_identity(settings, samples))[0]
         self.average = average_of(self.distiller.student, settings.average)
         self.averaged = cast(Generator, self.average.module)
         rate = settings.learning_rate
@@ -168,6 +172,11 @@ class _Run:
                     self._check(log, count)
                     save(self.out, count, self._state(count), self.identity)
                 bar.update()
+
+    def export(self) -> None:
+        """Save the averaged student."""
+        if is_main():
+            OneStepPipeline(self.averaged, shape=self.shape).save_pretrained(self.out / "student")
 
     def _step(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
         parts: dict[str, Tensor] = {}
