@@ -7,6 +7,7 @@ from pushforward.diffusion.generator import Generator
 from pushforward.diffusion.pipeline import OneStepPipeline
 from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding, VariancePreserving
 from pushforward.diffusion.ratio import Discriminator, ExactRatio
+from pushforward.diffusion.teacher_training import TeacherTrainer
 from pushforward.diffusion.teachers import Denoiser, Guided, Teacher
 from pushforward.diffusion.trainer import Trainer
 
@@ -25,6 +26,7 @@ __all__ = [
     "Process",
     "RectifiedFlow",
     "Teacher",
+    "TeacherTrainer",
     "Trainer",
     "VarianceExploding",
     "VariancePreserving",

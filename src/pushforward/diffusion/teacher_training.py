@@ -1,0 +1,272 @@
+"""Teachers that are trained here: an EDM-preconditioned network by denoising score matching.
+
+    L = E[(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 |D(x0 + sigma eps; sigma, label) - x0|^2] / d
+
+symbol       meaning                                                     shape
+x0           the data                                                    (B, ...)
+sigma        noise, log-normal over training (`VarianceExploding`)       (B,)
+sigma_data   the data's standard deviation about 0, over all numbers     ()
+label        class, or with some probability `classes`, for none         (B,)
+
+The rate rises for some steps and falls along a cosine to 0; what comes out is a running average. Every batch, and all
+that is random in a step, follows from the seed and the step's number, so that a run that was killed, and is started
+again with the same arguments, ends with the same bits.
+
+Sources: Karras et al. 2022 (EDM, arXiv 2206.00364), Table 1 and section 5; Ho and Salimans 2022 (arXiv 2207.12598) for
+labels that are left out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from pushforward._checks import check_count, check_instance, check_positive, check_weight
+from pushforward.diffusion.loop import Batch, Batches, Data, average_of, resume, save, unpacked
+from pushforward.diffusion.losses import denoising_loss
+from pushforward.diffusion.networks import NetworkConfig, build, config_for, config_to_json
+from pushforward.diffusion.processes import VarianceExploding
+from pushforward.diffusion.saved import load_denoiser, save_denoiser
+from pushforward.diffusion.teachers import Denoiser, from_edm
+from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError
+from pushforward.training import Log, latest
+from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
+from pushforward.training.random import seeded
+
+__all__ = ["TeacherTrainer", "load_teacher", "save_teacher"]
+
+# Steps over which the rate rises, and its share of the whole in a short run.
+RISE, RISE_SHARE = 100, 0.1
+CLIP = 10.0
+_NAME = "teacher"
+
+
+@dataclass
+class TeacherTrainer:
+    """Trains a teacher.
+
+    Args:
+        data: Samples (N, ...), images in [-1, 1]; a pair of them with their labels (N,), integers; or a dataset.
+        out: The run's folder: checkpoints, log.jsonl.
+        network: What is trained; None for what suits the samples' shape (`networks.config_for`), and the labels.
+        process: Noises the data.
+        batch_size: Of all processes together.
+        learning_rate: At its highest.
+        average: How much of the running average is kept from step to step, in the end.
+        label_dropout: Share of samples whose label is left out, so that the teacher knows the data without labels, too.
+        every: Steps between checkpoints.
+        log_every: Steps between records.
+        seed: Of everything that is drawn.
+        workers: Processes that load a dataset.
+        progress: Whether to show any.
+
+    Raises:
+        InvalidArgument: A setting that no run can have.
+
+    Example:
+        >>> import tempfile
+        >>> data = torch.randn(64, 2)
+        >>> with tempfile.TemporaryDirectory() as run:
+        ...     teacher = TeacherTrainer(data, out=run, batch_size=16, progress=False).fit(3)
+        >>> teacher.x0(data, torch.tensor(0.5)).shape
+        torch.Size([64, 2])
+    """
+
+    data: Data
+    _: KW_ONLY
+    out: str | Path
+    network: NetworkConfig | None = None
+    process: VarianceExploding = field(default_factory=VarianceExploding)
+    batch_size: int = 256
+    learning_rate: float = 2e-3
+    average: float = 0.995
+    label_dropout: float = 0.1
+    every: int = 500
+    log_every: int = 50
+    seed: int = 0
+    workers: int = 0
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        check_instance("process", self.process, VarianceExploding)
+        check_positive("learning_rate", self.learning_rate)
+        for name in ("average", "label_dropout"):
+            if not check_weight(name, getattr(self, name)) < 1:
+                raise InvalidArgument(f"{name} must be below 1, got {getattr(self, name)}")
+        for name in ("every", "log_every"):
+            check_count(name, getattr(self, name))
+
+    def fit(self, steps: int) -> Denoiser:
+        """Train for so many steps, from the last checkpoint in `out` if there is one.
+
+        Returns:
+            The averaged teacher, in evaluation mode, without gradients. After Ctrl-C, a warning and what there is.
+
+        Raises:
+            CheckpointError: The checkpoint is of another run.
+            NonFiniteError: A gradient is not finite; the last good checkpoint is named.
+        """
+        check_count("steps", steps)
+        batches = Batches(self.data, batch_size=self.batch_size, seed=self.seed, workers=self.workers)
+        with setup() as device:
+            run = _Run(self, batches, device, steps)
+            try:
+                run.train()
+            except KeyboardInterrupt:
+                warnings.warn(f"interrupted in step {run.step + 1}; the teacher is what there was", stacklevel=2)
+            return run.averaged.eval()
+
+
+def save_teacher(folder: str | Path, teacher: Denoiser, *, shape: tuple[int, ...]) -> None:
+    """Write teacher.json and teacher.safetensors, from which no code can run.
+
+    Args:
+        folder: Made if missing.
+        teacher: On any network of `networks`, or one of the caller's own, which has to be given again.
+        shape: Of one sample.
+    """
+    save_denoiser(Path(folder), _NAME, teacher, {"shape": list(shape)})
+
+
+def load_teacher(folder: str | Path, *, network: nn.Module | None = None) -> tuple[Denoiser, tuple[int, ...]]:
+    """The teacher that `save_teacher` wrote there, on the CPU, and the shape of its samples.
+
+    Args:
+        folder: Where it is.
+        network: The module again, where it was the caller's own.
+
+    Raises:
+        CheckpointError: A file is missing or broken; the message names it.
+        InvalidArgument: The network was the caller's own and is not given, or given and not needed.
+    """
+    file = Path(folder) / f"{_NAME}.json"
+    if not file.is_file():
+        raise CheckpointError(f"{file} is missing: no teacher was saved there")
+    teacher, extra = load_denoiser(file.parent, _NAME, network)
+    try:
+        shape = tuple(check_count("shape", size) for size in extra["shape"])
+    except (KeyError, TypeError, InvalidArgument) as error:
+        raise CheckpointError(f"{file} holds no teacher: {error}") from error
+    return teacher.eval().requires_grad_(False), shape
+
+
+class _Run:
+    """One call of `fit`."""
+
+    def __init__(self, settings: TeacherTrainer, batches: Batches, device: torch.device, steps: int) -> None:
+        self.settings, self.batches, self.device, self.steps = settings, batches, device, steps
+        self.out, self.step = Path(settings.out), 0
+        samples, _ = unpacked(next(batches.since(0)))
+        data = settings.data
+        # All the data where it is at hand, and the first process's word where each has seen a batch of its own.
+        known = data if isinstance(data, Tensor) else data[0] if isinstance(data, tuple) else samples
+        self.sigma_data = gather(known.double().square().mean().sqrt().clamp_min(1e-6)[None].to(device))[0].item()
+        self.classes = int(data[1].max()) + 1 if isinstance(data, tuple) else None
+        config = settings.network or config_for(tuple(samples.shape[1:]), classes=self.classes)
+        self.classes = config.classes
+        with seeded(settings.seed, "weights"):
+            self.denoiser = from_edm(build(config), settings.process, sigma_data=self.sigma_data).to(device)
+        self.identity = gather_text(_identity(settings, config, samples, steps))[0]
+        self.average = average_of(self.denoiser, settings.average)
+        self.averaged = cast(Denoiser, self.average.module)
+        self.optimiser = torch.optim.Adam(
+            self.denoiser.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=device.type != "mps"
+        )
+        state = resume(self.out, self.identity)
+        if state is not None:
+            self.step = state["step"]
+            self.denoiser.load_state_dict(state["denoiser"])
+            self.average.load_state_dict(state["average"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        self.forward: Callable[..., Tensor] = self.denoiser
+        if world_size() > 1:
+            self.forward = DistributedDataParallel(
+                self.denoiser, device_ids=[device.index] if device.type == "cuda" else None
+            )
+
+    def train(self) -> None:
+        settings, done = self.settings, self.step
+        stream = self.batches.since(done)
+        bar = tqdm(total=self.steps, initial=done, disable=not (settings.progress and is_main()), desc="teacher")
+        with bar, Log(self.out / "log.jsonl", resumed=done or None) as log:
+            sums: list[Tensor] = []
+            for step in range(done, self.steps):
+                self.step, count = step, step + 1
+                with seeded(settings.seed, f"step {step}", rank()):
+                    loss, norm = self._descend(next(stream))
+                self.average.update_parameters(self.denoiser)
+                sums.append(loss)
+                if count % settings.log_every == 0 or count == self.steps:
+                    mean = gather(torch.stack(sums).mean()[None]).mean().item()
+                    log.write(count, {"loss": mean, "norm": norm.item(), "rate": self.optimiser.param_groups[0]["lr"]})
+                    bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+                if count % settings.log_every == 0 or count % settings.every == 0:
+                    # Records begin anew at checkpoints, too, so that a resumed run writes the same ones.
+                    sums = []
+                if count % settings.every == 0 or count == self.steps:
+                    save(self.out, count, self._state(count), self.identity)
+                bar.update()
+
+    def _descend(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """One step on one batch: its loss, and the gradient's length."""
+        x, label = unpacked(batch)
+        x = x.to(self.device)
+        sigma = self.settings.process.sample_t(len(x), device=self.device)
+        x_t = self.settings.process.add_noise(x, sigma, torch.randn_like(x))
+        if label is not None:
+            label = label.to(self.device).long()
+            drop = torch.rand(len(x), device=self.device) < self.settings.label_dropout
+            label = label.masked_fill(drop, self.classes or 0)
+        alpha, _ = self.settings.process.coefficients(x, sigma)
+        losses = denoising_loss(self.forward(x_t, sigma, label), x, alpha, sigma, sigma_data=self.sigma_data)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.settings.learning_rate * _rate(self.step, self.steps)
+        self.optimiser.zero_grad()
+        losses.mean().backward()
+        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), CLIP)
+        if not bool(torch.isfinite(norm)):
+            kept = latest(self.out)
+            raise NonFiniteError(
+                f"the gradient is {float(norm)} in step {self.step + 1}; "
+                + (f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
+                + ": look for samples that are not finite, or lower learning_rate"
+            )
+        self.optimiser.step()
+        return losses.detach().mean(), norm.detach()
+
+    def _state(self, step: int) -> dict[str, Any]:
+        return {
+            "step": step,
+            "denoiser": self.denoiser.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+
+def _rate(step: int, steps: int) -> float:
+    """The share of the learning rate: a rise, and a cosine to 0."""
+    rise = min(1.0, (step + 1) / min(RISE, max(1.0, RISE_SHARE * steps)))
+    return rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
+def _identity(settings: TeacherTrainer, config: NetworkConfig, samples: Tensor, steps: int) -> str:
+    """Tells this run from others: what decides its numbers, and the first samples that it sees."""
+    names = ("batch_size", "learning_rate", "average", "label_dropout", "log_every", "every", "seed")
+    decides = {name: getattr(settings, name) for name in names} | {
+        "steps": steps,
+        "network": config_to_json(config),
+        "process": {item.name: getattr(settings.process, item.name) for item in fields(settings.process)},
+        "samples": [list(samples.shape), samples.double().sum().item()],
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
