@@ -1,6 +1,6 @@
 """Costs other than the squared Euclidean one: maps learned for them, beside maps that are known to be optimal.
 
-    python benchmarks/map_costs.py [--problems NAME ...] [--seeds N ...] [--again] [--pages]
+    python benchmarks/map_costs.py [--problems NAME ...] [--methods NAME ...] [--seeds N ...] [--again] [--pages]
 
 problem   cost       truth                                                            points, dimension
 radial    Euclidean  outwards, as far as the radius says (`truths.Radial`)            standard normal, 2
@@ -8,7 +8,7 @@ petals    Euclidean  outwards, as far as radius and direction say (`Petals`)    
 sphere    geodesic   along meridians (`truths.Meridians`), kappa 20 to 5              von Mises-Fisher, 3
 elastic   elastic    along the axes that are worth it (`truths.LogSumExp`), gamma 1   standard normal, 4
 
-Every problem with a seed runs in a process of its own, on one core and one thread; its rows go into
+Every method runs in a process of its own, on one core and one thread; its row goes into
 results/map_costs.json at once, and those that are there are not run again but with `--again`. `--pages` runs nothing:
 it writes the tables of docs/map-costs.md and draws its pictures from that file.
 
@@ -158,15 +158,10 @@ NAMES = {
 }
 
 
-def rows_of(problem: str, seed: int) -> Row:
-    """Every method on one sample. Runs in its own process."""
+def row_of(problem: str, method: str, seed: int) -> Row:
+    """One method on one sample. Runs in its own process."""
     torch.set_num_threads(1)
-    sample = drawn(problem, seed)
-    return {"rows": [one(problem, method, sample, seed) for method in METHODS]}
-
-
-def one(problem: str, method: str, sample: Sample, seed: int) -> Row:
-    truth = PROBLEMS[problem]
+    truth, sample = PROBLEMS[problem], drawn(problem, seed)
     began = time.process_time()
     fitted = METHODS[method](truth, sample, seed)
     seconds = time.process_time() - began
@@ -211,23 +206,26 @@ def read(path: Path) -> list[Row]:
     return json.loads(path.read_text())["rows"] if path.exists() else []
 
 
-def run(problems: list[str], seeds: list[int], *, again: bool, out: Path) -> None:
-    for seed, problem in ((seed, problem) for seed in seeds for problem in problems):
-        known = [row for row in read(out) if (row["problem"], row["seed"]) != (problem, seed)]
+def key_of(row: Row) -> tuple[str, str, int]:
+    return row["problem"], row["method"], row["seed"]
+
+
+def run(keys: list[tuple[str, str, int]], *, again: bool, out: Path) -> None:
+    order = [(problem, method, seed) for problem in PROBLEMS for seed in SEEDS for method in METHODS]
+    for problem, method, seed in keys:
+        known = [row for row in read(out) if key_of(row) != (problem, method, seed)]
         if len(known) < len(read(out)) and not again:
             continue
-        answer = in_own_process(rows_of, problem, seed, wall_limit=3600.0)
-        if "rows" not in answer:
-            raise SystemExit(f"{problem}, seed {seed}: {answer['status']}")
+        row = in_own_process(row_of, problem, method, seed, wall_limit=3600.0)
+        if "figures" not in row:
+            raise SystemExit(f"{problem}, {method}, seed {seed}: {row['status']}")
         setting = {"fitted_on": FITTED_ON, "judged_on": JUDGED_ON, "exact": EXACT, **BUDGET}
         stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
         stamp["versions"]["scikit-learn"] = importlib.metadata.version("scikit-learn")
-        rows = known + [row | {"commit": stamp["commit"]} for row in answer["rows"]]
-        rows.sort(key=lambda row: (list(PROBLEMS).index(row["problem"]), row["seed"]))
+        rows = sorted([*known, row | {"commit": stamp["commit"]}], key=lambda row: order.index(key_of(row)))
         write_json(out, stamp | {"setting": setting, "rows": rows})
-        for row in answer["rows"]:
-            said = {name: round(value, 3) for name, value in row["figures"].items()}
-            say(f"{problem:8} {row['method']:13} {seed} {row['seconds']:.1f} s {row.get('stage', '')} {said}")
+        said = {name: round(value, 3) for name, value in row["figures"].items()}
+        say(f"{problem:8} {method:13} {seed} {row['seconds']:.1f} s {row.get('stage', '')} {said}")
 
 
 COLUMNS = {
@@ -307,6 +305,7 @@ def write_pages() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS), metavar="NAME")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="NAME")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--again", action="store_true", help="run anew what is there")
     parser.add_argument("--pages", action="store_true", help="write tables and pictures of what is there, run nothing")
@@ -315,7 +314,8 @@ def main() -> None:
     if arguments.pages:
         write_pages()
     else:
-        run(arguments.problems, arguments.seeds, again=arguments.again, out=arguments.out)
+        keys = [(p, m, seed) for seed in arguments.seeds for p in arguments.problems for m in arguments.methods]
+        run(keys, again=arguments.again, out=arguments.out)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """MongeMap: what it learns, keeps, refuses, and goes on with."""
 
+import itertools
 import json
 import warnings
 
@@ -10,6 +11,7 @@ import torch
 from pushforward import metrics
 from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps.costs import CallableCost, ElasticL1
+from pushforward.maps.fitting import Course
 from pushforward.maps.monge import MongeMap
 from pushforward.maps.truths import GaussianPair, LogSumExp, Meridians
 
@@ -75,6 +77,30 @@ def test_a_start_left_to_itself_distils_where_points_suffice():
         fitted = MongeMap(**SMALL).fit(*pair(n))
         assert {record["stage"] for record in fitted.validation_} == stages
         assert (fitted.epsilon_ is None) == ("gap" not in stages)
+
+
+def test_for_other_costs_the_gap_is_trained_after_distillation():
+    fitted = MongeMap(ElasticL1(gamma=0.5), **SMALL).fit(*pair(700))
+    assert [stage for stage, _ in itertools.groupby(record["stage"] for record in fitted.validation_)] == [
+        "start", "entropic", "gap",
+    ]  # fmt: skip
+
+
+def test_of_maps_judged_alike_the_later_is_kept_where_a_stage_tolerates_it():
+    course, network = Course(), torch.nn.Linear(1, 1, bias=False)
+
+    def check(stage, criterion, tolerance):
+        with torch.no_grad():
+            network.weight.fill_(criterion)
+        course.note({"stage": stage, "criterion": criterion}, network, tolerance)
+        return course.stage, round(float(course.kept["weight"]), 4), course.stale
+
+    assert check("start", 0.1, 0.0) == ("start", 0.1, 0)
+    assert check("entropic", 0.0995, 0.0) == ("start", 0.1, 1)
+    assert check("gap", 0.101, 0.003) == ("gap", 0.101, 0)
+    assert check("gap", 0.09, 0.003) == ("gap", 0.09, 0)
+    assert check("gap", 0.092, 0.003) == ("gap", 0.092, 0)
+    assert check("gap", 0.094, 0.003) == ("gap", 0.092, 1)  # against the best, not the one kept
 
 
 @pytest.mark.parametrize("network", ["residual", "structured", "potential"])

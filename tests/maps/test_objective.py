@@ -16,8 +16,10 @@ def clouds():
     return x, x + 0.3 * t, 1.5 * y + 1.0
 
 
-def objective(cost, weight=2.0, estimator="debiased", gap_epsilon=0.5):
-    return Objective(cost=cost, fit_epsilon=0.5, gap_epsilon=gap_epsilon, weight=weight, estimator=estimator)
+def objective(cost, weight=2.0, estimator="debiased", gap_epsilon=0.5, **settings):
+    return Objective(
+        cost=cost, fit_epsilon=0.5, gap_epsilon=gap_epsilon, weight=weight, estimator=estimator, **settings
+    )
 
 
 COSTS = [SquaredEuclidean(), Euclidean(), ElasticL1(gamma=0.2), Cosine()]
@@ -48,6 +50,32 @@ def test_other_estimators(clouds, estimator):
     assert float(gap) == pytest.approx(float(plain), rel=1e-3, abs=1e-6)
     fast, slow = (torch.autograd.grad(value, t)[0] for value in (gap, plain))
     assert float((fast - slow).norm() / slow.norm()) < 5e-3
+
+
+def test_the_crossed_fit_compares_halves_and_leaves_the_gap_as_it_is(clouds):
+    x, t, y = clouds
+    cost = ElasticL1(gamma=0.2)
+    fit, gap = objective(cost, crossed=True)(x, t, y)
+
+    def optimum(one, other):
+        return float(pf.solve(pf.PointCost(one, other, cost), epsilon=0.5).value)
+
+    across = sum(optimum(one, other) for one in (t[:30], t[30:]) for other in (y[:30], y[30:])) / 4
+    assert float(fit) == pytest.approx(across - 0.5 * optimum(t[:30], t[30:]), rel=1e-3)
+    assert float(gap) == float(objective(cost)(x, t, y)[1])
+
+
+def test_only_the_crossed_fit_leaves_the_true_map_alone():
+    random = torch.Generator().manual_seed(0)
+    slopes = {True: 0.0, False: 0.0}
+    for _ in range(40):
+        x, other = (torch.randn(64, 2, generator=random, dtype=torch.float64) for _ in range(2))
+        for crossed in slopes:
+            stretch = torch.ones((), dtype=torch.float64, requires_grad=True)
+            fit, _ = objective(Euclidean(), weight=0.0, crossed=crossed)(x, stretch * x, other)
+            slopes[crossed] += float(torch.autograd.grad(fit, stretch)[0]) / 40
+    assert slopes[False] > 0.02  # descended, it shrinks the identity's images
+    assert abs(slopes[True]) < 0.25 * slopes[False]
 
 
 def test_a_gap_without_weight_is_not_computed(clouds):

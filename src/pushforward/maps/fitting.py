@@ -2,7 +2,9 @@
 
 A stage begins at the best map so far and ends after its steps, after `patience` checks without improvement, or when
 its loss is not finite, which is told. A later stage's map replaces an earlier one's only if its criterion is lower by
-more than `MARGIN`: nearly equal judgements speak for the simpler map.
+more than `MARGIN`: nearly equal judgements speak for the simpler map. They speak for the later map in a stage with a
+`tolerance`, whose own best judgement would be chance's choice among maps still in motion, while the rate falls to its
+end; and over the start, too.
 
 All that the next step depends on is in a checkpoint: weights, optimiser, the best weights, the figures so far. What a
 stage is given, and its batches, follow from the arguments and the step. So a run that was killed, and is called again
@@ -44,7 +46,7 @@ class Course:
     Args:
         validation: One record a check: stage, step within it, `Judge`'s figures, and the loss's parts there.
         kept: Weights of the best map.
-        criterion: Its judgement.
+        criterion: Its judgement, or a lower one within its stage's tolerance.
         stage: The stage that it comes from; "start" for what training began with.
         at: Index of the stage in progress, and its next step.
         stale: Checks since the stage last improved on anything.
@@ -57,13 +59,13 @@ class Course:
     at: tuple[int, int] = (0, 0)
     stale: int = 0
 
-    def note(self, record: dict[str, Any], network: nn.Module) -> None:
-        """Record a check, and keep the weights if they are the best."""
+    def note(self, record: dict[str, Any], network: nn.Module, tolerance: float = 0.0) -> None:
+        """Record a check, and keep the weights if none before were better, by more than the stage tolerates."""
         self.validation.append(record)
-        stage = record["stage"]
-        if record["criterion"] < self.criterion - (0.0 if stage == self.stage else MARGIN):
+        stage, judged = record["stage"], record["criterion"]
+        if judged < self.criterion + (tolerance if tolerance or stage == self.stage else -MARGIN):
             self.kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
-            self.criterion, self.stage, self.stale = record["criterion"], stage, 0
+            self.criterion, self.stage, self.stale = min(judged, self.criterion), stage, 0
         else:
             self.stale += 1
 
@@ -121,7 +123,7 @@ class _Run:
         """Take up the last checkpoint, or judge the start."""
         found = None if self.folder is None else latest(self.folder)
         if found is None:
-            self._check("start", 0, {})
+            self._check("start", 0, {}, 0.0)
             if not self.course.kept:
                 raise InvalidArgument("network gives images that are not finite before any training")
             return
@@ -155,7 +157,7 @@ class _Run:
                 warnings.warn(f"the loss of stage {stage.name!r} is {parts} in step {step}; it ends here", stacklevel=3)
                 break
             if (step + 1) % every == 0 or step + 1 == stage.steps:
-                self._check(stage.name, step + 1, parts)
+                self._check(stage.name, step + 1, parts, stage.tolerance)
                 over = self.course.stale >= stage.patience or step + 1 == stage.steps
                 self._save((index + 1, 0) if over else (index, step + 1), optimiser, index * stage.steps + step + 1)
                 if over:
@@ -182,9 +184,10 @@ class _Run:
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= world_size()
 
-    def _check(self, stage: str, step: int, parts: dict[str, float]) -> None:
+    def _check(self, stage: str, step: int, parts: dict[str, float], tolerance: float) -> None:
         losses = {f"train_{name}": value for name, value in parts.items()}
-        self.course.note({"stage": stage, "step": step, **self.judge(self.network), **losses}, self.network)
+        record = {"stage": stage, "step": step, **self.judge(self.network), **losses}
+        self.course.note(record, self.network, tolerance)
         if self.progress is not None and is_main():
             self.progress(self.course.validation[-1])
 

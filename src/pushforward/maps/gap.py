@@ -41,7 +41,7 @@ from torch import Tensor
 from pushforward._checks import check_choice, check_cost, check_points, check_positive, check_same_device
 from pushforward._interop import like_input, result_dtype, to_tensor
 from pushforward.errors import ShapeError
-from pushforward.maps.costs import Cost, StructuredCost, resolve
+from pushforward.maps.costs import Cost, SquaredEuclidean, resolve
 from pushforward.ot.cost import PointCost
 from pushforward.ot.divergence import sinkhorn_divergence
 from pushforward.ot.solve import solve
@@ -52,8 +52,12 @@ Estimator = Literal["debiased", "entropic", "exact"]
 
 
 def gap_estimator(cost: Cost) -> Estimator:
-    """The estimator to train and judge with: "exact" where the debiased one does not read about 0 at optimal maps."""
-    return "debiased" if isinstance(cost, StructuredCost) else "exact"
+    """The estimator to train and judge with: "exact" where the debiased one does not read about 0 at optimal maps.
+
+    For the elastic L1 cost it does not, either: trained with it at 0.05 of the mean cost, displacements of the true map
+    came out a seventh too cheap.
+    """
+    return "debiased" if isinstance(cost, SquaredEuclidean) else "exact"
 
 
 def monge_gap(

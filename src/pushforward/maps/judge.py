@@ -33,6 +33,7 @@ from pushforward import metrics
 from pushforward.maps.conditions import Group
 from pushforward.maps.costs import Cost
 from pushforward.maps.gap import gap_estimator, monge_gap
+from pushforward.maps.objective import crossed_cost
 from pushforward.ot.cost import PointCost
 from pushforward.ot.solve import solve
 
@@ -86,9 +87,7 @@ class Judge:
 def crossed_divergence(t: Tensor, y: Tensor, cost: Cost, epsilon: float) -> float:
     """D of the module between samples (n, d) and (m, d), at least two points each; epsilon in units of the cost."""
 
-    def optimum(one: Tensor, other: Tensor) -> float:
-        return float(solve(PointCost(one, other, cost), epsilon=epsilon, tol=TOL).value)
+    def optimum(one: Tensor, other: Tensor) -> Tensor:
+        return torch.as_tensor(solve(PointCost(one, other, cost), epsilon=epsilon, tol=TOL).value)
 
-    images, targets = (points.tensor_split(2) for points in (t, y))
-    across = [optimum(one, other) for one in images for other in targets]
-    return sum(across) / 4 - 0.5 * (optimum(*images) + optimum(*targets))
+    return float(crossed_cost(t, y, optimum) - 0.5 * optimum(*y.tensor_split(2)))

@@ -63,6 +63,11 @@ class Stage(Protocol):
         """Checks in a row without improvement after which the stage ends."""
         ...
 
+    @property
+    def tolerance(self) -> float:
+        """By how much a later check may be judged worse than the best, and be kept for it (`fitting`)."""
+        ...
+
     def loss(self, network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
         """What to descend at this step, the same on every process, and its parts by name."""
         ...
@@ -77,7 +82,7 @@ class Regression:
         unit: Variance of the targets.
         conditions: (n, k) or None.
         batch_size, seed: Of the draws.
-        steps, learning_rate, patience: As of every `Stage`.
+        steps, learning_rate, patience, tolerance: As of every `Stage`.
     """
 
     points: Tensor
@@ -89,6 +94,7 @@ class Regression:
     steps: int
     learning_rate: float
     patience: int
+    tolerance: float = 0.0
     name: str = "entropic"
 
     def loss(self, network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
@@ -109,7 +115,7 @@ class MongeGap:
         units: Mean cost of each group.
         symmetry: Weight of the asymmetry of F's Jacobian; 0 leaves it out.
         batch_size, seed: Of the draws.
-        steps, learning_rate, patience: As of every `Stage`.
+        steps, learning_rate, patience, tolerance: As of every `Stage`.
     """
 
     groups: Sequence[Group]
@@ -121,6 +127,7 @@ class MongeGap:
     steps: int
     learning_rate: float
     patience: int
+    tolerance: float = 0.0
     name: str = "gap"
 
     def loss(self, network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
