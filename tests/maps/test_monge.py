@@ -207,6 +207,75 @@ class TestConditions:
             fitted.transform(x, condition="high")
 
 
+class TestNewConditions:
+    """What the linear start answers for conditions that no fit has seen; nothing is trained."""
+
+    @staticmethod
+    def fitted(c, shifts, n=200):
+        random = np.random.default_rng(1)
+        d = shifts.shape[1]
+        y = np.concatenate([random.standard_normal((n, d)) + shift for shift in shifts])
+        x = random.standard_normal((n, d))
+        return x, y, MongeMap(steps=0, random_state=0).fit(x, y, condition=np.repeat(c, n, 0))
+
+    def test_a_shift_that_is_linear_in_the_condition_is_found(self):
+        random = np.random.default_rng(0)
+        c, new, slopes = (random.standard_normal(shape) for shape in ((20, 3), (5, 3), (3, 4)))
+        x, _, fitted = self.fitted(c, c @ slopes)
+        for asked in new:
+            moved = fitted.transform(x, condition=asked).mean(0) - x.mean(0)
+            np.testing.assert_allclose(moved, asked @ slopes, atol=0.3)
+
+    def test_where_the_description_says_nothing_the_map_is_that_of_no_description(self):
+        random = np.random.default_rng(0)
+        c, shifts = random.standard_normal((4, 10)), 3.0 * random.standard_normal((4, 5))
+        x, y, fitted = self.fitted(c, shifts)
+        assert fitted.conditions_.reading.kind == "none"
+        plain = MongeMap(steps=0, random_state=0).fit(
+            np.tile(x, (4, 1)), y, groups=(np.repeat(range(4), 200), np.repeat(range(4), 200))
+        )
+        np.testing.assert_allclose(fitted.transform(x, condition=5.0 * c[0]), plain.transform(x), atol=0.5)
+        # while known conditions keep the shift that they have
+        known = fitted.transform(x, condition=c[0])
+        np.testing.assert_allclose(known.mean(0) - x.mean(0), shifts[0], atol=0.3)
+
+    def test_descriptions_that_say_the_same_twice(self):
+        dose = np.array([0.0, 1.0, 2.0, 3.0, 4.0])[:, None]
+        shifts = np.sqrt(dose) * [1.0, 2.0]
+        _, _, fitted = self.fitted(np.hstack([dose, dose / 3 + 0.1, dose * 7.7]), shifts)
+        # One slope, shared by the three; their rounding is none.
+        slope = np.polyfit(dose[:, 0], shifts, 1)[0] * dose.std()
+        np.testing.assert_allclose(fitted.network_.drift, np.tile(slope[:, None] / 3, 3), atol=0.1)
+
+
+class TestGroups:
+    def test_points_are_coupled_within_groups(self):
+        # Everything moves by 1 along the second axis, but few are left of the one group and many come of the other.
+        random = np.random.default_rng(0)
+
+        def sample(left, right):
+            points = random.standard_normal((left + right, 2))
+            return points + np.repeat([[-4.0, 0.0], [4.0, 0.0]], (left, right), 0), np.repeat(["a", "b"], (left, right))
+
+        (x, of_x), (y, of_y) = sample(300, 60), sample(60, 300)
+        y = y + [0.0, 1.0]
+        within = MongeMap(start="linear", **SMALL).fit(x, y, groups=(of_x, of_y))
+        np.testing.assert_allclose((within.transform(x) - x).mean(0), [0.0, 1.0], atol=0.3)
+        pooled = MongeMap(start="linear", **SMALL).fit(x, y).transform(x) - x
+        assert pooled[:, 0].mean() > 3.0
+
+    def test_errors(self):
+        x, y = pair(60)
+        of = ["a", "b"] * 30
+        with pytest.raises(InvalidArgument, match="groups must be a pair"):
+            MongeMap(**SMALL).fit(x, y, groups=of)
+        with pytest.raises(InvalidArgument, match="condition and groups were both given"):
+            MongeMap(**SMALL).fit(x, y, groups=(of, of), condition=(of, of))
+        fitted = MongeMap(**SMALL).fit(x, y, groups=(of, of))
+        with pytest.raises(InvalidArgument, match="fitted without"):
+            fitted.transform(x, condition=of)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

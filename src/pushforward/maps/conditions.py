@@ -2,9 +2,10 @@
 
     labels      strings (or objects): one input a known label, 1 for the point's own; an unknown one is an error
     numbers     (n,) or (n, k): standardised over the groups, so that a dose or a descriptor in between, or beyond, is
-                one more point of the same space
+                one more point of the same space; how far it is trusted there, `reading` judges
 
-Points of source and target with the same condition belong to one transport problem, a group.
+Points of source and target with the same condition belong to one transport problem, a group. Groups may also be given
+without being conditions: then no network reads them.
 
 symbol    meaning                                     shape
 c         a condition as a network reads it           (k,)
@@ -22,8 +23,12 @@ from torch import Tensor
 
 from pushforward._interop import to_tensor
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.maps.reading import Reading
 
-__all__ = ["Conditions", "Group", "groups_of"]
+__all__ = ["Conditions", "Group", "groups_of", "read", "read_sides"]
+
+# A number that varies by less than this share of its size is constant: float32 has no more digits.
+VARIES = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,11 +58,13 @@ class Conditions:
     Args:
         labels: Known labels in their order, or None where conditions are numbers.
         mean, scale: Of numbers, (k,).
+        reading: How numbers other than those of the fit are read; None as they are.
     """
 
     labels: tuple[str, ...] | None
     mean: Tensor
     scale: Tensor
+    reading: Reading | None = None
 
     @property
     def width(self) -> int:
@@ -75,7 +82,7 @@ class Conditions:
         return cls(
             labels=None,
             mean=groups.mean(0).float(),
-            scale=torch.where(scale > 0, scale, torch.ones_like(scale)).float(),
+            scale=torch.where(scale > VARIES * groups.abs().amax(0), scale, torch.ones_like(scale)).float(),
         )
 
     def encode(self, values: np.ndarray) -> Tensor:
@@ -99,17 +106,28 @@ class Conditions:
             raise ShapeError(
                 f"condition has shape {values.shape}; the map was fitted with {self.width} numbers for each condition"
             )
-        return (torch.tensor(values, dtype=torch.float32) - self.mean) / self.scale
+        c = (torch.tensor(values, dtype=torch.float32) - self.mean) / self.scale
+        return c if self.reading is None else self.reading(c)
 
     def state(self) -> dict[str, Any]:
         """As `save_state` takes it."""
-        return {"labels": None if self.labels is None else list(self.labels), "mean": self.mean, "scale": self.scale}
+        return {
+            "labels": None if self.labels is None else list(self.labels),
+            "mean": self.mean,
+            "scale": self.scale,
+            "reading": None if self.reading is None else self.reading.state(),
+        }
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Conditions:
         """What `state` gave."""
-        labels = state["labels"]
-        return cls(labels=None if labels is None else tuple(labels), mean=state["mean"], scale=state["scale"])
+        labels, reading = state["labels"], state["reading"]
+        return cls(
+            labels=None if labels is None else tuple(labels),
+            mean=state["mean"],
+            scale=state["scale"],
+            reading=None if reading is None else Reading.restore(reading),
+        )
 
 
 def read(name: str, value: Any, count: int) -> np.ndarray:
@@ -128,28 +146,42 @@ def read(name: str, value: Any, count: int) -> np.ndarray:
     else:
         array = array.astype(np.float64)
         if not np.isfinite(array).all():
-            raise NonFiniteError(f"{name} has a NaN or an infinity; every point needs a condition")
+            raise NonFiniteError(f"{name} has a NaN or an infinity; every point needs one")
     if array.ndim == 0 or (array.ndim == 1 and array.dtype.kind != "U" and len(array) != count):
         array = np.broadcast_to(array, (count, *array.shape))
     if len(array) != count or array.ndim > (1 if array.dtype.kind == "U" else 2):
-        raise ShapeError(
-            f"{name} has shape {array.shape} but there are {count} points; one condition a point is needed"
-        )
+        raise ShapeError(f"{name} has shape {array.shape} but there are {count} points; one a point is needed")
     return array if array.dtype.kind == "U" or array.ndim == 2 else array[:, None]
 
 
-def groups_of(x: Tensor, y: Tensor, of_x: np.ndarray | None, of_y: np.ndarray, encoding: Conditions) -> list[Group]:
+def read_sides(name: str, of_x: Any, of_y: Any, x: Tensor, y: Tensor) -> tuple[np.ndarray | None, np.ndarray]:
+    """`read` of the source points' conditions, which may be None, and of the target points'.
+
+    Raises:
+        InvalidArgument: They are of two kinds.
+    """
+    values_x, values_y = None if of_x is None else read(name, of_x, len(x)), read(name, of_y, len(y))
+    if values_x is not None and (values_x.dtype.kind, values_x.shape[1:]) != (values_y.dtype.kind, values_y.shape[1:]):
+        kinds = ["strings" if v.dtype.kind == "U" else f"{v.shape[1]} numbers a point" for v in (values_x, values_y)]
+        raise InvalidArgument(f"{name} of X is {kinds[0]} but of Y {kinds[1]}; both sides need the same kind")
+    return values_x, values_y
+
+
+def groups_of(
+    x: Tensor, y: Tensor, of_x: np.ndarray | None, of_y: np.ndarray, encoding: Conditions | None
+) -> list[Group]:
     """The points by condition, in the conditions' order.
 
     Args:
         x, y: Points of all conditions.
         of_x: Conditions of the source points; None where every group starts from all of them.
         of_y: Conditions of the target points.
-        encoding: How a condition becomes numbers.
+        encoding: How a condition becomes numbers; None for groups that no map reads.
 
     Raises:
         InvalidArgument: A condition has too few points on one side; the message names it.
     """
+    what = "group" if encoding is None else "condition"
     given = np.unique(of_y if of_x is None else np.concatenate([of_x, of_y]), axis=0)
     groups: list[Group] = []
     for value in given:
@@ -161,11 +193,10 @@ def groups_of(x: Tensor, y: Tensor, of_x: np.ndarray | None, of_y: np.ndarray, e
         for side, found in (("X", in_x), ("Y", in_y)):
             if found.sum() < 2:
                 raise InvalidArgument(
-                    f"condition {name} has {int(found.sum())} points in {side}; each condition needs at least 2 of "
-                    "both sides"
+                    f"{what} {name} has {int(found.sum())} points in {side}; each {what} needs at least 2 of both sides"
                 )
         chosen_x, chosen_y = (torch.from_numpy(np.flatnonzero(found)).to(x.device) for found in (in_x, in_y))
-        c = encoding.encode(np.asarray([value]))[0].to(x.device)
+        c = None if encoding is None else encoding.encode(np.asarray([value]))[0].to(x.device)
         groups.append(Group(name=str(name), x=x[chosen_x], y=y[chosen_y], c=c))
     return groups
 

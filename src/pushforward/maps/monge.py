@@ -22,6 +22,7 @@ Source: Uscidda and Cuturi 2023 (arXiv 2302.04953) for the gap and its use; the 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import hashlib
 import json
@@ -39,7 +40,7 @@ from pushforward._checks import check_choice, check_count, check_positive, check
 from pushforward.errors import InvalidArgument
 from pushforward.maps import saved
 from pushforward.maps.base import TransportMap
-from pushforward.maps.conditions import Conditions, Group, groups_of, read
+from pushforward.maps.conditions import Conditions, Group, groups_of, read, read_sides
 from pushforward.maps.costs import Cost, SquaredEuclidean, StructuredCost, resolve
 from pushforward.maps.entropic import EntropicMap, mean_cost
 from pushforward.maps.fitting import Progress, train
@@ -48,6 +49,7 @@ from pushforward.maps.judge import JUDGED, Judge
 from pushforward.maps.linear import Affine, bures_map
 from pushforward.maps.networks import Form, MapNetwork
 from pushforward.maps.objective import Objective
+from pushforward.maps.reading import Reading, judged_reading
 from pushforward.maps.stages import MongeGap, Regression, Stage, entropic_targets
 from pushforward.training.random import generator
 
@@ -68,6 +70,8 @@ NOISE = 0.15
 # From a distilled map the gap is descended with smaller steps, and not for long where it does not help.
 REFINING = 0.25
 REFINING_PATIENCE = 1
+# Singular values below this share of the largest are the rounding of conditions, which are float32.
+ROUNDING = 1e-5
 
 
 class MongeMap(TransportMap):
@@ -162,7 +166,7 @@ class MongeMap(TransportMap):
         self.progress = progress
         self.random_state = random_state
 
-    def fit(self, X: Any, Y: Any, *, condition: Any = None) -> Self:
+    def fit(self, X: Any, Y: Any, *, condition: Any = None, groups: Any = None) -> Self:
         """Learn the map from samples of both distributions.
 
         Args:
@@ -170,7 +174,11 @@ class MongeMap(TransportMap):
             Y: Target points, (m, d).
             condition: For one map of many conditions, a pair: of the source points and of the target points, each
                 strings (n,) or numbers (n,) or (n, k); or, where every condition starts from all source points, those
-                of the target points alone. Only maps fitted with numbers can predict for new conditions.
+                of the target points alone. Only maps fitted with numbers can predict for new conditions, which are
+                drawn to the known ones as far as those, each left out in turn, advise it (`reading`).
+            groups: For one map of all points that is learned within groups (patients, batches), a pair as `condition`
+                is: source points of a group are transported to target points of the same group alone. The map does not
+                know the groups, and is asked for points without them.
 
         Returns:
             The map itself.
@@ -180,14 +188,7 @@ class MongeMap(TransportMap):
             CheckpointError: `checkpoint` holds another training.
         """
         x, y = self._read_both(X, Y)
-        if condition is None:
-            self._fit(x, y)
-        else:
-            of_x, of_y = condition if isinstance(condition, tuple) else (None, condition)
-            values_x = None if of_x is None else read("condition", of_x, len(x))
-            values_y = read("condition", of_y, len(y))
-            self.conditions_ = Conditions.of(values_y if values_x is None else np.concatenate([values_x, values_y]))
-            self._fit_groups(groups_of(x, y, values_x, values_y, self.conditions_))
+        self._fit(x, y, condition, groups)
         self._fitted = True
         return self
 
@@ -205,17 +206,19 @@ class MongeMap(TransportMap):
             pairs = zip(x.split(self._rows), c.split(self._rows), strict=True)
             return torch.cat([self.network_(points, conditions) for points, conditions in pairs])
 
-    def _fit(self, x: Tensor, y: Tensor) -> None:
-        self.conditions_ = None
-        self._fit_groups([Group(name="all", x=x, y=y)])
+    def _fit(self, x: Tensor, y: Tensor, condition: Any = None, groups: Any = None) -> None:
+        self._check_parameters()
+        self.conditions_, found = _grouped(x, y, condition, groups)
+        self._fit_groups(found)
 
     def _fit_groups(self, groups: list[Group]) -> None:
-        self._check_parameters()
         cost = resolve(self.cost)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         training, held_out = self._split(groups, seed)
         units = [mean_cost(group.x[:JUDGED].double(), group.y[:JUDGED].double(), cost) or 1.0 for group in training]
         self.network_ = self._build(training, cost, seed)
+        if self.conditions_ is not None and self.conditions_.labels is None:
+            self.conditions_ = dataclasses.replace(self.conditions_, reading=self._reading(training))
         bar = tqdm(disable=self.progress is not True, desc="fit", unit="check")
         course = train(
             self.network_,
@@ -287,6 +290,12 @@ class MongeMap(TransportMap):
             hidden=tuple(self.hidden),
             generator=generator(seed, "weights"),
         ).to(x.device)
+
+    def _reading(self, groups: list[Group]) -> Reading:
+        """How conditions beside those of the groups are to be read: what the start's shifts speak for."""
+        x, network = groups[0].x, self.network_
+        matrix = network.matrix if isinstance(network, MapNetwork) else torch.eye(x.shape[1], device=x.device)
+        return judged_reading(_known(groups).float().cpu(), _shifts(groups, matrix.double()).cpu())
 
     def _form(self, cost: Cost) -> Form:
         if self.network != "auto":
@@ -423,6 +432,22 @@ class MongeMap(TransportMap):
         self.network_ = network.requires_grad_(False)
 
 
+def _grouped(x: Tensor, y: Tensor, condition: Any, groups: Any) -> tuple[Conditions | None, list[Group]]:
+    """The points by condition or by group, and how conditions are read."""
+    if groups is not None:
+        if condition is not None:
+            raise InvalidArgument("condition and groups were both given; conditions are groups already: give one")
+        if not (isinstance(groups, tuple) and len(groups) == 2):
+            raise InvalidArgument("groups must be a pair: the groups of X's points and those of Y's")
+        return None, groups_of(x, y, *read_sides("groups", groups[0], groups[1], x, y), None)
+    if condition is None:
+        return None, [Group(name="all", x=x, y=y)]
+    one, other = condition if isinstance(condition, tuple) else (None, condition)
+    of_x, of_y = read_sides("condition", one, other, x, y)
+    conditions = Conditions.of(of_y if of_x is None else np.concatenate([of_x, of_y]))
+    return conditions, groups_of(x, y, of_x, of_y, conditions)
+
+
 def linear_start(groups: Sequence[Group]) -> tuple[Affine, Tensor]:
     """The Gaussian map, with one matrix for all conditions and a shift that depends on them linearly.
 
@@ -433,13 +458,24 @@ def linear_start(groups: Sequence[Group]) -> tuple[Affine, Tensor]:
     """
     x, y = (torch.cat([p.double() - p.double().mean(0) for p in side]) for side in _sides(groups))
     matrix = bures_map(x, y).matrix
-    shifts = torch.stack([group.y.double().mean(0) - matrix @ group.x.double().mean(0) for group in groups])
+    shifts = _shifts(groups, matrix)
+    shift = shifts.mean(0)
     if groups[0].c is None:
-        return Affine(matrix=matrix, shift=shifts[0]), matrix.new_zeros(len(matrix), 0)
-    c = torch.stack([group.c.double() for group in groups if group.c is not None])
+        return Affine(matrix=matrix, shift=shift), matrix.new_zeros(len(matrix), 0)
+    c = _known(groups)
     centre = c.mean(0)  # so that, where groups are few, the least slope is taken about their mean
-    drift = (torch.linalg.pinv(c - centre) @ (shifts - shifts.mean(0))).T
-    return Affine(matrix=matrix, shift=shifts.mean(0) - drift @ centre), drift
+    drift = (torch.linalg.pinv(c - centre, rtol=ROUNDING) @ (shifts - shift)).T
+    return Affine(matrix=matrix, shift=shift - drift @ centre), drift
+
+
+def _shifts(groups: Sequence[Group], matrix: Tensor) -> Tensor:
+    """Mean y - A mean x of each group, (n, d)."""
+    return torch.stack([group.y.double().mean(0) - matrix @ group.x.double().mean(0) for group in groups])
+
+
+def _known(groups: Sequence[Group]) -> Tensor:
+    """The conditions of groups that have one, (n, k)."""
+    return torch.stack([group.c.double() for group in groups if group.c is not None])
 
 
 def _sides(groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
