@@ -281,9 +281,9 @@ def test_the_tasks_are_those_of_the_library():
 
 
 def test_the_recipe_of_the_repository_is_one():
-    from pushforward.cli.distill_lm import _read_recipe
+    from pushforward.cli.recipes import read_recipe
 
-    read = _read_recipe(Path(__file__).parents[2] / "recipes" / "distill_sst2.yaml", Settings())
+    read = read_recipe(Path(__file__).parents[2] / "recipes" / "distill_sst2.yaml", Settings(), example="task: sst2")
     assert replace(read, seeds=1).task == "sst2"
 
 

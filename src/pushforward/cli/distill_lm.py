@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import holds_run, make_folder
+from pushforward.cli.files import make_folder
 from pushforward.cli.lm_inputs import NONE, TASK, TaskName, quiet, source
+from pushforward.cli.recipes import as_json, check_resumed, read_recipe
 
 __all__ = ["DistillLm", "Settings"]
 
@@ -87,15 +88,15 @@ class DistillLm:
         if self.recipe is None:
             return self._distil(self.settings)
         try:
-            return self._distil(_read_recipe(self.recipe, self.settings))
+            return self._distil(read_recipe(self.recipe, self.settings, example="task: sst2"))
         except InputError as error:
             # Keys are named as the flags are.
             raise InputError(f"{self.recipe}: {error}") from None
 
     def _distil(self, settings: Settings) -> int:
         out = _check(settings)
-        recipe = json.loads(json.dumps({f.name: getattr(settings, f.name) for f in fields(settings)}, default=str))
-        self._check_out(out, recipe)
+        recipe = as_json(settings)
+        check_resumed(out, recipe, resume=self.resume, free=("out", "seeds"), told=" (but for the number of seeds)")
         with quiet():
             from pushforward.cli.distill_run import prepare, run
 
@@ -109,52 +110,6 @@ class DistillLm:
                     f"interrupted; go on with: pushforward distill-lm {out / 'recipe.json'} --resume"
                 ) from None
         return OK
-
-    def _check_out(self, out: Path, recipe: dict[str, Any]) -> None:
-        """See that the folder is free, or holds the run to be resumed."""
-        file = out / "recipe.json"
-        if not holds_run(out, file, resume=self.resume):
-            return
-        try:
-            before = json.loads(file.read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"--resume: {file} cannot be read: {error}") from None
-        changed = [name for name in recipe if name not in ("out", "seeds") and before.get(name) != recipe[name]]
-        if changed:
-            name = changed[0]
-            raise InputError(
-                f"--resume: the run in {out} has {name} {before.get(name)}, not {recipe[name]}; a run is resumed with "
-                "its own settings (but for the number of seeds)"
-            )
-
-
-def _read_recipe(file: Path, flags: Settings) -> Settings:
-    """The settings in a recipe."""
-    import yaml
-    from pydantic import TypeAdapter, ValidationError
-
-    given = [f.name for f in fields(flags) if getattr(flags, f.name) != f.default]
-    if given:
-        raise InputError(
-            f"--{given[0].replace('_', '-')}: is given beside the recipe; give flags or a recipe, not both"
-        )
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError("there is no such file") from None
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"is no YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise InputError("holds no settings; lines such as `task: sst2` are needed")
-    try:
-        return TypeAdapter(Settings).validate_python(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        known = ", ".join(f.name for f in fields(flags))
-        said = f"is no setting; there are {known}" if first["type"] == "unexpected_keyword_argument" else first["msg"]
-        raise InputError(f"{first['loc'][0]}: {said}") from None
 
 
 def _check(settings: Settings) -> Path:

@@ -11,6 +11,7 @@ from typing import Annotated
 import tyro
 
 from pushforward.cli.apply_map import ApplyMap
+from pushforward.cli.distill_diffusion import DistillDiffusion
 from pushforward.cli.distill_lm import DistillLm
 from pushforward.cli.doctor import Doctor
 from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, InputError
@@ -23,6 +24,10 @@ __all__ = ["main"]
 
 Verb = (
     Annotated[DistillLm, tyro.conf.subcommand("distill-lm", description="Distil a language model into a smaller one.")]
+    | Annotated[
+        DistillDiffusion,
+        tyro.conf.subcommand("distill-diffusion", description="Distil a diffusion model into a one-step generator."),
+    ]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model on a task or a text.")]
     | Annotated[FitMap, tyro.conf.subcommand("fit-map", description="Learn a map from one distribution to another.")]
     | Annotated[ApplyMap, tyro.conf.subcommand("apply-map", description="Apply a learned map to new points.")]
@@ -60,7 +65,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parse(args: Sequence[str] | None) -> DistillLm | Evaluate | FitMap | ApplyMap | Solve | Tour | Doctor:
+def _parse(
+    args: Sequence[str] | None,
+) -> DistillLm | DistillDiffusion | Evaluate | FitMap | ApplyMap | Solve | Tour | Doctor:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
