@@ -1,0 +1,238 @@
+"""Is a teacher what it is declared to be? Known data is noised, and the answers are read in every plausible way.
+
+    R = |s F(x_t, g(t)) - y|^2 / |y - mean y|^2,     S = the same of the best linear denoiser
+    score = mean over three noise levels of log((R + c) / (S + c))
+
+symbol   meaning                                                                          shape
+x_t      known data x0 under noise, at the quantiles .1, .5, .9 of the training times     (B, ...)
+F        the network, as it is
+s, g     1 or -1, and what the time may have been turned into: t, 1 - t, 1000 t           (), (B,)
+y        what F would have been trained on: x0, eps, v, flow, score                       (B, ...)
+c        the error that a trained network makes in its own unit, whatever that is         1
+
+The declared reading is right unless another has a lower score, beyond chance. Errors are compared in the unit of y: in
+that of x0, the small error of a network that predicts eps is multiplied by sigma / alpha, and at high noise a good one
+would look worse than one that is misread. The best linear denoiser, m + k (x_t - alpha m), is what mean m and variance
+of the data alone would do.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from pushforward._checks import check_finite, check_instance
+from pushforward.diffusion.processes import Prediction, Process, VarianceExploding
+from pushforward.diffusion.readings import Predicted, Reading, mend, times_of
+from pushforward.diffusion.teachers import Denoiser, Preconditioned
+from pushforward.errors import ShapeError
+
+__all__ = ["Examination", "Level", "examine"]
+
+QUANTILES = 0.1, 0.5, 0.9
+FEWEST = 32
+_C = 0.05
+# A reading is better beyond chance by so much, and by so many standard errors of the difference.
+_MARGIN, _ERRORS = 0.03, 4.0
+# A score above this: the teacher does worse than what is known without a network.
+_UNLEARNT = math.log(1.1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Level:
+    """What was measured at one noise level; errors are mean squares over samples and coordinates, in the data's unit.
+
+    Args:
+        t: The time.
+        noise: sigma / alpha.
+        error: Of the teacher's x0, as it is declared.
+        linear: Of the best linear denoiser.
+        constant: Of the data's mean.
+    """
+
+    t: float
+    noise: float
+    error: float
+    linear: float
+    constant: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Examination:
+    """What was found.
+
+    Args:
+        verdict: "ok"; "misdeclared", where another reading explains the answers better; "unlearnt", where none does
+            better than the best linear denoiser.
+        declared, best: The reading that was declared, and the one that explains the answers best.
+        scores: Of all readings, the best first; 0 is as good as linear, less is better.
+        levels: Of the declared reading, from little noise to much.
+    """
+
+    verdict: Literal["ok", "misdeclared", "unlearnt"]
+    declared: Reading
+    best: Reading
+    scores: dict[Reading, float]
+    levels: tuple[Level, ...]
+
+    @property
+    def advice(self) -> str:
+        """The verdict in a sentence, with what to do about it."""
+        share = f"{math.exp(self.scores[self.declared]):.2f}"
+        if self.verdict == "ok":
+            return f"ok: it predicts {self.declared}, as declared; its error is {share} of a linear denoiser's"
+        if self.verdict == "unlearnt":
+            return (
+                f"no reading explains its answers better than a linear denoiser would (the best is {self.best}): it is "
+                "untrained, or was trained on other data; is that scaled alike, images to [-1, 1]?"
+            )
+        change = mend(self.declared, self.best)
+        return f"it was declared to predict {self.declared}, but its answers are {self.best}: {change}"
+
+
+class _Noised(NamedTuple):
+    """Data at one level; what a network may have been trained on, and what the best linear denoiser makes of that."""
+
+    x_t: Tensor
+    t: Tensor
+    scale: float
+    targets: dict[Predicted, Tensor]
+    linear: dict[Predicted, Tensor]
+
+
+class _Score(NamedTuple):
+    """A reading's score, and how far each sample moves it, (B,)."""
+
+    value: float
+    influence: Tensor
+
+
+@torch.no_grad()
+def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int = 0) -> Examination:
+    """Find out whether a teacher predicts what it is declared to predict, at the times it is declared to.
+
+    Args:
+        teacher: Any denoiser with a network.
+        data: What it was trained on, or the like of it, (B, ...), scaled as in training; 32 samples or more.
+        condition: Of these samples, as the network takes it.
+        seed: Of the noise.
+
+    Raises:
+        ShapeError: Fewer samples, or no batch of floating numbers.
+        NonFiniteError: Data that is not finite.
+
+    Example:
+        >>> from pushforward.diffusion import GaussianMixture, RectifiedFlow
+        >>> flow = RectifiedFlow()
+        >>> truth = GaussianMixture(weights=[1, 1], means=[[1.0], [-1.0]], covariances=[0.01, 0.01], process=flow)
+        >>> def predicts_eps(x_t, t):
+        ...     return flow.convert(truth.x0(x_t, t), x_t, t, given="x0", wanted="eps")
+        >>> data = truth.sample(500, torch.Generator().manual_seed(0)).float()
+        >>> found = examine(Denoiser(predicts_eps, flow, predicts="flow"), data)
+        >>> found.verdict, str(found.best)
+        ('misdeclared', 'eps at time t')
+    """
+    check_instance("teacher", teacher, Denoiser)
+    if check_instance("data", data, Tensor).ndim < 2 or len(data) < FEWEST or not data.is_floating_point():
+        raise ShapeError(
+            f"data has shape {tuple(data.shape)}, {data.dtype}; floating (B, ...) with B >= {FEWEST} is needed"
+        )
+    check_finite("data", data)
+    network, process = teacher.network, teacher.process
+    edm = network if isinstance(network, Preconditioned) else None
+    scale = edm.sigma_data if edm else float(data.std())
+    declared = Reading(predicts="F", time="log(t) / 4") if edm else Reading(predicts=teacher.predicts)
+    times = process.quantile(torch.tensor(QUANTILES, device=data.device))
+    levels = [_noised(process, data, t, scale, seed) for t in times]
+    measured = tuple(_level(teacher, level, condition) for level in levels)
+    found = dict(_scored(edm.network if edm else network, process, levels, condition))
+    found = dict(sorted(found.items(), key=lambda item: item[1].value))
+    best = next(iter(found))
+    return Examination(
+        verdict=_verdict(found[declared], found[best]),
+        declared=declared,
+        best=best,
+        scores={reading: score.value for reading, score in found.items()},
+        levels=measured,
+    )
+
+
+def _noised(process: Process, x0: Tensor, t: Tensor, scale: float, seed: int) -> _Noised:
+    generator = torch.Generator(x0.device).manual_seed(seed)
+    eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
+    x_t = process.add_noise(x0, t, eps)
+    alpha, sigma = process.coefficients(x_t, t)
+    mean, variance = x0.mean(0), x0.var(0).mean()
+    k = alpha * variance / (alpha.square() * variance + sigma.square())
+    both: list[dict[Predicted, Tensor]] = []
+    for clean in (x0, mean + k * (x_t - alpha * mean)):
+        named: dict[Predicted, Tensor] = {
+            name: process.convert(clean, x_t, t, given="x0", wanted=name) for name in get_args(Prediction)
+        }
+        if isinstance(process, VarianceExploding):
+            total = math.hypot(t, scale)
+            named["F"] = (clean - (scale / total) ** 2 * x_t) / (t * scale / total)
+        both.append(named)
+    return _Noised(x_t, t.expand(len(x0)), scale, *both)
+
+
+def _scored(
+    network: Callable[..., Tensor], process: Process, levels: list[_Noised], condition: Any
+) -> Iterator[tuple[Reading, _Score]]:
+    told = () if condition is None else (condition,)
+    for words, time in times_of(process).items():
+        for scaled in (False, True) if "F" in levels[0].targets else (False,):
+            try:
+                # EDM's c_in belongs to F.
+                values = [
+                    network(one.x_t / math.hypot(one.t[0], one.scale) if scaled else one.x_t, time(one.t), *told)
+                    for one in levels
+                ]
+            except (RuntimeError, IndexError, ValueError, TypeError):
+                continue  # a time of another scale may be none that the network can be asked at
+            names: tuple[Predicted, ...] = ("F",) if scaled else get_args(Prediction)
+            for name, sign in itertools.product(names, (1, -1)):
+                yield Reading(predicts=name, time=words, sign=sign), _score(levels, [sign * v for v in values], name)
+
+
+def _score(levels: list[_Noised], values: list[Tensor], name: Predicted) -> _Score:
+    total, influence = 0.0, torch.zeros(len(values[0]))
+    for one, value in zip(levels, values, strict=True):
+        target = one.targets[name]
+        unit = target.var(0).mean()
+        r, s = (
+            (guess - target).square().flatten(1).mean(1).double().cpu() / float(unit)
+            for guess in (value, one.linear[name])
+        )
+        total += float(((r.mean() + _C) / (s.mean() + _C)).log()) / len(levels)
+        # The derivative of that logarithm with respect to a sample's weight in the means.
+        influence = influence + ((r - r.mean()) / (r.mean() + _C) - (s - s.mean()) / (s.mean() + _C)) / len(levels)
+    return _Score(total if math.isfinite(total) else math.inf, influence)
+
+
+def _verdict(declared: _Score, best: _Score) -> Literal["ok", "misdeclared", "unlearnt"]:
+    difference = declared.influence - best.influence
+    error = float(difference.std()) / math.sqrt(len(difference)) if math.isfinite(declared.value) else 0.0
+    if declared.value <= best.value + max(_MARGIN, _ERRORS * error):
+        return "ok" if declared.value < _UNLEARNT else "unlearnt"
+    # Nothing that was learned is there to be misread.
+    learned = best.value < -2 * float(best.influence.std()) / math.sqrt(len(difference))
+    return "misdeclared" if learned else "unlearnt"
+
+
+def _level(teacher: Denoiser, one: _Noised, condition: Any) -> Level:
+    x0 = one.targets["x0"]
+    alpha, sigma = teacher.process.coefficients(x0, one.t[0])
+    return Level(
+        t=float(one.t[0]),
+        noise=float(sigma / alpha),
+        error=float((teacher(one.x_t, one.t, condition) - x0).square().mean()),
+        linear=float((one.linear["x0"] - x0).square().mean()),
+        constant=float(x0.var(0).mean()),
+    )

@@ -1,0 +1,86 @@
+"""The ways in which a denoiser's network may be meant: what it predicts, at what it takes for its time.
+
+process                a network's time, t being the process's
+RectifiedFlow          t, 1 - t, 1000 t, 1000 (1 - t), t / 1000
+VariancePreserving     t, T - 1 - t, t / T, 1 - t / T, log(sigma / alpha) / 4
+VarianceExploding      t = sigma, log(t) / 4 (EDM), log(t), 250 log(t) (consistency models)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding, VariancePreserving
+
+__all__ = ["Predicted", "Reading", "mend", "times_of"]
+
+Predicted = Prediction | Literal["F"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """One way to read a network.
+
+    Args:
+        predicts: What it predicts; "F" is EDM's, which its preconditioning belongs around.
+        time: What it takes as its time, in terms of the process's t.
+        sign: 1, or -1 where it predicts the negative.
+    """
+
+    predicts: Predicted
+    time: str = "t"
+    sign: int = 1
+
+    def __str__(self) -> str:
+        return f"{'-' if self.sign < 0 else ''}{self.predicts} at time {self.time}"
+
+
+def times_of(process: Process) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What a network may take for its time, in words and as a function of the process's t; t itself is the first."""
+    match process:
+        case RectifiedFlow():
+            return {
+                "t": lambda t: t,
+                "1 - t": lambda t: 1 - t,
+                "1000 t": lambda t: 1000 * t,
+                "1000 (1 - t)": lambda t: 1000 * (1 - t),
+                "t / 1000": lambda t: t / 1000,
+            }
+        case VariancePreserving(alphas_cumprod=squares):
+            steps = len(squares)
+            return {
+                "t": lambda t: t,
+                f"{steps - 1} - t": lambda t: steps - 1 - t,
+                f"t / {steps}": lambda t: t / steps,
+                f"1 - t / {steps}": lambda t: 1 - t / steps,
+                "log(sigma / alpha) / 4": lambda t: (process.sigma(t) / process.alpha(t)).log() / 4,
+            }
+        case VarianceExploding():
+            return {
+                "t": lambda t: t,
+                "log(t) / 4": lambda t: t.log() / 4,
+                "log(t)": lambda t: t.log(),
+                "250 log(t)": lambda t: 250 * t.log(),
+            }
+        case _:
+            return {"t": lambda t: t}
+
+
+def mend(declared: Reading, best: Reading) -> str:
+    """What to change, where a network was declared to be read in one way and is to be read in another."""
+    steps: list[str] = []
+    if (best.predicts == "F") != (declared.predicts == "F"):
+        steps.append("use from_edm" if best.predicts == "F" else f"use from_callable with predicts={best.predicts!r}")
+    elif best.predicts != declared.predicts:
+        theirs = {"x0": "sample", "eps": "epsilon", "v": "v_prediction"}.get(best.predicts)
+        steps.append(f"declare predicts={best.predicts!r}" + (f" (prediction_type {theirs!r})" if theirs else ""))
+    usual = "log(t) / 4" if best.predicts == "F" else "t"
+    if best.time != usual:
+        steps.append(f"call the network at {best.time} where it is called at {usual} now")
+    if best.sign < 0:
+        steps.append("turn the sign of what it gives")
+    return "; ".join(steps)
