@@ -115,16 +115,19 @@ class Raw(nn.Module):
 
 def test_edms_preconditioning_is_missed_or_found_to_be_too_much():
     process = VarianceExploding()
-    assert examine(from_edm(Raw()), data()).verdict == "ok"
-    # The scale of the data, which the raw network was trained with, has to be guessed here: it is .74, not .5.
-    bare = examine(Denoiser(Raw(), process, predicts="x0"), data() * 0.5 / data().std())
-    assert bare.verdict != "ok"
+    right = examine(from_edm(Raw()), data())
+    assert (right.verdict, right.best) == ("ok", right.declared)
+    bare = examine(Denoiser(Raw(), process, predicts="x0"), data())
+    assert bare.best == Reading(predicts="F", time="log(t) / 4", sigma_data=0.5)
+    assert bare.advice.endswith("use from_edm with sigma_data=0.5")
+    scaled = examine(from_edm(Raw(), sigma_data=0.2), data())
+    assert (scaled.verdict, scaled.best) == ("misdeclared", bare.best)
     twice = examine(from_edm(_Module(network(process, "x0"))), data())
     assert (twice.verdict, twice.best) == ("misdeclared", Reading(predicts="x0"))
-    assert "use from_callable with predicts='x0'" in twice.advice
+    assert twice.advice.endswith("use from_callable with predicts='x0'")
     by_sigma = examine(from_edm(Raw(time=lambda s: s)), data())
-    assert by_sigma.best == Reading(predicts="F", time="t")
-    assert "call the network at t where it is called at log(t) / 4 now" in by_sigma.advice
+    assert by_sigma.best == Reading(predicts="F", time="t", sigma_data=0.5)
+    assert by_sigma.advice.endswith("call the network at t where it is called at log(t) / 4 now")
 
 
 class _Module(nn.Module):
@@ -197,7 +200,10 @@ def test_a_trained_model_of_diffusers(unet, kind: str):
     diffusers = pytest.importorskip("diffusers")
     from sklearn.datasets import load_digits
 
-    digits, model = torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1, unet(block_out_channels=(16, 16))
+    digits, model = (
+        torch.tensor(load_digits().images, dtype=torch.float32)[:, None] / 8 - 1,
+        unet(block_out_channels=(16, 16)),
+    )
     schedulers = {name: diffusers.DDPMScheduler(prediction_type=name) for name in ("epsilon", "v_prediction", "sample")}
     with torch.random.fork_rng():
         torch.manual_seed(0)

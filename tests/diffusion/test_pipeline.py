@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.diffusion import Denoiser, Generator, RectifiedFlow, VarianceExploding, VariancePreserving
+from pushforward.diffusion.networks import MLPConfig, UNetConfig, build
 from pushforward.diffusion.pipeline import OneStepPipeline
 from pushforward.diffusion.teachers import from_diffusers, from_edm
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
@@ -120,6 +121,23 @@ def test_a_student_in_edms_preconditioning(tmp_path: Path):
     pipe.save_pretrained(tmp_path)
     loaded = OneStepPipeline.from_pretrained(tmp_path, network=Scale())
     a, b = (one(3, generator=seeded(), output_type="raw").images for one in (pipe, loaded))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("config", [MLPConfig(shape=(1, 8, 8), width=8), UNetConfig(shape=(1, 8, 8), channels=(8, 8))])
+def test_networks_of_this_library_are_rebuilt(config, tmp_path: Path):
+    if isinstance(config, UNetConfig):
+        pytest.importorskip("diffusers")
+    pipe = OneStepPipeline(Generator(from_edm(build(config)), (2.5,)), shape=config.shape)
+    with torch.no_grad():
+        for parameter in pipe.generator.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=seeded()))
+    pipe.save_pretrained(tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["student.json", "student.safetensors"]
+    a, b = (
+        one(3, generator=seeded(), output_type="raw").images
+        for one in (pipe, OneStepPipeline.from_pretrained(tmp_path))
+    )
     assert torch.equal(a, b)
 
 

@@ -1,24 +1,41 @@
-"""`pushforward doctor`: what is installed, what it runs on, and whether it solves."""
+"""`pushforward doctor`: what is installed and whether it solves; and whether a teacher is what it is declared to be."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
 
-from pushforward.cli.errors import NOT_CONVERGED, OK
+import tyro
+
+from pushforward.cli.errors import NOT_CONVERGED, OK, InputError
 
 __all__ = ["Doctor"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Print versions, devices and threads, and solve one known problem on each device.
+    """Print versions, devices and threads, and solve one known problem on each device. Or examine a teacher.
 
-    Exit code 0: every device gave the right answer; 1: one did not.
+    Exit code 0: every device gave the right answer, or the teacher is what it is declared to be; 1: not so.
     """
+
+    teacher: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
+    """Folder of a diffusion teacher, from diffusers or trained here: does it predict what its configuration says?"""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DATA", help_behavior_hint="(default: none)")] = None
+    """For --teacher: data like that it was trained on; a folder of pictures, an .npz with `images`, or `digits`."""
+    samples: int = 512
+    """For --teacher: how many samples to look at."""
 
     def run(self) -> int:
         """Print the findings."""
+        if self.teacher is not None and self.data is not None:
+            from pushforward.cli.teacher_check import check_teacher
+
+            return check_teacher(self.teacher, self.data, samples=self.samples)
+        if self.teacher is not None or self.data is not None:
+            raise InputError("--teacher and --data go together: known data is noised for the teacher")
         from pushforward.cli.versions import machine, versions
 
         for name, version in versions():

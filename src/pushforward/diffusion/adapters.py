@@ -2,8 +2,8 @@
 
     prediction = sign model(x_t, offset + slope t, condition)
 
-What slope, offset and sign are, and what is predicted, `schedulers` reads from a scheduler's config. Besides `unet` this
-is the only module that imports diffusers. No pickle is opened, and no code runs but that of the installed package.
+What slope, offset and sign are, and what is predicted, `schedulers` reads from a scheduler's config. Besides `unet`
+this is the only module that imports diffusers. No pickle is opened, and no code runs but that of the installed package.
 """
 
 from __future__ import annotations

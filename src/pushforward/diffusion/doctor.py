@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -101,9 +101,8 @@ class _Noised(NamedTuple):
 
     x_t: Tensor
     t: Tensor
-    scale: float
-    targets: dict[Predicted, Tensor]
-    linear: dict[Predicted, Tensor]
+    targets: Mapping[Predicted, Tensor]
+    linear: Mapping[Predicted, Tensor]
 
 
 class _Score(NamedTuple):
@@ -145,13 +144,21 @@ def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int
         )
     check_finite("data", data)
     network, process = teacher.network, teacher.process
-    edm = network if isinstance(network, Preconditioned) else None
-    scale = edm.sigma_data if edm else float(data.std())
-    declared = Reading(predicts="F", time="log(t) / 4") if edm else Reading(predicts=teacher.predicts)
+    scales: set[float] = set()
+    if isinstance(process, VarianceExploding):
+        scales = {float(data.std()), 0.5}  # what EDM measures, and what it presumes
+    declared = Reading(predicts=teacher.predicts)
+    if isinstance(network, Preconditioned):
+        declared = Reading(predicts="F", time="log(t) / 4", sigma_data=network.sigma_data)
+        scales, network = scales | {network.sigma_data}, network.network
     times = process.quantile(torch.tensor(QUANTILES, device=data.device))
-    levels = [_noised(process, data, t, scale, seed) for t in times]
+    levels = [_noised(process, data, t, seed) for t in times]
     measured = tuple(_level(teacher, level, condition) for level in levels)
-    found = dict(_scored(edm.network if edm else network, process, levels, condition))
+    found: dict[Reading, _Score] = {}
+    for words, time in times_of(process).items():
+        found |= _read(network, levels, words, time, condition)
+        for scale in scales:
+            found |= _read(network, [_preconditioned(one, scale) for one in levels], words, time, condition, scale)
     found = dict(sorted(found.items(), key=lambda item: item[1].value))
     best = next(iter(found))
     return Examination(
@@ -163,42 +170,51 @@ def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int
     )
 
 
-def _noised(process: Process, x0: Tensor, t: Tensor, scale: float, seed: int) -> _Noised:
+def _noised(process: Process, x0: Tensor, t: Tensor, seed: int) -> _Noised:
     generator = torch.Generator(x0.device).manual_seed(seed)
     eps = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=x0.device)
     x_t = process.add_noise(x0, t, eps)
     alpha, sigma = process.coefficients(x_t, t)
     mean, variance = x0.mean(0), x0.var(0).mean()
     k = alpha * variance / (alpha.square() * variance + sigma.square())
-    both: list[dict[Predicted, Tensor]] = []
-    for clean in (x0, mean + k * (x_t - alpha * mean)):
-        named: dict[Predicted, Tensor] = {
-            name: process.convert(clean, x_t, t, given="x0", wanted=name) for name in get_args(Prediction)
-        }
-        if isinstance(process, VarianceExploding):
-            total = math.hypot(t, scale)
-            named["F"] = (clean - (scale / total) ** 2 * x_t) / (t * scale / total)
-        both.append(named)
-    return _Noised(x_t, t.expand(len(x0)), scale, *both)
+    exact, linear = (
+        {name: process.convert(clean, x_t, t, given="x0", wanted=name) for name in get_args(Prediction)}
+        for clean in (x0, mean + k * (x_t - alpha * mean))
+    )
+    return _Noised(x_t, t.expand(len(x0)), exact, linear)
 
 
-def _scored(
-    network: Callable[..., Tensor], process: Process, levels: list[_Noised], condition: Any
-) -> Iterator[tuple[Reading, _Score]]:
+def _preconditioned(one: _Noised, scale: float) -> _Noised:
+    """The same for EDM's F alone, which sees its input scaled: F = (x0 - c_skip x_t) / c_out."""
+    sigma = float(one.t[0])
+    total = math.hypot(sigma, scale)
+    raw: list[dict[Predicted, Tensor]] = [
+        {"F": (named["x0"] - (scale / total) ** 2 * one.x_t) * total / (sigma * scale)}
+        for named in (one.targets, one.linear)
+    ]
+    return _Noised(one.x_t / total, one.t, *raw)
+
+
+def _read(
+    network: Callable[..., Tensor],
+    levels: list[_Noised],
+    words: str,
+    time: Callable[[Tensor], Tensor],
+    condition: Any,
+    scale: float | None = None,
+) -> dict[Reading, _Score]:
+    """Scores of all that the network may predict when it is asked at these times; none where it cannot be asked."""
     told = () if condition is None else (condition,)
-    for words, time in times_of(process).items():
-        for scaled in (False, True) if "F" in levels[0].targets else (False,):
-            try:
-                # EDM's c_in belongs to F.
-                values = [
-                    network(one.x_t / math.hypot(one.t[0], one.scale) if scaled else one.x_t, time(one.t), *told)
-                    for one in levels
-                ]
-            except (RuntimeError, IndexError, ValueError, TypeError):
-                continue  # a time of another scale may be none that the network can be asked at
-            names: tuple[Predicted, ...] = ("F",) if scaled else get_args(Prediction)
-            for name, sign in itertools.product(names, (1, -1)):
-                yield Reading(predicts=name, time=words, sign=sign), _score(levels, [sign * v for v in values], name)
+    try:
+        values = [network(one.x_t, time(one.t), *told) for one in levels]
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        return {}
+    return {
+        Reading(predicts=name, time=words, sign=sign, sigma_data=scale): _score(
+            levels, [sign * v for v in values], name
+        )
+        for name, sign in itertools.product(levels[0].targets, (1, -1))
+    }
 
 
 def _score(levels: list[_Noised], values: list[Tensor], name: Predicted) -> _Score:

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from pushforward._checks import check_choice, check_count, check_instance
 from pushforward.diffusion.adapters import DiffusersNetwork, save_student
 from pushforward.diffusion.generator import Generator
+from pushforward.diffusion.networks import UNet
 from pushforward.diffusion.saved import load_denoiser, save_denoiser
 from pushforward.diffusion.teachers import Preconditioned
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
@@ -105,7 +106,9 @@ class OneStepPipeline:
         folder.mkdir(parents=True, exist_ok=True)
         network = denoiser.network
         inner = network.network if isinstance(network, Preconditioned) else network
-        part = save_student(folder, self.generator, inner) if isinstance(inner, DiffusersNetwork) else None
+        # One that was built here is rebuilt here, from its configuration.
+        theirs = isinstance(inner, DiffusersNetwork) and not isinstance(inner, UNet)
+        part = save_student(folder, self.generator, inner) if theirs else None
         save_denoiser(folder, _NAME, denoiser, {"times": self.generator.times, "shape": self.shape}, part=part)
 
     @torch.no_grad()

@@ -29,14 +29,17 @@ class Reading:
         predicts: What it predicts; "F" is EDM's, which its preconditioning belongs around.
         time: What it takes as its time, in terms of the process's t.
         sign: 1, or -1 where it predicts the negative.
+        sigma_data: Of F, the standard deviation that it was scaled with.
     """
 
     predicts: Predicted
     time: str = "t"
     sign: int = 1
+    sigma_data: float | None = None
 
     def __str__(self) -> str:
-        return f"{'-' if self.sign < 0 else ''}{self.predicts} at time {self.time}"
+        scaled = "" if self.sigma_data is None else f" (sigma_data {self.sigma_data:.3g})"
+        return f"{'-' if self.sign < 0 else ''}{self.predicts}{scaled} at time {self.time}"
 
 
 def times_of(process: Process) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -73,8 +76,10 @@ def times_of(process: Process) -> dict[str, Callable[[Tensor], Tensor]]:
 def mend(declared: Reading, best: Reading) -> str:
     """What to change, where a network was declared to be read in one way and is to be read in another."""
     steps: list[str] = []
-    if (best.predicts == "F") != (declared.predicts == "F"):
-        steps.append("use from_edm" if best.predicts == "F" else f"use from_callable with predicts={best.predicts!r}")
+    if best.sigma_data != declared.sigma_data and best.sigma_data is not None:
+        steps.append(f"use from_edm with sigma_data={best.sigma_data:.3g}")
+    elif best.sigma_data != declared.sigma_data:
+        steps.append(f"use from_callable with predicts={best.predicts!r}")
     elif best.predicts != declared.predicts:
         theirs = {"x0": "sample", "eps": "epsilon", "v": "v_prediction"}.get(best.predicts)
         steps.append(f"declare predicts={best.predicts!r}" + (f" (prediction_type {theirs!r})" if theirs else ""))

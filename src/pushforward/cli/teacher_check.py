@@ -1,0 +1,69 @@
+"""`pushforward doctor --teacher`: a teacher and data from files, and what an examination of it finds, printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pushforward.cli.errors import NOT_CONVERGED, OK, InputError
+from pushforward.cli.image_inputs import read_images
+
+if TYPE_CHECKING:
+    from pushforward.diffusion.teachers import Denoiser
+
+__all__ = ["check_teacher"]
+
+
+def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
+    """Print how a teacher does on noised data, and whether that is what its configuration says.
+
+    Args:
+        folder: Of diffusers, or written by `train-diffusion`.
+        source: Images, as `read_images` takes them.
+        samples: How many of them to look at.
+
+    Returns:
+        Exit code: 0 where the teacher is what it is declared to be, else 1.
+
+    Raises:
+        InputError: Folder, data or flag is wrong.
+    """
+    import torch
+
+    from pushforward.diffusion.doctor import FEWEST, examine
+
+    if samples < FEWEST:
+        raise InputError(f"--samples {samples}: must be at least {FEWEST}")
+    images = read_images(source)
+    # Files are often sorted by class.
+    chosen = torch.randperm(len(images.samples), generator=torch.Generator().manual_seed(0))[:samples]
+    data, labels = images.samples[chosen], images.labels
+    try:
+        teacher = _load(folder)
+        labels = labels[chosen] if labels is not None and _takes_labels(teacher) else None
+        found = examine(teacher, data, labels)
+    except (RuntimeError, ValueError, IndexError) as error:  # a network says in its own way that images do not fit it
+        raise InputError(f"--teacher {folder}: {error}") from None
+    told = "" if labels is None else ", with labels"
+    print(f"{'teacher':<18}{folder}: {found.declared}, {type(teacher.process).__name__}")
+    print(f"{'data':<18}{source}: {len(data)} samples of {tuple(data.shape[1:])}{told}")
+    for level in found.levels:
+        print(
+            f"{f't = {level.t:.4g}':<18}noise {level.noise:.3g}: mean squared error of x0 {level.error:.4g}, "
+            f"of a linear denoiser {level.linear:.4g}, of the mean {level.constant:.4g}"
+        )
+    print(f"{'verdict':<18}{found.advice}")
+    return OK if found.verdict == "ok" else NOT_CONVERGED
+
+
+def _load(folder: Path) -> Denoiser:
+    from pushforward.diffusion.teacher_training import load_teacher
+    from pushforward.diffusion.teachers import from_diffusers
+
+    return load_teacher(folder)[0] if (folder / "teacher.json").is_file() else from_diffusers(folder).eval()
+
+
+def _takes_labels(teacher: Denoiser) -> bool:
+    known = ("num_class_embeds", "class_embed_type", "classes")
+    configs = [getattr(module, "config", None) for module in teacher.modules()]
+    return any(getattr(config, name, None) is not None for config in configs for name in known)
