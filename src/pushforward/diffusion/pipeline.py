@@ -106,9 +106,9 @@ class OneStepPipeline:
         folder.mkdir(parents=True, exist_ok=True)
         network = denoiser.network
         inner = network.network if isinstance(network, Preconditioned) else network
-        # One that was built here is rebuilt here, from its configuration.
-        theirs = isinstance(inner, DiffusersNetwork) and not isinstance(inner, UNet)
-        part = save_student(folder, self.generator, inner) if theirs else None
+        part = None
+        if isinstance(inner, DiffusersNetwork) and not isinstance(inner, UNet):  # which is rebuilt from a configuration
+            part = save_student(folder, self.generator, inner)
         save_denoiser(folder, _NAME, denoiser, {"times": self.generator.times, "shape": self.shape}, part=part)
 
     @torch.no_grad()
