@@ -13,7 +13,8 @@ all that a method draws; a method that draws nothing is fitted once. Every row i
 ended goes on where it stopped. One thread; CPU seconds.
 
 "Within patients" couples each patient's control cells with that patient's treated cells alone; a pooled map may send
-one patient's cells to another's. A network within patients takes its batches so, and does not read whose they are.
+one patient's cells to another's. One network within patients is fitted so (`groups`), and does not read whose cells it
+maps; one by description does (`condition`), and reads of a new patient's description what known patients advise.
 """
 
 from __future__ import annotations
@@ -38,7 +39,6 @@ from maps import figures
 from maps_problems import COMPONENTS, PATIENTS, Pair, Points, load
 from maps_tables import digits, estimate, markdown
 from measure import conditions, say, write_json
-from torch import Tensor, nn
 
 from pushforward.maps import EntropicMap, ICNNMap, LinearMap, MongeMap, ProgressiveMap
 from pushforward.maps.costs import SquaredEuclidean
@@ -132,25 +132,6 @@ def averaged(make: Callable[[int], Any]) -> Recipe:
     return fit
 
 
-class Shared(nn.Module):
-    """x + shift + V(x), the same for every patient: a network that is given conditions and does not read them."""
-
-    def __init__(self, patients: Sequence[Patient], *, width: int, seed: int) -> None:
-        super().__init__()
-        x, y = pooled(patients)
-        self.register_buffer("shift", torch.from_numpy(y.mean(0) - x.mean(0)))
-        self.register_buffer("scale", torch.tensor(float(x.std())))
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.layers = nn.Sequential(nn.Linear(x.shape[1], width), nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.last = nn.Linear(width, x.shape[1])
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
-
-    def forward(self, x: Tensor, _conditions: Tensor | None = None) -> Tensor:
-        return x + self.shift + self.scale * self.last(self.layers(x / self.scale))
-
-
 # 2000 cells of four patients: a network of defaults' size, trained for as long, is fitted to whose cells they are.
 SMALL = {"hidden": (64, 64), "steps": 300, "batch_size": 250, "learning_rate": 2e-3}
 
@@ -159,22 +140,37 @@ def monge(start: str, seed: int) -> MongeMap:
     return MongeMap(**SMALL, start=start, random_state=seed)
 
 
-def by_patient(start: str, components: int | None) -> Recipe:
-    """Batches within patients; the network reads that many components of the description, or None at all."""
+def of_cells(patients: Sequence[Patient], value: Callable[[int], Any]) -> tuple[Points, Points]:
+    """A value for each patient, repeated for the control cells and for the treated ones."""
+    sides = [each.control for each in patients], [each.treated for each in patients]
+    return tuple(
+        np.concatenate([np.repeat([value(k)], len(cells), 0) for k, cells in enumerate(side)]) for side in sides
+    )
+
+
+def within_patients(start: str) -> Recipe:
+    """One network, learned on each patient's cells in turn, that does not know whose they are."""
 
     def fit(patients: Sequence[Patient], seed: int) -> Predict:
-        width = components or 1
-        conditions_of = [
-            np.concatenate([np.tile(each.described[:width], (len(cells), 1)) for each, cells in pairs])
-            for pairs in ([(each, each.control) for each in patients], [(each, each.treated) for each in patients])
-        ]
-        fitted = monge(start, seed)
-        if components is None:
-            fitted.set_params(network=Shared(patients, width=64, seed=seed))
-        fitted.fit(*pooled(patients), condition=tuple(conditions_of))
-        return lambda cells, described: fitted.transform(cells, condition=np.tile(described[:width], (len(cells), 1)))
+        fitted = monge(start, seed).fit(*pooled(patients), groups=of_cells(patients, lambda k: k))
+        return lambda cells, _: fitted.transform(cells)
 
     return fit
+
+
+def by_description(start: str, components: int) -> Recipe:
+    """The same, but it reads so many components of the patient's description."""
+
+    def fit(patients: Sequence[Patient], seed: int) -> Predict:
+        described = of_cells(patients, lambda k: patients[k].described[:components])
+        fitted = monge(start, seed).fit(*pooled(patients), condition=described)
+        return lambda cells, asked: fitted.transform(cells, condition=np.tile(asked[:components], (len(cells), 1)))
+
+    return fit
+
+
+def components_of(start: str) -> dict[str, Recipe]:
+    return {f"{k} component{'s' * (k > 1)}": by_description(start, k) for k in (1, 30)}
 
 
 def entropic(epsilon: float, debias: bool, _seed: int) -> EntropicMap:
@@ -210,15 +206,16 @@ METHODS: dict[str, Method] = {
     "`MongeMap`, pooled, gap alone": Method(recipes={"": one_for_all(functools.partial(monge, "linear"))}, draws=True),
     "`MongeMap`, within patients": Method(
         recipes={
-            "one network": by_patient("entropic", None),
+            "one network": within_patients("entropic"),
             "a map each": averaged(functools.partial(monge, "entropic")),
         },
         draws=True,
     ),
-    "`MongeMap`, within patients, gap alone": Method(recipes={"": by_patient("linear", None)}, draws=True),
-    "`MongeMap`, by description": Method(
-        recipes={f"{k} component{'s' * (k > 1)}": by_patient("entropic", k) for k in (1, 30)}, draws=True
+    "`MongeMap`, within patients, gap alone": Method(
+        recipes={f"{start} start": within_patients(start) for start in ("linear", "identity")}, draws=True
     ),
+    "`MongeMap`, by description": Method(recipes=components_of("entropic"), draws=True),
+    "`MongeMap`, by description, gap alone": Method(recipes=components_of("linear"), draws=True),
 }
 
 
