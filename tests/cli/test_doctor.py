@@ -101,7 +101,7 @@ def test_what_is_wrong_with_a_teacher_or_its_data_is_one_line(run: Callable, tea
     cases = {
         "--teacher and --data go together": ("--teacher", teachers / "right"),
         "--samples 5: must be at least 32": ("--teacher", teachers / "right", "--data", "digits", "--samples", 5),
-        "nowhere is no folder": ("--teacher", "nowhere", "--data", "digits"),
+        "--teacher nowhere: there is no such folder": ("--teacher", "nowhere", "--data", "digits"),
         "has samples of shape (1, 9, 9)": ("--teacher", teachers / "right", "--data", "large.npz"),
         "none.npz: there is no such file": ("--teacher", teachers / "right", "--data", "none.npz"),
     }

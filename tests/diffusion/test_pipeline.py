@@ -13,7 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pushforward.diffusion import Denoiser, Generator, RectifiedFlow, VarianceExploding, VariancePreserving
+from pushforward.diffusion import (
+    Denoiser,
+    Distiller,
+    Generator,
+    RectifiedFlow,
+    Trainer,
+    VarianceExploding,
+    VariancePreserving,
+)
 from pushforward.diffusion.networks import MLPConfig, UNetConfig, build
 from pushforward.diffusion.pipeline import OneStepPipeline
 from pushforward.diffusion.teachers import from_diffusers, from_edm
@@ -213,6 +221,23 @@ def test_plain_diffusers_draws_the_same_images(unet, tmp_path: Path):
         theirs = torch.load(tmp_path / name / "drawn.pt", weights_only=True)
         assert drawn[name].std() > 0.05
         torch.testing.assert_close(theirs, drawn[name], rtol=0, atol=1e-5)
+
+
+def test_from_diffusers_through_a_distillation_to_diffusers(unet, tmp_path: Path):
+    diffusers = pytest.importorskip("diffusers")
+    scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
+    diffusers.DDPMPipeline(unet=unet(), scheduler=scheduler).save_pretrained(tmp_path / "teacher")
+    teacher = from_diffusers(tmp_path / "teacher")
+    images = torch.rand(32, 1, 8, 8, generator=seeded()) * 2 - 1
+    distiller = Distiller(teacher, divergence="js", critic_steps=1)
+    Trainer(distiller, images, out=tmp_path, batch_size=16, warmup=1, progress=False).fit(2)
+    student = OneStepPipeline.from_pretrained(tmp_path / "student")
+    assert student.generator.times == distiller.student.times
+    ours = student(4, generator=seeded(), output_type="pt").images
+    calls = [(str(tmp_path / "student"), None, {})]
+    subprocess.run([sys.executable, "-c", PLAIN], input=json.dumps(calls), text=True, check=True)
+    theirs = torch.load(tmp_path / "student" / "drawn.pt", weights_only=True)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
 
 
 def test_times_that_diffusers_has_no_scheduler_for(unet, tmp_path: Path):

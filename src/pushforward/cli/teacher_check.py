@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pushforward.cli.errors import NOT_CONVERGED, OK, InputError
 from pushforward.cli.image_inputs import read_images
-
-if TYPE_CHECKING:
-    from pushforward.diffusion.teachers import Denoiser
 
 __all__ = ["check_teacher"]
 
@@ -30,6 +26,7 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
     """
     import torch
 
+    from pushforward.cli.teacher_inputs import classes_of, load_teacher
     from pushforward.diffusion.doctor import FEWEST, examine
 
     if samples < FEWEST:
@@ -38,10 +35,10 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
     # Files are often sorted by class.
     chosen = torch.randperm(len(images.samples), generator=torch.Generator().manual_seed(0))[:samples]
     data, labels = images.samples[chosen], images.labels
+    teacher, _ = load_teacher(folder)
+    labels = labels[chosen] if labels is not None and classes_of(teacher) else None
     try:
-        teacher = _load(folder)
-        labels = labels[chosen] if labels is not None and _takes_labels(teacher) else None
-        found = examine(teacher, data, labels)
+        found = examine(teacher.eval(), data, labels)
     except (RuntimeError, ValueError, IndexError) as error:  # a network says in its own way that images do not fit it
         raise InputError(f"--teacher {folder}: {error}") from None
     told = "" if labels is None else ", with labels"
@@ -54,16 +51,3 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
         )
     print(f"{'verdict':<18}{found.advice}")
     return OK if found.verdict == "ok" else NOT_CONVERGED
-
-
-def _load(folder: Path) -> Denoiser:
-    from pushforward.diffusion.teacher_training import load_teacher
-    from pushforward.diffusion.teachers import from_diffusers
-
-    return load_teacher(folder)[0] if (folder / "teacher.json").is_file() else from_diffusers(folder).eval()
-
-
-def _takes_labels(teacher: Denoiser) -> bool:
-    known = ("num_class_embeds", "class_embed_type", "classes")
-    configs = [getattr(module, "config", None) for module in teacher.modules()]
-    return any(getattr(config, name, None) is not None for config in configs for name in known)
