@@ -13,7 +13,9 @@ import pushforward as pf
 
 
 @pytest.mark.parametrize(
-    "verb", [[], ["solve"], ["fit-map"], ["apply-map"], ["tour"], ["doctor"]], ids=lambda verb: " ".join(verb) or "top"
+    "verb",
+    [[], ["solve"], ["fit-map"], ["apply-map"], ["train-diffusion"], ["sample"], ["evaluate"], ["tour"], ["doctor"]],
+    ids=lambda verb: " ".join(verb) or "top",
 )
 def test_help_imports_nothing_heavy(verb: list[str]):
     code = (

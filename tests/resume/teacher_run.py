@@ -11,14 +11,14 @@ import torch
 
 from pushforward.diffusion import VarianceExploding, teacher_training
 from pushforward.diffusion.networks import MLPConfig
-from pushforward.diffusion.teacher_training import TeacherTrainer, save_teacher
+from pushforward.diffusion.teacher_training import TeacherTrainer
 from pushforward.training import distributed
 
 STEPS = 20
 
 
 def train(folder: Path, kill: int | None) -> None:
-    """Train, and save the teacher; or die before the checkpoint of a step is written."""
+    """Train; or die before the checkpoint of a step is written."""
     written = teacher_training.save
 
     def save(out: Path, step: int, *others: Any) -> None:
@@ -31,7 +31,7 @@ def train(folder: Path, kill: int | None) -> None:
     samples = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) + 1
     labels = (samples[:, 0] > 1).long()
     with distributed.setup():
-        teacher = TeacherTrainer(
+        TeacherTrainer(
             (samples, labels),
             out=folder,
             network=MLPConfig(shape=(2,), width=16, blocks=1, classes=2),
@@ -41,6 +41,4 @@ def train(folder: Path, kill: int | None) -> None:
             log_every=1,
             progress=False,
         ).fit(STEPS)
-        if distributed.is_main():
-            save_teacher(folder / "teacher", teacher, shape=(2,))
         distributed.barrier()

@@ -1,4 +1,4 @@
-"""`pushforward evaluate`: the figures of one model."""
+"""`pushforward evaluate`: the figures of one model, of language or of images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from pushforward.cli.errors import OK, InputError
+from pushforward.cli.generators import find_generator
 from pushforward.cli.lm_inputs import (
     NONE,
     TASK,
@@ -29,19 +30,21 @@ __all__ = ["Evaluate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Judge a model on a task by the task's own metrics, or on a text by its perplexity.
+    """Judge a language model on a task by the task's own metrics, or on a text by its perplexity.
 
-    With a teacher, also by how near it is to that.
+    With a teacher, also by how near it is to that. A generator of images is judged by how near its samples come to
+    --data: Frechet distance beside its floor, precision, recall, density, coverage; in a small classifier's features
+    where the data has labels, in pixels where not.
 
     Exit code 0: done. 2: a wrong flag or file.
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """The model's folder, for instance RUN/seed-0/student."""
+    """The model's folder, for instance RUN/seed-0/student; or a run of train-diffusion or distill-diffusion."""
     task: Annotated[TaskName | None, TASK] = None
     """Sentence classification task."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), NONE] = None
-    """Folder with the task's files."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="DATA"), NONE] = None
+    """Folder with the task's files; of a generator, images as train-diffusion takes them."""
     split: Literal["train", "dev", "test"] = "dev"
     """Which of them."""
     text: Annotated[Path | None, tyro.conf.arg(metavar="FILE"), NONE] = None
@@ -52,11 +55,19 @@ class Evaluate:
     """Tokens after which a text is cut, or tokens of a block of --text."""
     batch_size: int = 32
     """Rows at a time."""
+    num: int = 10_000
+    """Of a generator: samples that are judged."""
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 18)")] = None
+    """Of a generator that is a teacher: steps of its sampler."""
+    seed: int = 0
+    """Of a generator: of its samples."""
     json: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: no)")] = False
     """Print the figures as JSON."""
 
     def run(self) -> int:
         """Judge and print."""
+        if find_generator(self.model) is not None:
+            return self._generator()
         name, place = source(self.task, self.data, self.text)
         for flag, value, least in (("max-length", self.max_length, 2), ("batch-size", self.batch_size, 1)):
             if value < least:
@@ -69,6 +80,26 @@ class Evaluate:
             )
         else:
             print("\n".join(f"{name:<18}{value:.6g}" for name, value in found.items()))
+        return OK
+
+    def _generator(self) -> int:
+        for flag, value in (("task", self.task), ("text", self.text), ("teacher", self.teacher)):
+            if value is not None:
+                raise InputError(f"--{flag}: is for language models; {self.model} holds a generator of images")
+        if self.data is None:
+            raise InputError("--data: is needed, the images that the samples should be like")
+        if self.num < 8 or (self.steps is not None and self.steps < 1):
+            raise InputError(f"--num {self.num}, --steps {self.steps}: must be at least 8, and 1")
+
+        from pushforward.cli.generators import judge_generator, load_generator
+        from pushforward.cli.image_inputs import read_images
+
+        images = read_images(self.data)
+        found = judge_generator(load_generator(self.model), images, self.num, seed=self.seed, steps=self.steps)
+        if self.json:
+            print(json.dumps(found, indent=2))
+        else:
+            print("\n".join(f"{name:<18}{v if isinstance(v, str) else f'{v:.6g}'}" for name, v in found.items()))
         return OK
 
     def _judge(self, name: TaskName | None, place: Path) -> dict[str, float]:

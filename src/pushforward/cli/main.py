@@ -17,8 +17,10 @@ from pushforward.cli.doctor import Doctor
 from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, InputError
 from pushforward.cli.evaluate import Evaluate
 from pushforward.cli.fit_map import FitMap
+from pushforward.cli.sample import Sample
 from pushforward.cli.solve import Solve
 from pushforward.cli.tour import Tour
+from pushforward.cli.train_diffusion import TrainDiffusion
 
 __all__ = ["main"]
 
@@ -28,7 +30,13 @@ Verb = (
         DistillDiffusion,
         tyro.conf.subcommand("distill-diffusion", description="Distil a diffusion model into a one-step generator."),
     ]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model on a task or a text.")]
+    | Annotated[
+        Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model, or a generator of images.")
+    ]
+    | Annotated[
+        TrainDiffusion, tyro.conf.subcommand("train-diffusion", description="Train a diffusion model on images.")
+    ]
+    | Annotated[Sample, tyro.conf.subcommand("sample", description="Draw images from a generator.")]
     | Annotated[FitMap, tyro.conf.subcommand("fit-map", description="Learn a map from one distribution to another.")]
     | Annotated[ApplyMap, tyro.conf.subcommand("apply-map", description="Apply a learned map to new points.")]
     | Annotated[
@@ -39,6 +47,8 @@ Verb = (
     ]
     | Annotated[Doctor, tyro.conf.subcommand("doctor", description="Print what is installed and solve on each device.")]
 )
+
+_Verb = ApplyMap | DistillDiffusion | DistillLm | Doctor | Evaluate | FitMap | Sample | Solve | Tour | TrainDiffusion
 
 _DESCRIPTION = "Make one distribution match another."
 
@@ -65,9 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _parse(
-    args: Sequence[str] | None,
-) -> DistillLm | DistillDiffusion | Evaluate | FitMap | ApplyMap | Solve | Tour | Doctor:
+def _parse(args: Sequence[str] | None) -> _Verb:
     said = io.StringIO()
     try:
         with redirect_stderr(said):

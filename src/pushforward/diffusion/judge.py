@@ -20,9 +20,10 @@ from pushforward.metrics import judge_samples
 from pushforward.metrics.samples import class_histogram
 from pushforward.training.random import generator, seeded
 
-__all__ = ["Judge"]
+__all__ = ["FEWEST", "Judge"]
 
 FEATURES = 64
+FEWEST = 24
 # Noise on the classifier's inputs, so that samples which are slightly off are not far off in its features.
 _HIDDEN, _STEPS, _BATCH, _RATE, _NOISE = 128, 1500, 128, 1e-3, 0.1
 
@@ -47,8 +48,8 @@ class Judge:
     """
 
     def __init__(self, samples: Tensor, labels: Tensor | None = None, *, seed: int = 0) -> None:
-        if len(samples) < 24:
-            raise InvalidArgument(f"samples are {len(samples)}; 24 are the least to be judged by")
+        if len(samples) < FEWEST:
+            raise InvalidArgument(f"samples are {len(samples)}; {FEWEST} are the least to be judged by")
         if labels is not None and len(labels) != len(samples):
             raise ShapeError(f"labels are {len(labels)} but there are {len(samples)} samples; one each is needed")
         check_finite("samples", samples)

@@ -58,7 +58,7 @@ class TeacherTrainer:
 
     Args:
         data: Samples (N, ...), images in [-1, 1]; a pair of them with their labels (N,), integers; or a dataset.
-        out: The run's folder: checkpoints, log.jsonl.
+        out: The run's folder: checkpoints, log.jsonl, and at the end `teacher`, for `load_teacher`.
         network: What is trained; None for what suits the samples' shape (`networks.config_for`), and the labels.
         process: Noises the data.
         batch_size: Of all processes together.
@@ -125,6 +125,8 @@ class TeacherTrainer:
                 run.train()
             except KeyboardInterrupt:
                 warnings.warn(f"interrupted in step {run.step + 1}; the teacher is what there was", stacklevel=2)
+            if is_main():
+                save_teacher(run.out / _NAME, run.averaged, shape=run.shape)
             return run.averaged.eval()
 
 
@@ -168,12 +170,13 @@ class _Run:
         self.settings, self.batches, self.device, self.steps = settings, batches, device, steps
         self.out, self.step = Path(settings.out), 0
         samples, _ = unpacked(next(batches.since(0)))
+        self.shape = tuple(samples.shape[1:])
         data = settings.data
         # All the data where it is at hand, and the first process's word where each has seen a batch of its own.
         known = data if isinstance(data, Tensor) else data[0] if isinstance(data, tuple) else samples
         self.sigma_data = gather(known.double().square().mean().sqrt().clamp_min(1e-6)[None].to(device))[0].item()
         self.classes = int(data[1].max()) + 1 if isinstance(data, tuple) else None
-        config = settings.network or config_for(tuple(samples.shape[1:]), classes=self.classes)
+        config = settings.network or config_for(self.shape, classes=self.classes)
         self.classes = config.classes
         with seeded(settings.seed, "weights"):
             self.denoiser = from_edm(build(config), settings.process, sigma_data=self.sigma_data).to(device)
