@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
 from pushforward.diffusion import Generator, OneStepPipeline, teacher_training
@@ -51,7 +50,7 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
     result = json.loads(outcome.out)
     assert result == json.loads(Path("run/result.json").read_text())
     assert (result["images"], result["shape"], result["features"]) == (40, [1, 4, 5], "a small classifier's features")
-    recipe = yaml.safe_load(Path("run/recipe.yaml").read_text())
+    recipe = json.loads(Path("run/recipe.json").read_text())
     assert (recipe["verb"], recipe["data"], recipe["steps"]) == ("train-diffusion", "two.npz", 4)
     teacher, shape = load_teacher("run/teacher")
     assert shape == (1, 4, 5)
@@ -61,7 +60,7 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
         expected = Judge(data, torch.from_numpy(found["labels"]))(drawn)
     assert result["figures"] == pytest.approx(expected, rel=1e-5)
     # 8 x 8 images of 4 x 5 pixels, each drawn 7 times as large, with lines between
-    assert Image.open("run/samples.png").size == (8 * 36 - 1, 8 * 29 - 1)
+    assert Image.open("run/samples.png").size == (8 * 37 + 2, 8 * 30 + 2)
 
 
 def test_what_is_printed_without_labels(run: Callable, images: Path):
@@ -116,10 +115,10 @@ def test_samples_as_an_array(run: Callable, trained: str):
 
 def test_samples_as_a_picture(run: Callable, trained: str):
     assert run("sample", "run/teacher", "--num", 3, "--steps", 2, "--out", "s.png").code == 0
-    picture = np.asarray(Image.open("s.png"))
-    assert picture.shape == (2 * 29 - 1, 2 * 36 - 1)
-    assert (picture[28] == 127).all()
-    assert (picture[29:, 36:] == 127).all(), "where there is no fourth image there is nothing"
+    picture = np.asarray(Image.open("s.png").convert("RGB"))
+    assert picture.shape == (2 * 30 + 2, 2 * 37 + 2, 3)
+    assert (picture[32:, 39:] == 255).all(), "where there is no fourth image there is nothing"
+    assert (picture[2:30, 39:74] < 255).any()
 
 
 def test_evaluate_judges_what_sample_draws(run: Callable, trained: str):

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pushforward.cli.errors import InputError
 
-__all__ = ["check_free", "holds_run", "make_folder"]
-
-
-def check_free(out: Path, recipe: Mapping[str, Any], *, resume: bool) -> None:
-    """See that the folder is free, or holds the run to be resumed, with these settings in its recipe.yaml.
-
-    Raises:
-        InputError: It does not.
-    """
-    import yaml
-
-    file = out / "recipe.yaml"
-    if not holds_run(out, file, resume=resume):
-        return
-    try:
-        before = yaml.safe_load(file.read_text(encoding="utf-8"))
-        changed = [name for name, value in recipe.items() if before.get(name) != value]
-        changed += [name for name in before if name not in recipe and name not in ("verb", "version")]
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"--resume: {file} cannot be read: {error}") from None
-    if changed:
-        name = changed[0]
-        raise InputError(
-            f"--resume: the run in {out} has {name} {before.get(name)}, not {recipe.get(name)}; "
-            "a run is resumed with its own settings"
-        )
+__all__ = ["holds_run", "make_folder"]
 
 
 def holds_run(out: Path, recipe: Path, *, resume: bool) -> bool:

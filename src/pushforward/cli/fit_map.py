@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import check_free, make_folder
+from pushforward.cli.files import holds_run, make_folder
 
 if TYPE_CHECKING:
     from pushforward.cli.map_inputs import Cloud, Origin
@@ -93,7 +93,7 @@ class FitMap:
         """Check everything, then learn, judge, and write the run's folder."""
         out = self._check_flags()
         data = self._read()
-        check_free(out, self.recipe(), resume=self.resume)
+        self._check_out(out)
         make_folder(out)
 
         from pushforward.cli.map_run import run
@@ -157,6 +157,26 @@ class FitMap:
                 raise InputError(f"--{named[0]}: --obs, --source and --target are needed together")
             groups = self.obs, self.source, self.target
         return read_pair(self.first, self.second, rep=self.rep or "X", log1p=self.log1p, groups=groups)
+
+    def _check_out(self, out: Path) -> None:
+        """See that the folder is free, or holds the run to be resumed."""
+        import yaml
+
+        file = out / "recipe.yaml"
+        if not holds_run(out, file, resume=self.resume):
+            return
+        try:
+            before = yaml.safe_load(file.read_text(encoding="utf-8"))
+            changed = [name for name, value in self.recipe().items() if before.get(name) != value]
+            changed += [name for name in before if name not in self.recipe() and name not in ("verb", "version")]
+        except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+            raise InputError(f"--resume: {file} cannot be read: {error}") from None
+        if changed:
+            name = changed[0]
+            raise InputError(
+                f"--resume: the run in {out} has {name} {before.get(name)}, not {self.recipe().get(name)}; "
+                "a run is resumed with its own settings"
+            )
 
 
 def _block(result: dict[str, Any], out: Path) -> str:

@@ -74,9 +74,9 @@ class Source:
     @property
     def classes(self) -> int | None:
         """How many labels it knows; None where it takes none."""
-        network: Any = self.network
-        config = getattr(network, "config", None) or getattr(getattr(network, "model", None), "config", None)
-        return getattr(config, "classes", None) or getattr(config, "num_class_embeds", None)
+        from pushforward.cli.teacher_inputs import classes_of
+
+        return classes_of(self.denoiser)
 
     def draw(
         self, count: int, *, seed: int, steps: int | None = None, labels: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,12 +90,12 @@ class Sample:
 def _write(out: Path, drawn: Tensor, labels: Tensor | None) -> None:
     import numpy as np
 
-    from pushforward.cli.image_grid import save_grid
+    from pushforward.report.generators import save_grid
 
     draft = out.with_name(f".partial-{out.name}")
     try:
         if out.suffix.lower() != ".npz":
-            save_grid(draft, drawn)
+            save_grid(draft, drawn.cpu(), columns=math.ceil(math.sqrt(len(drawn))))
         else:
             pixels = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
             if labels is None:

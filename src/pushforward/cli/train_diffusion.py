@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import check_free, make_folder
+from pushforward.cli.files import make_folder
+from pushforward.cli.recipes import check_resumed
 
 __all__ = ["TrainDiffusion"]
 
@@ -65,7 +66,7 @@ class TrainDiffusion:
             raise InputError(f"{self.data}: holds {len(images.samples)} images; {FEWEST} are the least to be judged by")
         if self.batch_size is not None and self.batch_size > len(images.samples):
             raise InputError(f"--batch-size {self.batch_size}: {self.data} has {len(images.samples)} images")
-        check_free(out, self.recipe(), resume=self.resume)
+        check_resumed(out, self.recipe(), resume=self.resume, free=("judged",))
         make_folder(out)
 
         from pushforward.cli.train_run import run
@@ -81,10 +82,9 @@ class TrainDiffusion:
         return OK
 
     def recipe(self) -> dict[str, Any]:
-        """The flags that say what a run is, in words that YAML has."""
-        plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self).items()}
-        hidden = ("out", "resume", "json", "quiet")
-        return {key: value for key, value in plain.items() if key not in hidden and value is not None}
+        """The flags that say what a run is, in words that JSON has."""
+        plain = asdict(self) | {"data": str(self.data)}
+        return {key: value for key, value in plain.items() if key not in ("out", "resume", "json", "quiet")}
 
     def _check_flags(self) -> Path:
         if self.out is None:

@@ -1,6 +1,6 @@
 """What `pushforward train-diffusion` does once its flags are read, and what it leaves behind.
 
-recipe.yaml       the flags
+recipe.json       the flags
 step-N/           the last states of the training, from which --resume goes on
 log.jsonl         the loss, every few steps
 teacher/          the model: what `sample`, `evaluate` and a distillation read
@@ -16,14 +16,12 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 import pushforward as pf
 from pushforward.cli.generators import JUDGED, Source, judge_generator
-from pushforward.cli.image_grid import save_grid
 from pushforward.diffusion.networks import MLP
 from pushforward.diffusion.samplers import STEPS
 from pushforward.diffusion.teacher_training import TeacherTrainer
+from pushforward.report.generators import save_grid
 
 if TYPE_CHECKING:
     from pushforward.cli.image_inputs import Images
@@ -48,7 +46,7 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
         What `result.json` holds.
     """
     recipe = {"verb": "train-diffusion", "version": pf.__version__, **flags.recipe()}
-    (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     start = time.perf_counter()
     told = flags.conditional and images.labels is not None
     with warnings.catch_warnings():
