@@ -1,4 +1,4 @@
-"""The tables of f-divergences in the plane, from results/f_variance.json and f_modes.json. Standard library only.
+"""The tables of f-divergences in the plane and of a step of distilling, from results/f_*.json. Standard library only.
 
 An interval is the middle 95 % of a bootstrap over draws or seeds, as the benchmark wrote it.
 """
@@ -28,6 +28,14 @@ WEIGHTS = {
     "squared_hellinger": "sqrt(r)/4",
     "jeffreys": "r + 1",
     "kl": "r",
+}
+SEEKS = {
+    "reverse_kl": "seeks",
+    "softened_reverse_kl": "seeks",
+    "js": "between",
+    "squared_hellinger": "between",
+    "jeffreys": "covers",
+    "kl": "covers",
 }
 FIGURES = {"weight": "h", "gradient": "gradient, raw", "normalised": "gradient, normalised"}
 # One point of each scenario at which the student is well off.
@@ -97,18 +105,18 @@ def _counted(said: Counter[str]) -> str:
 
 
 def modes_table(results: dict[str, Any]) -> str:
-    """The weight against the paper's, the Gaussian on two modes, and the modes held of four."""
-    seeds = len({row["seed"] for row in results["rows"]})
-    apart = list(results["summary"]["kl"]["pair"])
-    header = ["divergence", "h - paper's", "covers to a ="]
-    header += [f"width at a = {float(a):g} (least)" for a in apart]
-    header += ["held of 4", "more than reverse KL", "stray mass"]
+    """The weight against the paper's, how far one Gaussian covers two modes, and how many of four are held."""
+    header = [
+        "divergence", "h in the paper", "h derived, differs by", "in the paper", "one Gaussian covers to a =",
+        "modes held of 4", "more than reverse KL", "mass on none",
+    ]  # fmt: skip
     body = []
     for name, label in NAMES.items():
-        summary, least = results["summary"][name], results["minimisers"][name]
-        widths = [f"{interval(summary['pair'][a]['width'])} ({digits(least[a][0]['width'][0])})" for a in apart]
+        summary = results["summary"][name]
         held = [interval(summary[key]) for key in ("held", "more_than_reverse_kl", "stray")]
-        body.append([label, f"{results['weights'][name]:.0e}", covers_to(least), *widths, *held])
+        covered = covers_to(results["minimisers"][name])
+        body.append([label, WEIGHTS[name], f"{results['weights'][name]:.0e}", SEEKS[name], covered, *held])
+    seeds = len({row["seed"] for row in results["rows"]})
     return markdown(header, body) + note(results, f"mean and 95 % bootstrap interval of {seeds} paired seeds")
 
 
@@ -120,13 +128,32 @@ def covers_to(least: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def gaps_table(results: dict[str, Any]) -> str:
-    """How near training came to a minimiser found by quadrature, and in how many runs that was the least."""
-    apart = list(results["summary"]["kl"]["pair"])
+    """Width of the least minimiser and of the trained students, and how near these came to a minimiser."""
     body = []
-    for name, label in NAMES.items():
-        found = [results["summary"][name]["pair"][a] for a in apart]
-        body.append([label, *(f"{interval(each['gap'])}, {each['global']} of {each['runs']}" for each in found)])
-    return markdown(["divergence", *(f"a = {float(a):g}" for a in apart)], body)
+    for a in results["summary"]["kl"]["pair"]:
+        for name, label in NAMES.items():
+            found = results["summary"][name]["pair"][a]
+            least = digits(results["minimisers"][name][a][0]["width"][0])
+            at_least = f"{found['global']} of {found['runs']}"
+            body.append([label, f"{float(a):g}", least, interval(found["width"]), interval(found["gap"]), at_least])
+    return markdown(["divergence", "a", "least width", "trained width", "gap", "at the least"], body)
+
+
+def step_table(results: dict[str, Any]) -> str:
+    """Time, operations and memory of one step, ours and the published algorithm's."""
+    header = ["data", "step", "ours, ms", "published, ms", "published / ours", "ours, MFLOP", "published, MFLOP"]
+    header += ["ours, peak MiB", "published, peak MiB"]
+    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in results["rows"]:
+        cells.setdefault((row["problem"], row["step"]), {})[row["who"]] = row
+    body = []
+    for (problem, step), by_who in cells.items():
+        rows = by_who["ours"], by_who["published"]
+        times = [digits(1000 * row["seconds"]) for row in rows]
+        flops = [f"{row['flops'] / 1e6:,.0f}" for row in rows]
+        peaks = [digits(row["peak"] / 2**20) for row in rows]
+        body.append([problem, step, *times, interval(rows[0]["faster"]), *flops, *peaks])
+    return markdown(header, body) + note(results, f"median CPU time of {results['setting']['turns']} turns")
 
 
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
@@ -134,4 +161,5 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "f-order": ("f_variance.json", order_table),
     "f-modes": ("f_modes.json", modes_table),
     "f-gaps": ("f_modes.json", gaps_table),
+    "f-step": ("f_step.json", step_table),
 }

@@ -6,7 +6,8 @@ Between the lines `<!-- table:NAME -->` and `<!-- /table:NAME -->` of each file 
 benchmarks/README.md and docs/**/*.md) the table NAME is written anew from `results/*.json`. With `--check` nothing is
 written, and the exit code is 1 where a table is not up to date. Needs the standard library only. Tables: ot-solvers,
 ot-solvers-all, ot-published, ot-batches, lm-losses, those of `maps_tables.py`: maps-benchmark, maps-gaussian,
-maps-mixture, maps-cells, maps-step, maps-targets, and those of `f_tables.py`: f-variance, f-order, f-modes, f-gaps.
+maps-mixture, maps-cells, maps-step, maps-targets, and those of `f_tables.py`: f-variance, f-order, f-modes, f-gaps,
+f-step.
 """
 
 from __future__ import annotations
