@@ -9,6 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 
+from pushforward.divergences import JS, FDivergence
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -70,6 +72,16 @@ def test_a_ratio_off_by_a_factor_changes_nothing_once_normalised(f_variance: Mod
     assert wrong["js"]["weight"] != pytest.approx(right["js"]["weight"], rel=0.1)
     # Of reverse KL both normalisations leave the plain gradient.
     assert right["reverse_kl"]["normalised"] == pytest.approx(1.0)
+
+
+def test_a_divergence_times_3_is_9_times_as_noisy_but_for_the_normalisation(
+    f_variance: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thrice = FDivergence(name="thrice", f=JS.f, integrand=lambda log_p, log_q: 3 * JS.integrand(log_p, log_q))
+    monkeypatch.setitem(f_variance.SMOOTH, "thrice", thrice)
+    found = f_variance.figures(*f_variance.at_samples(f_variance.Pair(share=0.2), 16 * 256, torch.Generator()))
+    assert found["thrice"]["gradient"] == pytest.approx(9 * found["js"]["gradient"], rel=1e-9)
+    assert found["thrice"]["normalised"] == pytest.approx(found["js"]["normalised"], rel=1e-9)
 
 
 def test_neighbours_are_compared_draw_by_draw(f_variance: ModuleType) -> None:
