@@ -17,6 +17,10 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pyt
     sizes = {"_HEIGHT": 30, "_PIXELS": 300, "_POINTS": 400, "_COLOUR_STEPS": 10, "_PLANE_STEPS": 10, "_BATCH": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(act, name, value)
+    act = importlib.import_module("pushforward.cli.acts.generators")
+    sizes = {"_TEACHER_STEPS": 100, "_STUDENT_STEPS": 24, "_BATCH": 64, "_JUDGED": 500, "_LOOKED_AT": 100}
+    for name, value in sizes.items():
+        monkeypatch.setattr(act, name, value)
     outcome = run("tour", "--out", "runs/tour")
     assert outcome.code == 0, outcome.err
     page = Path(outcome.out.splitlines()[-1])
@@ -27,6 +31,7 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pyt
     assert "Moving ink" in text
     assert "Teaching a smaller model" in text
     assert "Maps for points not seen" in text
+    assert "Images in one step" in text
 
     report = json.loads((here / "runs/tour/report.json").read_text())
     (table,) = (block for block in report["sections"][0]["blocks"] if block["kind"] == "table")
@@ -61,3 +66,9 @@ def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pyt
     assert float(plane["entropic"]["L2-UVP (%)"]) < float(plane["linear"]["L2-UVP (%)"])
     assert sum(block["kind"] == "picture" for block in blocks) == 9
     assert outcome.err == ""
+
+    (table,) = (block for block in report["sections"][3]["blocks"] if block["kind"] == "table")
+    figures = {row[0]: dict(zip(table["columns"], row, strict=True)) for row in table["rows"]}
+    assert list(figures) == ["teacher, 18 steps", "one step, reverse KL", "one step, JS"]
+    assert [row["evaluations"] for row in figures.values()] == ["35", "1", "1"]
+    assert all(float(row["frechet"]) > 0 for row in figures.values())

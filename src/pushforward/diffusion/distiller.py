@@ -44,7 +44,7 @@ __all__ = ["Distiller", "Losses"]
 
 # Times among which a generator's own are looked for, and the share of the data's variance that is asked for there.
 _TIMES = 64
-_VARIANCE = 0.1, 1.5
+_VARIANCE = 0.1
 
 
 class Losses(NamedTuple):
@@ -73,8 +73,8 @@ class Distiller:
         student: What is trained: a `Generator`, or a `Denoiser` whose times are chosen as `steps` says. None starts
             from a copy of the teacher.
         ratio: An `ExactRatio`, or a `Discriminator` with taps of one's own. None makes one where one is needed.
-        steps: 1 to 4. The first is at the noisiest time at which the teacher's answers to noise alone have a tenth of
-            the data's variance: from more noise than that, every sample starts as the same blur.
+        steps: 1 to 4. The first is at the noisiest time up to which the teacher's answers to noise alone have a tenth
+            of the data's variance: from more noise than that, every sample starts as the same blur.
         gan_weight: Weight of the discriminator's own term in the student's loss.
         critic_steps: The critics' steps for each one of the student's, for the loop to read.
 
@@ -301,10 +301,17 @@ class Distiller:
     @torch.no_grad()
     def _choose_times(self, x: Tensor, condition: Any) -> tuple[float, ...]:
         """The start, as the class says, and the further steps evenly over the sampling times below it."""
-        process, least, most = self.teacher.process, *(share * float(x.float().var(0).sum()) for share in _VARIANCE)
+        process, least = self.teacher.process, _VARIANCE * float(x.float().var(0).sum())
         times, noise = process.timesteps(_TIMES), torch.randn_like(x)
-        answers = (self.teacher.x0(process.prior(noise, t), t, condition) for t in times.to(x.device))
-        start = next((k for k, x0 in enumerate(answers) if least <= float(x0.float().var(0).sum()) <= most), 0)
+        answers = (self.teacher.x0(process.prior(noise, t), t, condition) for t in times.flip(0).to(x.device))
+        variances = [float(x0.float().var(0).sum()) for x0 in answers]
+        # Up from little noise: far above what it was trained on, a network's answers may vary again, and mean nothing.
+        rise = next((k for k, found in enumerate(variances) if found >= least), None)
+        if rise is None:
+            last = max(range(len(times)), key=variances.__getitem__)
+        else:
+            last = next((k for k in range(rise, len(times)) if variances[k] < least), len(times)) - 1
+        start = len(times) - 1 - last
         count = len(self.student.times)
         chosen = [start + (len(times) - start) * k // count for k in range(count)]
         return tuple(float(times[index]) for index in chosen)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from pushforward.cli.acts.generators import generators
 from pushforward.cli.acts.language import language
 from pushforward.cli.acts.maps import maps
 from pushforward.cli.acts.transport import transport
@@ -10,4 +11,4 @@ from pushforward.report import Section
 
 __all__ = ["ACTS"]
 
-ACTS: tuple[Callable[[Path], Section], ...] = (transport, language, maps)
+ACTS: tuple[Callable[[Path], Section], ...] = (transport, language, maps, generators)
