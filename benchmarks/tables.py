@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import digits_tables
 import f_tables
 import maps_tables
 from maps_tables import markdown
@@ -174,7 +175,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ot-batches": ("ot_batches.json", batches_table),
     "lm-losses": ("lm_losses.json", lm_losses_table),
 }
-TABLES |= maps_tables.TABLES | f_tables.TABLES
+TABLES |= maps_tables.TABLES | f_tables.TABLES | digits_tables.TABLES
 
 
 def filled(text: str, results: Path) -> str:

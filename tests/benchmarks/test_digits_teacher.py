@@ -1,0 +1,47 @@
+"""What the digits' teacher is judged by is what it has not seen; the table says what the rows say."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+import pytest
+import torch
+
+from pushforward.diffusion.judge import Judge
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def on_path(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def test_the_other_half_is_not_what_is_measured_by(on_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pushforward.diffusion.judge._STEPS", 5)
+    bench = importlib.import_module("digits_teacher")
+    images, labels = bench.digits()
+    unseen, seen = bench.halves(images)
+    judge = Judge(images, labels)
+    torch.testing.assert_close(judge.reference, judge.features(unseen))
+    assert len(unseen) + len(seen) <= len(images)
+    # Copies of what was trained on are at distance 0, and other images at the distance of other images.
+    assert bench.copying(seen[:50], seen, unseen) == 0
+    assert bench.copying(unseen, seen, unseen) == 1
+
+
+def test_the_table(on_path):
+    tables = importlib.import_module("digits_tables")
+    row = {
+        **{"steps": 3000, "half": False, "seconds": 20.4, "frechet_floor": 1.41, "draws": [1.0, 2.0]},
+        **{"small": [3.0], "precision": 0.5, "recall": 0.9, "density": 0.4, "coverage": 0.8},
+    }
+    rows = [row | {"seed": 0}, row | {"seed": 1, "draws": [6.0], "recall": 0.7}, row | {"half": True, "copying": 1.25}]
+    stamp = {"machine": {"processor": "P"}, "date": "2030-01-02T03", "commit": "abc"}
+    lines = tables.teacher_table(stamp | {"rows": rows}).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:4]]
+    assert cells[0][:3] == ["all digits", "3,000 (2 seeds)", "3.00 (1.00 to 6.00)"]
+    assert cells[0][5] == "0.80"
+    assert cells[1][:3] == ["the half not measured by", "3,000", "1.50 (1.00 to 2.00)"]
+    assert "is 1.41; its samples are 1.25 times as far" in lines[-1]
