@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pushforward.diffusion import Discriminator, networks
+from pushforward.diffusion import Discriminator, Generator, OneStepPipeline, networks
 from pushforward.diffusion.networks import MLP, MLPConfig, UNetConfig, build, config_for
 from pushforward.diffusion.saved import load_denoiser, save_denoiser
 from pushforward.diffusion.teachers import from_edm
@@ -89,6 +89,17 @@ def test_a_teacher_comes_back_from_its_folder_as_it_was(config, tmp_path: Path):
     assert extra == {"seed": 7}
     inner = again.network.network
     assert (type(inner), inner.config) == (type(teacher.network.network), config)
+
+
+@pytest.mark.parametrize("config", kinds())
+def test_a_student_comes_back_with_its_labels(config, tmp_path: Path):
+    student = Generator(from_edm(make(config)), times=(2.0,))
+    OneStepPipeline(student, shape=config.shape).save_pretrained(tmp_path)
+    again = OneStepPipeline.from_pretrained(tmp_path).generator
+    z, label = torch.randn(2, *config.shape), None if config.classes is None else torch.tensor([0, 2])
+    assert torch.equal(again(z, label), student(z, label))
+    assert torch.equal(again(z), student(z))
+    assert again.denoiser.network.network.config == config
 
 
 def test_weights_follow_from_the_global_seed():

@@ -10,7 +10,7 @@ import torch
 
 from pushforward.diffusion import GaussianMixture, VarianceExploding, teacher_training
 from pushforward.diffusion.losses import denoising_loss
-from pushforward.diffusion.networks import MLPConfig
+from pushforward.diffusion.networks import MLPConfig, UNetConfig
 from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import TeacherTrainer, load_teacher
 from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
@@ -62,6 +62,18 @@ def test_labels_are_told_apart_and_may_be_left_out(tmp_path: Path):
     assert left < -0.7
     assert right > 0.7
     assert abs(none) < 0.4
+
+
+def test_larger_images_get_a_u_net(tmp_path: Path):
+    pytest.importorskip("diffusers")
+    images = torch.rand(16, 1, 12, 12) * 2 - 1
+    labels = torch.arange(16) % 3
+    trainer((images, labels), tmp_path, network=None, batch_size=8).fit(2)
+    teacher, shape = load_teacher(tmp_path / "teacher")
+    assert (shape, teacher.network.network.config) == ((1, 12, 12), UNetConfig(shape=(1, 12, 12), classes=3))
+    drawn = sample(teacher, 2, shape, steps=2, condition=torch.tensor([0, 2]))
+    assert drawn.shape == (2, 1, 12, 12)
+    assert drawn.isfinite().all()
 
 
 def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
