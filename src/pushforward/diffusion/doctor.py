@@ -90,7 +90,8 @@ class Examination:
         if self.verdict == "unlearnt":
             return (
                 f"no reading explains its answers better than a linear denoiser would (the best is {self.best}): it is "
-                "untrained, or was trained on other data; is that scaled alike, images to [-1, 1]?"
+                "untrained, or was trained on other data or under another process; is the data scaled alike, images to "
+                "[-1, 1]?"
             )
         change = mend(self.declared, self.best)
         return f"it was declared to predict {self.declared}, but its answers are {self.best}: {change}"

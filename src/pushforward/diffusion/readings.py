@@ -20,6 +20,13 @@ __all__ = ["Predicted", "Reading", "mend", "times_of"]
 
 Predicted = Prediction | Literal["F"]
 
+_IN_DIFFUSERS: dict[Predicted, str] = {
+    "x0": " (prediction_type 'sample')",
+    "eps": " (prediction_type 'epsilon')",
+    "v": " (prediction_type 'v_prediction')",
+    "flow": " (of diffusers' schedulers, those called FlowMatch say so, and have another process)",
+}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
@@ -81,8 +88,7 @@ def mend(declared: Reading, best: Reading) -> str:
     elif best.sigma_data != declared.sigma_data:
         steps.append(f"use from_callable with predicts={best.predicts!r}")
     elif best.predicts != declared.predicts:
-        theirs = {"x0": "sample", "eps": "epsilon", "v": "v_prediction"}.get(best.predicts)
-        steps.append(f"declare predicts={best.predicts!r}" + (f" (prediction_type {theirs!r})" if theirs else ""))
+        steps.append(f"declare predicts={best.predicts!r}{_IN_DIFFUSERS.get(best.predicts, '')}")
     usual = "log(t) / 4" if best.predicts == "F" else "t"
     if best.time != usual:
         steps.append(f"call the network at {best.time} where it is called at {usual} now")
