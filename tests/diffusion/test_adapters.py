@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -97,20 +98,63 @@ def test_x0_is_the_edm_schedulers(unet, prediction: str):
         torch.testing.assert_close(teacher(x, sigma), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_transformers_with_a_time_of_their_own(unet):
-    class FluxTransformer2DModel(torch.nn.Module):
+def test_a_transformer_whose_pipeline_turns_the_time_round():
+    class Lumina2Transformer2DModel(torch.nn.Module):
         config = {}
 
-        def forward(self, hidden_states, encoder_hidden_states=None, timestep=None, return_dict=True):
+        def forward(self, hidden_states, timestep, return_dict=True):
             return (hidden_states * 0 + timestep.view(-1, 1, 1, 1),)
 
-    class Lumina2Transformer2DModel(FluxTransformer2DModel):
-        pass
+    network = from_diffusers(Lumina2Transformer2DModel(), diffusers.FlowMatchEulerDiscreteScheduler()).network
+    x = noise()
+    assert torch.equal(network(x, torch.full((3,), 0.25)), torch.full_like(x, -0.75))
 
-    scheduler, x = diffusers.FlowMatchEulerDiscreteScheduler(), noise()
-    for kind, said in ((FluxTransformer2DModel, 0.25), (Lumina2Transformer2DModel, -0.75)):
-        network = from_diffusers(kind(), scheduler).network
-        assert torch.equal(network(x, torch.full((3,), 0.25)), torch.full_like(x, said))
+
+# ---- transformers
+
+
+def features_of(teacher: Denoiser, x: torch.Tensor, t: torch.Tensor, condition: object) -> list[torch.Tensor]:
+    return list(teacher.features(x, t, condition, taps=teacher.network.feature_taps).values())
+
+
+def test_dit():
+    heads = {"num_attention_heads": 2, "attention_head_dim": 4, "num_layers": 2, "norm_num_groups": 2}
+    sizes = {"in_channels": 2, "out_channels": 4, "sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 10}
+    model = diffusers.DiTTransformer2DModel(**heads, **sizes).eval()
+    x, labels, t = torch.randn(3, 2, 8, 8), torch.tensor([0, 3, 9]), torch.tensor(500.0)
+    teacher = from_diffusers(model, diffusers.DDIMScheduler(prediction_type="sample"))
+    with torch.no_grad():
+        expected = model(x, timestep=t.expand(3), class_labels=labels).sample[:, :2]  # the rest is a variance
+        torch.testing.assert_close(teacher(x, t, labels), expected)
+        assert [feature.shape for feature in features_of(teacher, x, t, labels)] == [(3, 16, 8)]
+
+
+def test_sd3():
+    heads = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "joint_attention_dim": 16}
+    sizes = {"in_channels": 4, "out_channels": 4, "sample_size": 8, "patch_size": 2, "pos_embed_max_size": 8}
+    model = diffusers.SD3Transformer2DModel(**heads, **sizes, caption_projection_dim=16, pooled_projection_dim=16)
+    x, t = torch.randn(3, 4, 8, 8), torch.tensor(0.5)
+    prompt = {"encoder_hidden_states": torch.randn(3, 5, 16), "pooled_projections": torch.randn(3, 16)}
+    teacher = from_diffusers(model, diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0))
+    with torch.no_grad():
+        expected = x - 0.5 * model(x, timestep=torch.full((3,), 500.0), **prompt).sample
+        torch.testing.assert_close(teacher(x, t, prompt), expected)
+        assert [feature.shape for feature in features_of(teacher, x, t, prompt)] == [(3, 16, 16)]
+
+
+def test_flux_divides_its_time():
+    heads = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "num_single_layers": 1}
+    sizes = {"in_channels": 4, "patch_size": 1, "joint_attention_dim": 16, "pooled_projection_dim": 16}
+    model = diffusers.FluxTransformer2DModel(**heads, **sizes, axes_dims_rope=(4, 4, 8))
+    x, t = torch.randn(3, 16, 4), torch.tensor(0.5)  # latents, packed
+    prompt = {"encoder_hidden_states": torch.randn(3, 5, 16), "pooled_projections": torch.randn(3, 16)}
+    prompt |= {"img_ids": torch.zeros(16, 3), "txt_ids": torch.zeros(5, 3)}
+    teacher = from_diffusers(model, diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True))
+    assert teacher.process.shift == pytest.approx(math.exp(1.15))  # of the largest images
+    with torch.no_grad():
+        expected = x - 0.5 * model(x, timestep=torch.full((3,), 0.5), **prompt).sample
+        torch.testing.assert_close(teacher(x, t, prompt), expected)
+        assert [feature.shape for feature in features_of(teacher, x, t, prompt)] == [(3, 16, 32)]
 
 
 # ---- conditions, halves, precision, features

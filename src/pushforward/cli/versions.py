@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 __all__ = ["footer", "machine", "versions"]
 
-_PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn", "transformers")
+_PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn", "transformers", "diffusers")
 
 
 def versions() -> list[tuple[str, str]]:
