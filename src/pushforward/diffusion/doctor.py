@@ -224,7 +224,7 @@ def _score(levels: list[_Noised], values: list[Tensor], name: Predicted) -> _Sco
         target = one.targets[name]
         unit = target.var(0).mean()
         r, s = (
-            (guess - target).square().flatten(1).mean(1).double().cpu() / float(unit)
+            (guess - target).square().flatten(1).mean(1).cpu().double() / float(unit)
             for guess in (value, one.linear[name])
         )
         total += float(((r.mean() + _C) / (s.mean() + _C)).log()) / len(levels)
