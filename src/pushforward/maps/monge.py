@@ -111,7 +111,7 @@ class MongeMap(TransportMap):
         stage_: The stage that it was kept from: "start", "entropic" or "gap".
         validation_: One record a check (`judge`).
         epsilon_: Regularisation of fit and gap, over the mean cost; None where the gap was not trained.
-        conditions_: How conditions are read, or None.
+        conditions_: How conditions are read, or None; of numbers, `conditions_.reading.kind` says how new ones are.
 
     Example:
         >>> import numpy as np

@@ -33,6 +33,7 @@ Source: Breiman, Friedman, Olshen and Stone 1984, section 3.4.3, for the rule of
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,11 +73,18 @@ class Reading:
     known: Tensor
 
     def __call__(self, c: Tensor) -> Tensor:
-        """Conditions (m, k) as they are read, in their dtype."""
+        """Conditions (m, k) as they are read, in their dtype; it warns where nothing is read of new ones."""
         asked, known = c.double(), self.known.double()
         distance, nearest = torch.cdist(asked, known, p=math.inf).min(1)
+        same = distance < SAME
+        if self.kind == "none" and not bool(same.all()):
+            warnings.warn(
+                "condition has values that the map was not fitted on, and those that it was fitted on do not foretell "
+                "each other's shifts: all new ones have the same images, as for the mean of the known ones",
+                stacklevel=2,
+            )
         read = _weights(self.kind, self.ridge, known, asked) @ known
-        return torch.where(distance[:, None] < SAME, known[nearest], read).to(c)
+        return torch.where(same[:, None], known[nearest], read).to(c)
 
     def state(self) -> dict[str, Any]:
         """As `save_state` takes it."""
@@ -102,11 +110,12 @@ def judged_reading(c: Tensor, shifts: Tensor) -> Reading:
         >>> doses = torch.tensor([[-1.5], [-0.5], [0.0], [2.0]])
         >>> judged_reading(doses, 3 * doses)(torch.tensor([[1.0]])).round(decimals=3)
         tensor([[1.]])
-        >>> judged_reading(doses, torch.tensor([[0.0], [1.0], [-1.0], [0.0]]))(torch.tensor([[1.0]]))
-        tensor([[0.]])
+        >>> judged_reading(doses, torch.tensor([[0.0], [1.0], [-1.0], [0.0]])).kind
+        'none'
     """
     if len(c) < FEWEST_TO_JUDGE:
-        return Reading(kind="near", ridge=RIDGES["near"][0], known=c)
+        kind: Kind = "near" if len(c) == 2 else "none"
+        return Reading(kind=kind, ridge=RIDGES[kind][0], known=c)
     choices: list[tuple[Kind, float]] = [(kind, ridge) for kind, ridges in RIDGES.items() for ridge in ridges]
     errors = _errors_left_out(c.double(), shifts.double(), choices)
     best = int(errors.mean(1).argmin())
@@ -140,7 +149,7 @@ def _weights(kind: Kind, ridge: float, known: Tensor, asked: Tensor) -> Tensor:
     if kind == "linear":
         kernel, across = known @ known.T, asked @ known.T
     else:
-        h = torch.pdist(known).median()
+        h = torch.pdist(known).median().clamp_min(SAME)
         kernel, across = (torch.exp(-0.5 * (torch.cdist(c, known) / h).square()) for c in (known, asked))
     kernel.diagonal().add_(ridge * kernel.diagonal().mean())
     return torch.linalg.solve(kernel, across.T).T
