@@ -334,3 +334,20 @@ def test_points_that_cannot_be_are_refused():
         Empirical(points=MEANS, process=RectifiedFlow()).x0(points(4, 3), torch.tensor(0.5))
     with pytest.raises(ShapeError, match=r"points \(B, 2\) are needed"):
         mixture(RectifiedFlow()).x0(points(4, 3), torch.tensor(0.5))
+
+
+def test_a_pass_for_features_ends_at_the_last_of_them():
+    first, last = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    calls: list[str] = []
+    last.register_forward_hook(lambda *_: calls.append("last"))
+    network = torch.nn.Sequential(first, last)
+    network.forward = lambda x, t: last(first(x))  # pyright: ignore
+    teacher = Denoiser(network, VarianceExploding())
+    x, t = torch.randn(3, 2), torch.ones(3)
+    features = teacher.features(x, t, taps=["0"])
+    assert not calls
+    x0, beside = teacher.x0_and_features(x, t, taps=["0"])
+    assert calls == ["last"]
+    assert torch.equal(features["0"], beside["0"])
+    assert torch.equal(x0, teacher.x0(x, t))
+    assert not first._forward_hooks

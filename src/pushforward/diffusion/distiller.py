@@ -172,8 +172,9 @@ class Distiller:
         x0 = self._call("student", *self._input(x, condition), condition)
         x_t, t = self._noised(x0)
         with torch.no_grad():
-            teacher, fake = (judge(x_t, t, condition) for judge in (self.teacher.x0, self.fake))
-        weight, logits, parts = self._weighed(x_t, t, condition)
+            fake = self.fake(x_t, t, condition)
+        teacher, logits = self._judged(x_t, t, condition)
+        weight, parts = self._weighed(logits, t)
         length = (x0.detach() - teacher).abs().flatten(1).sum(-1).float()
         floor = 1e-4 * self.sigma_data * x0[0].numel()
         total = score_difference_loss(x0, teacher, fake, weight / length.clamp_min(floor)).mean()
@@ -257,28 +258,34 @@ class Distiller:
         t = self.teacher.process.sample_t(len(x0), device=x0.device)
         return self.teacher.process.add_noise(x0, t, torch.randn_like(x0)), t
 
-    def _weighed(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """H' of each sample, the logits with their gradient if there is a GAN term, and what to log of the ratio."""
+    def _judged(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor | None]:
+        """The teacher's x0, without gradient, and the logits, with theirs if there is a GAN term."""
+        grad = self.gan_weight > 0
+        if self.discriminator is not None and self.discriminator.teacher is self.teacher:
+            with _frozen(self.discriminator), torch.set_grad_enabled(grad):
+                x0, logits = self.discriminator.with_x0(x_t, t, condition)
+            return x0.detach(), logits
+        with torch.no_grad():
+            x0 = self.teacher.x0(x_t, t, condition)
         if self.ratio is None:
-            return torch.ones_like(t), None, {}
-        with _frozen(self.ratio), torch.set_grad_enabled(self.gan_weight > 0):
-            logits = self.ratio(x_t, t, condition)
-        if self.divergence is REVERSE_KL:
-            return torch.ones_like(t), logits, {}
+            return x0, None
+        with _frozen(self.ratio), torch.set_grad_enabled(grad):
+            return x0, self.ratio(x_t, t, condition)
+
+    def _weighed(self, logits: Tensor | None, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """H' of each sample, and what to log of the ratio."""
+        if logits is None or self.divergence is REVERSE_KL:
+            return torch.ones_like(t), {}
         raw = logits.detach().float()
         # An exact ratio needs no calibration.
         log_r = raw.clamp(-self.bins.clamp, self.bins.clamp) if self.discriminator is None else self.bins(raw, t)
         h = self.divergence.weight(log_r)
         weight = h / mean_over_processes(h).clamp_min(torch.finfo(h.dtype).tiny)
-        return (
-            weight,
-            logits,
-            {
-                "mean_ratio": log_r.exp().mean(),
-                "effective_share": effective_share(h),
-                "clamped": (log_r.abs() >= self.bins.clamp).float().mean(),
-            },
-        )
+        return weight, {
+            "mean_ratio": log_r.exp().mean(),
+            "effective_share": effective_share(h),
+            "clamped": (log_r.abs() >= self.bins.clamp).float().mean(),
+        }
 
     def _ratio(
         self, given: Discriminator | ExactRatio | None, network: Denoiser | None

@@ -100,11 +100,16 @@ class Discriminator(nn.Module):
         if len(self.mixers):
             return
         with torch.no_grad():
-            features = self._teacher[0].features(x_t, t, condition, taps=self.taps)
+            features = self.teacher.features(x_t, t, condition, taps=self.taps)
         for name in self.taps:
             width = _positions(name, features[name]).shape[-1]
             self.mixers.append(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, _HIDDEN), nn.SiLU()))
         self.to(x_t.device)
+
+    @property
+    def teacher(self) -> Denoiser:
+        """Whose features are looked at."""
+        return self._teacher[0]
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Logits, (B,), differentiable in x_t.
@@ -112,15 +117,29 @@ class Discriminator(nn.Module):
         Raises:
             InvalidArgument: `prepare` was not called.
         """
+        self._check_prepared()
+        return self._logits(self.teacher.features(x_t, t, condition, taps=self.taps), x_t, t)
+
+    def with_x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
+        """The teacher's x0 and the logits, from one pass through the teacher.
+
+        Raises:
+            InvalidArgument: `prepare` was not called.
+        """
+        self._check_prepared()
+        x0, features = self.teacher.x0_and_features(x_t, t, condition, taps=self.taps)
+        return x0, self._logits(features, x_t, t)
+
+    def _check_prepared(self) -> None:
         if not len(self.mixers):
             raise InvalidArgument("the discriminator has no size yet: call prepare with a batch first")
-        teacher = self._teacher[0]
-        features = teacher.features(x_t, t, condition, taps=self.taps)
+
+    def _logits(self, features: dict[str, Tensor], x_t: Tensor, t: Tensor) -> Tensor:
         mixed = [
             mixer(_positions(name, features[name]).float()).mean(1)
             for name, mixer in zip(self.taps, self.mixers, strict=True)
         ]
-        alpha, sigma = teacher.process.coefficients(x_t, t.expand(len(x_t)))
+        alpha, sigma = self.teacher.process.coefficients(x_t, t.expand(len(x_t)))
         noise = (sigma / alpha.clamp_min(1e-3)).clamp_min(1e-3).log().flatten()[:, None] / 4
         return self.head(torch.cat([*mixed, noise], -1)).squeeze(-1)
 

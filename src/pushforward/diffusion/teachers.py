@@ -16,7 +16,8 @@ Sources: Karras et al. 2022 (EDM, arXiv 2206.00364), Table 1 and appendix B.3; H
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator as Suspended
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -92,6 +93,8 @@ class Denoiser(nn.Module):
     def features(self, x_t: Tensor, t: Tensor, condition: Any = None, *, taps: Sequence[str]) -> dict[str, Tensor]:
         """What comes out of the network's submodules at x_t, by their names; differentiable in x_t.
 
+        What the network does after the last of them is not computed.
+
         Args:
             x_t, t, condition: As in `x0`.
             taps: Names as in `network.named_modules()`.
@@ -100,21 +103,27 @@ class Denoiser(nn.Module):
             InvalidArgument: The network is a plain function, has no such submodule, never calls it, or it gives no
                 tensor.
         """
-        kept: dict[str, Any] = {}
+        with self._tapped(taps) as kept, suppress(_AllThere):
+            kept.complete = _AllThere()
+            self.x0(x_t, t, condition)
+        return kept.checked()
 
-        def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-            kept[name] = output
+    def x0_and_features(
+        self, x_t: Tensor, t: Tensor, condition: Any = None, *, taps: Sequence[str]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """`x0` and `features` from one pass."""
+        with self._tapped(taps) as kept:
+            x0 = self.x0(x_t, t, condition)
+        return x0, kept.checked()
 
+    @contextmanager
+    def _tapped(self, taps: Sequence[str]) -> Suspended[_Taps, None, None]:
+        kept = _Taps(taps)
         modules = {name: self._submodule(name) for name in taps}
         with ExitStack() as hooks:
             for name, module in modules.items():
-                hooks.enter_context(module.register_forward_hook(partial(keep, name)))
-            self.x0(x_t, t, condition)
-        for name in taps:
-            if not isinstance(kept.get(name), Tensor):
-                what = f"gave a {type(kept[name]).__name__}" if name in kept else "was never called"
-                raise InvalidArgument(f"taps: {name!r} {what}; name a submodule that gives a tensor at every call")
-        return kept
+                hooks.enter_context(module.register_forward_hook(partial(kept.keep, name)))
+            yield kept
 
     def _submodule(self, name: str) -> nn.Module:
         modules = dict(self.network.named_modules()) if isinstance(self.network, nn.Module) else {}
@@ -199,6 +208,31 @@ class Guided:
             return self.teacher.x0(x_t, t, self.null)
         null, told = self.teacher.x0(x_t, t, self.null), self.teacher.x0(x_t, t, condition)
         return null + self.scale * (told - null)
+
+
+class _AllThere(Exception):  # noqa: N818 - no error: it ends a pass that has given all that it was for
+    """Every feature that was asked for is there."""
+
+
+class _Taps:
+    """Outputs of submodules, by name, in a pass."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._kept: dict[str, Any] = {}
+        self._names = tuple(names)
+        self.complete: Exception | None = None  # raised once all are there
+
+    def keep(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        self._kept[name] = output
+        if self.complete is not None and len(self._kept) == len(self._names):
+            raise self.complete
+
+    def checked(self) -> dict[str, Tensor]:
+        for name in self._names:
+            if not isinstance(self._kept.get(name), Tensor):
+                what = f"gave a {type(self._kept[name]).__name__}" if name in self._kept else "was never called"
+                raise InvalidArgument(f"taps: {name!r} {what}; name a submodule that gives a tensor at every call")
+        return self._kept
 
 
 class Preconditioned(nn.Module):
