@@ -199,17 +199,18 @@ class Distiller:
         with torch.no_grad():
             x0 = self.student.denoiser(*self._input(x, condition), condition)
         x_t, t = self._noised(x0)
-        denoised = self._call("fake", x_t, t, condition)
-        alpha, sigma = self.teacher.process.coefficients(x_t, t)
-        total = denoising_loss(denoised, x0, alpha, sigma, sigma_data=self.sigma_data).mean()
-        parts = {"fake_loss": total}
+        parts: dict[str, Tensor] = {}
+        # First, while the activations of the fake denoiser are not there yet.
         if self.discriminator is not None:
             real_t = self.teacher.process.add_noise(x, t, torch.randn_like(x))
             real, fake = (self._call("discriminator", points, t, condition) for points in (real_t, x_t))
             parts["discriminator_loss"] = discriminator_loss(real, fake).mean()
             parts["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-            total = total + parts["discriminator_loss"]
             self.bins.update(fake, t)
+        alpha, sigma = self.teacher.process.coefficients(x_t, t)
+        denoised = self._call("fake", x_t, t, condition)
+        parts["fake_loss"] = denoising_loss(denoised, x0, alpha, sigma, sigma_data=self.sigma_data).mean()
+        total = parts["fake_loss"] + parts.get("discriminator_loss", 0.0)
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     def parallel(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
