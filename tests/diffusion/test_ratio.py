@@ -78,13 +78,13 @@ def test_a_discriminator_finds_a_ratio_that_is_known():
         real, fake = (
             PROCESS.add_noise(x, t, torch.randn_like(x)) for x in (p.sample(256).float(), q.sample(256).float())
         )
-        loss = discriminator_loss(head(real, t), head(fake, t)).mean()
+        loss = discriminator_loss(head(head.features(real, t), t), head(head.features(fake, t), t)).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
     x = PROCESS.add_noise(q.sample(500).float(), t, torch.randn(500, 2))
     exact = ExactRatio(p=p, q=q)(x, t)
-    found = head(x, t).detach()
+    found = head(head.features(x, t), t).detach()
     assert float((found - exact).abs().mean()) < 0.15
     assert float(torch.corrcoef(torch.stack([found, exact]))[0, 1]) > 0.97
 
@@ -94,7 +94,7 @@ def test_taps_are_closed_after_each_call_and_the_teacher_is_not_part_of_the_head
     head = Discriminator(teacher)
     assert head.taps == ("network.middle",)
     head.prepare(samples(4), torch.ones(4))
-    head(samples(4), torch.ones(4))
+    head(head.features(samples(4), torch.ones(4)), torch.ones(4))
     assert not any(module._forward_hooks for module in teacher.modules())
     assert not any("middle" in name for name in head.state_dict())
 
@@ -103,7 +103,7 @@ def test_a_network_without_features_says_what_to_do():
     with pytest.raises(InvalidArgument, match="feature_taps"):
         Discriminator(Denoiser(torch.nn.Linear(2, 2), PROCESS))
     with pytest.raises(InvalidArgument, match="prepare"):
-        Discriminator(network_teacher())(samples(4), torch.ones(4))
+        Discriminator(network_teacher())({}, torch.ones(4))
 
 
 def test_the_effective_share_of_one_weight_among_four():

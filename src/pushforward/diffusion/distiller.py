@@ -199,18 +199,22 @@ class Distiller:
         with torch.no_grad():
             x0 = self.student.denoiser(*self._input(x, condition), condition)
         x_t, t = self._noised(x0)
-        parts: dict[str, Tensor] = {}
-        # First, while the activations of the fake denoiser are not there yet.
+        looked: list[dict[str, Tensor]] = []
         if self.discriminator is not None:
             real_t = self.teacher.process.add_noise(x, t, torch.randn_like(x))
-            real, fake = (self._call("discriminator", points, t, condition) for points in (real_t, x_t))
-            parts["discriminator_loss"] = discriminator_loss(real, fake).mean()
-            parts["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-            self.bins.update(fake, t)
+            # Before the activations of the fake denoiser are there, which are the large ones.
+            with torch.no_grad():
+                looked = [self.discriminator.features(points, t, condition) for points in (real_t, x_t)]
         alpha, sigma = self.teacher.process.coefficients(x_t, t)
         denoised = self._call("fake", x_t, t, condition)
-        parts["fake_loss"] = denoising_loss(denoised, x0, alpha, sigma, sigma_data=self.sigma_data).mean()
-        total = parts["fake_loss"] + parts.get("discriminator_loss", 0.0)
+        total = denoising_loss(denoised, x0, alpha, sigma, sigma_data=self.sigma_data).mean()
+        parts = {"fake_loss": total}
+        if looked:
+            real, fake = (self._call("discriminator", features, t) for features in looked)
+            parts["discriminator_loss"] = discriminator_loss(real, fake).mean()
+            parts["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+            total = total + parts["discriminator_loss"]
+            self.bins.update(fake, t)
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     def parallel(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
@@ -262,16 +266,19 @@ class Distiller:
     def _judged(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor | None]:
         """The teacher's x0, without gradient, and the logits, with theirs if there is a GAN term."""
         grad = self.gan_weight > 0
-        if self.discriminator is not None and self.discriminator.teacher is self.teacher:
-            with _frozen(self.discriminator), torch.set_grad_enabled(grad):
-                x0, logits = self.discriminator.with_x0(x_t, t, condition)
-            return x0.detach(), logits
+        discriminator = self.discriminator
+        if discriminator is not None and discriminator.teacher is self.teacher:
+            with torch.set_grad_enabled(grad), _frozen(discriminator):
+                x0, features = discriminator.teacher.x0_and_features(x_t, t, condition, taps=discriminator.taps)
+                return x0.detach(), discriminator(features, t)
         with torch.no_grad():
             x0 = self.teacher.x0(x_t, t, condition)
-        if self.ratio is None:
+        if isinstance(self.ratio, ExactRatio):
+            return x0, self.ratio(x_t.detach(), t, condition)
+        if discriminator is None:
             return x0, None
-        with _frozen(self.ratio), torch.set_grad_enabled(grad):
-            return x0, self.ratio(x_t, t, condition)
+        with torch.set_grad_enabled(grad), _frozen(discriminator):
+            return x0, discriminator(discriminator.features(x_t, t, condition), t)
 
     def _weighed(self, logits: Tensor | None, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """H' of each sample, and what to log of the ratio."""
@@ -344,13 +351,10 @@ def _generator(student: Denoiser | Generator | None, network: Denoiser | None, s
 
 
 @contextmanager
-def _frozen(ratio: Discriminator | ExactRatio) -> Suspended[None, None, None]:
+def _frozen(discriminator: Discriminator) -> Suspended[None, None, None]:
     """Let a gradient through to the samples, and leave none in the discriminator."""
-    parameters = list(ratio.parameters()) if isinstance(ratio, Discriminator) else []
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+    discriminator.requires_grad_(False)
     try:
         yield
     finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
+        discriminator.requires_grad_(True)

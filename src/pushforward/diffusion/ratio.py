@@ -91,6 +91,11 @@ class Discriminator(nn.Module):
         self.mixers = nn.ModuleList()
         self.head = nn.Sequential(nn.Linear(_HIDDEN * len(self.taps) + 1, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 1))
 
+    @property
+    def teacher(self) -> Denoiser:
+        """Whose features are looked at."""
+        return self._teacher[0]
+
     def prepare(self, x_t: Tensor, t: Tensor, condition: Any = None) -> None:
         """Size the layers for the features of one batch; without effect the second time.
 
@@ -100,47 +105,34 @@ class Discriminator(nn.Module):
         if len(self.mixers):
             return
         with torch.no_grad():
-            features = self.teacher.features(x_t, t, condition, taps=self.taps)
+            features = self.features(x_t, t, condition)
         for name in self.taps:
             width = _positions(name, features[name]).shape[-1]
             self.mixers.append(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, _HIDDEN), nn.SiLU()))
         self.to(x_t.device)
 
-    @property
-    def teacher(self) -> Denoiser:
-        """Whose features are looked at."""
-        return self._teacher[0]
+    def features(self, x_t: Tensor, t: Tensor, condition: Any = None) -> dict[str, Tensor]:
+        """What the teacher makes of noised samples, at the taps; differentiable in x_t."""
+        return self.teacher.features(x_t, t, condition, taps=self.taps)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Logits, (B,), differentiable in x_t.
+    def forward(self, features: dict[str, Tensor], t: Tensor) -> Tensor:
+        """Logits, (B,), differentiable in the features.
 
-        Raises:
-            InvalidArgument: `prepare` was not called.
-        """
-        self._check_prepared()
-        return self._logits(self.teacher.features(x_t, t, condition, taps=self.taps), x_t, t)
-
-    def with_x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
-        """The teacher's x0 and the logits, from one pass through the teacher.
+        Args:
+            features: As `features` gives them, or the teacher's `x0_and_features`.
+            t: Their times, () or (B,).
 
         Raises:
             InvalidArgument: `prepare` was not called.
         """
-        self._check_prepared()
-        x0, features = self.teacher.x0_and_features(x_t, t, condition, taps=self.taps)
-        return x0, self._logits(features, x_t, t)
-
-    def _check_prepared(self) -> None:
         if not len(self.mixers):
             raise InvalidArgument("the discriminator has no size yet: call prepare with a batch first")
-
-    def _logits(self, features: dict[str, Tensor], x_t: Tensor, t: Tensor) -> Tensor:
         mixed = [
             mixer(_positions(name, features[name]).float()).mean(1)
             for name, mixer in zip(self.taps, self.mixers, strict=True)
         ]
-        alpha, sigma = self.teacher.process.coefficients(x_t, t.expand(len(x_t)))
-        noise = (sigma / alpha.clamp_min(1e-3)).clamp_min(1e-3).log().flatten()[:, None] / 4
+        alpha, sigma = self.teacher.process.coefficients(mixed[0], t.expand(len(mixed[0])))
+        noise = (sigma / alpha.clamp_min(1e-3)).clamp_min(1e-3).log() / 4
         return self.head(torch.cat([*mixed, noise], -1)).squeeze(-1)
 
 
