@@ -104,7 +104,7 @@ class Denoiser(nn.Module):
                 tensor.
         """
         with self._tapped(taps) as kept, suppress(_AllThere):
-            kept.complete = _AllThere()
+            kept.end_pass = True
             self.x0(x_t, t, condition)
         return kept.checked()
 
@@ -220,12 +220,13 @@ class _Taps:
     def __init__(self, names: Sequence[str]) -> None:
         self._kept: dict[str, Any] = {}
         self._names = tuple(names)
-        self.complete: Exception | None = None  # raised once all are there
+        self.end_pass = False  # once all are there
 
     def keep(self, name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         self._kept[name] = output
-        if self.complete is not None and len(self._kept) == len(self._names):
-            raise self.complete
+        if self.end_pass and len(self._kept) == len(self._names):
+            # Not kept anywhere: its traceback holds all that the pass has computed.
+            raise _AllThere
 
     def checked(self) -> dict[str, Tensor]:
         for name in self._names:
