@@ -144,8 +144,10 @@ class _Run:
         rate = settings.learning_rate
         critic_rate = CRITIC_RATE * rate if settings.critic_rate is None else settings.critic_rate
         # Without a first moment: the two sides move each other's target.
-        self.student_optimiser = torch.optim.Adam(self.distiller.student.parameters(), lr=rate, betas=(0.0, 0.99))
-        self.critic_optimiser = torch.optim.Adam(self.distiller.critics(), lr=critic_rate, betas=(0.0, 0.99))
+        self.student_optimiser, self.critic_optimiser = (
+            torch.optim.Adam(parameters, lr=lr, betas=(0.0, 0.99), fused=device.type != "mps")
+            for parameters, lr in ((self.distiller.student.parameters(), rate), (self.distiller.critics(), critic_rate))
+        )
         self.step = self._resumed()
         if world_size() > 1:
             self.distiller.parallel(self._parallel)
