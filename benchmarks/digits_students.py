@@ -1,0 +1,175 @@
+"""One-step students of scikit-learn's digits by six divergences, with and without the GAN term, over paired seeds.
+
+    python benchmarks/digits_students.py [--data NAME ...] [--divergences NAME ...] [--gan W ...] [--seeds N ...]
+                                         [--steps N] [--again] [--work FOLDER]
+
+data         what it is                                                                modes
+digits       all 1,797, 8 x 8                                                          10
+imbalanced   digit k kept with probability 2^-k                                        those that are left
+stacked      three digits as the channels of one image, 20,000 drawn                   1,000
+
+A row is one training: of the teacher (`--work` keeps it), or of a student from that teacher. All students of a seed
+start from the same weights and see the same noise and batches. Every generator is judged on three draws of 10,000
+samples by `diffusion.judge.Judge`, whose classifier also says which mode a sample shows; on stacked digits the
+classifier of single digits does so for each channel.
+
+figure       meaning
+draws        Frechet distance of three draws
+modes        how many there are among the first draw's samples
+rare         share of the samples that show a digit from 4 on, over that of the data; of imbalanced
+seconds      CPU time of the training
+
+Rows that are there are kept, unless --again. Two runs, of different rows, may write at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+import warnings
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from digits_teacher import COUNT, DRAWS, digits
+from maps import locked, read
+from measure import conditions, in_own_process, say, write_json
+from torch import Tensor
+
+from pushforward.diffusion import Denoiser, Distiller, OneStepPipeline, TeacherTrainer, Trainer
+from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.samplers import sample
+from pushforward.training.random import generator, seeded
+
+RESULTS = Path(__file__).with_name("results") / "digits_students.json"
+DATA = ("digits", "imbalanced", "stacked")
+DIVERGENCES = ("reverse_kl", "softened_reverse_kl", "js", "squared_hellinger", "jeffreys", "kl")
+TEACHER = "teacher"
+GAN = (0.0, 1e-3)
+STACKED = 20_000
+SETTING = {"batch_size": 256, "learning_rate": 6e-4, "average": 0.998, "warmup": 200, "critic_steps": 3}
+TEACHER_STEPS = 3000
+
+Row = dict[str, Any]
+
+
+@cache
+def data_of(name: str) -> tuple[Tensor, Tensor]:
+    """Images and the label of each; of stacked digits the number that their three labels make."""
+    images, labels = digits()
+    if name == "imbalanced":
+        kept = torch.rand(len(labels), generator=generator(0, name)) < 0.5**labels
+        return images[kept], labels[kept]
+    if name == "stacked":
+        rows = torch.randint(len(images), (STACKED, 3), generator=generator(0, name))
+        return images[rows, 0], (labels[rows] * torch.tensor([100, 10, 1])).sum(-1)
+    return images, labels
+
+
+@cache
+def judges(name: str) -> tuple[Judge, Judge]:
+    """Who judges the samples, and who tells digits."""
+    images, labels = data_of(name)
+    single = Judge(*digits())
+    return (Judge(images) if name == "stacked" else Judge(images, labels)), single
+
+
+def modes_of(name: str, drawn: Tensor) -> Tensor:
+    """What each sample shows, (n,)."""
+    _, single = judges(name)
+    shown = [single.classes(drawn[:, channel : channel + 1]) for channel in range(drawn.shape[1])]
+    return sum(10**place * digit for place, digit in enumerate(reversed(shown)))
+
+
+def figures(name: str, drawn: list[Tensor]) -> Row:
+    judge, _ = judges(name)
+    _, labels = data_of(name)
+    shown = modes_of(name, drawn[0])
+    found = judge(drawn[0]) | {
+        "draws": [judge(one)["frechet"] for one in drawn],
+        "modes": int(torch.isin(labels.unique(), shown).sum()),
+        "of": len(labels.unique()),
+    }
+    if name == "imbalanced":
+        found["rare"] = float((shown >= 4).float().mean() / (labels >= 4).float().mean())
+    return found
+
+
+def teacher_of(name: str, work: Path) -> Denoiser:
+    images, _ = data_of(name)
+    return TeacherTrainer(images, out=work / name, every=TEACHER_STEPS, progress=False).fit(TEACHER_STEPS)
+
+
+def measured(name: str, divergence: str, gan: float, seed: int, steps: int, work: Path) -> Row:
+    """One row. Runs in its own process."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    images, _ = data_of(name)
+    shape = tuple(images.shape[1:])
+    start = time.process_time()
+    teacher = teacher_of(name, work)
+    if divergence == TEACHER:
+        seconds = time.process_time() - start
+        drawn = [sample(teacher, COUNT, shape, generator=torch.Generator().manual_seed(k)) for k in range(DRAWS)]
+        return {"status": "ok", "seconds": seconds, **figures(name, drawn)}
+    with seeded(seed, "students"), tempfile.TemporaryDirectory() as out:
+        given = dict(SETTING)
+        distiller = Distiller(
+            teacher, divergence=divergence, gan_weight=gan, critic_steps=int(given.pop("critic_steps"))
+        )
+        start = time.process_time()
+        trainer = Trainer(distiller, images, out=out, every=steps, seed=seed, progress=False, **given)  # pyright: ignore
+        student = trainer.fit(steps)
+        seconds = time.process_time() - start
+    pipe = OneStepPipeline(student, shape=shape)
+    drawn = [
+        pipe(COUNT, generator=torch.Generator().manual_seed(k), output_type="raw", batch_size=1000).images
+        for k in range(DRAWS)
+    ]
+    return {"status": "ok", "seconds": seconds, "times": list(student.times), **figures(name, drawn)}
+
+
+def key_of(row: Row) -> tuple[Any, ...]:
+    return row["data"], row["divergence"], row["gan"], row["seed"], row["steps"]
+
+
+def add(row: Row, path: Path) -> None:
+    with locked(path):
+        rows = [other for other in read(path)["rows"] if key_of(other) != key_of(row)] + [row]
+        rows.sort(key=lambda one: tuple(map(str, key_of(one))))
+        stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
+        write_json(path, stamp | {"setting": SETTING | {"samples": COUNT, "draws": DRAWS}, "rows": rows})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", nargs="+", default=list(DATA), choices=DATA, metavar="NAME")
+    parser.add_argument("--divergences", nargs="+", default=[TEACHER, *DIVERGENCES], metavar="NAME")
+    parser.add_argument("--gan", type=float, nargs="+", default=list(GAN))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--work", type=Path, default=Path("runs/digits-students"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    wanted = itertools.product(arguments.data, arguments.seeds, arguments.gan, arguments.divergences)
+    for name, seed, gan, divergence in wanted:
+        if divergence == TEACHER and (seed, gan) != (arguments.seeds[0], arguments.gan[0]):
+            continue
+        steps = TEACHER_STEPS if divergence == TEACHER else arguments.steps
+        key = {"data": name, "divergence": divergence, "gan": gan, "seed": seed, "steps": steps}
+        if not arguments.again and key_of(key) in {key_of(row) for row in read(arguments.out)["rows"]}:
+            continue
+        row = in_own_process(measured, name, divergence, gan, seed, steps, arguments.work, wall_limit=3600.0)
+        stamp = {field: conditions()[field] for field in ("date", "commit")}
+        add(key | row | stamp, arguments.out)
+        say(
+            f"{name} {divergence} gan {gan:g} seed {seed}: {row.get('draws')} recall {row.get('recall')} {row['status']}"
+        )
+
+
+if __name__ == "__main__":
+    main()
