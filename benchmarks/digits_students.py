@@ -166,9 +166,7 @@ def main() -> None:
         row = in_own_process(measured, name, divergence, gan, seed, steps, arguments.work, wall_limit=3600.0)
         stamp = {field: conditions()[field] for field in ("date", "commit")}
         add(key | row | stamp, arguments.out)
-        say(
-            f"{name} {divergence} gan {gan:g} seed {seed}: {row.get('draws')} recall {row.get('recall')} {row['status']}"
-        )
+        say(f"{name} {divergence} gan {gan:g} seed {seed}: FD {row.get('draws')}, {row['status']}")
 
 
 if __name__ == "__main__":
