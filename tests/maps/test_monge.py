@@ -103,6 +103,21 @@ def test_of_maps_judged_alike_the_later_is_kept_where_a_stage_tolerates_it():
     assert check("gap", 0.094, 0.003) == ("gap", 0.092, 1)  # against the best, not the one kept
 
 
+@pytest.mark.parametrize("torn", [-1.0, np.inf])
+def test_with_a_gap_left_a_free_network_is_tried_and_the_better_kept(monkeypatch, torn):
+    monkeypatch.setattr("pushforward.maps.monge.TORN", torn)
+    fitted = MongeMap(**SMALL).fit(*pair())
+    stages = [record["stage"] for record in fitted.validation_]
+    assert stages.count("start") == (2 if torn < 0 else 1)
+    if torn < 0:
+        second = len(stages) - stages[::-1].index("start") - 1
+        first, other = (
+            min(record["criterion"] for record in part)
+            for part in (fitted.validation_[:second], fitted.validation_[second:])
+        )
+        assert fitted.network_.form == ("residual" if other < first - 1e-3 else "potential")
+
+
 @pytest.mark.parametrize("network", ["residual", "structured", "potential"])
 def test_every_network(network):
     x, y = pair(100)

@@ -30,7 +30,7 @@ from pushforward.maps.stages import Stage
 from pushforward.training import latest, load_state, publishing, save_state
 from pushforward.training.distributed import barrier, is_main, world_size
 
-__all__ = ["Course", "Progress", "train"]
+__all__ = ["MARGIN", "Course", "Progress", "train"]
 
 Progress = Callable[[dict[str, Any]], None]
 

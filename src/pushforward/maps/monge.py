@@ -43,7 +43,7 @@ from pushforward.maps.base import TransportMap
 from pushforward.maps.conditions import Conditions, Group, groups_of, read, read_sides
 from pushforward.maps.costs import Cost, SquaredEuclidean, StructuredCost, resolve
 from pushforward.maps.entropic import EntropicMap, mean_cost
-from pushforward.maps.fitting import Progress, train
+from pushforward.maps.fitting import MARGIN, Course, Progress, train
 from pushforward.maps.gap import Estimator, gap_estimator
 from pushforward.maps.judge import JUDGED, Judge
 from pushforward.maps.linear import Affine, bures_map
@@ -67,6 +67,8 @@ BATCH_EPSILON = 0.05
 # Over the root of the points held out, three standard deviations of what two maps that are equally good are judged to
 # differ by (known maps with displacements 3 % too short and 3 % too long; Euclidean, geodesic, elastic cost).
 NOISE = 0.15
+# With a gap above this, over the mean cost, a network that is a gradient has not found how to tear its points apart.
+TORN = 0.01
 # From a distilled map the gap is descended with smaller steps, and not for long where it does not help.
 REFINING = 0.25
 REFINING_PATIENCE = 1
@@ -85,8 +87,10 @@ class MongeMap(TransportMap):
             Euclidean cost that stage alone, since training on the gap then took maps whose truth is known away from
             it; else it is "linear".
         network: "potential", "structured" or "residual" (`networks`); "auto" is the first for the squared Euclidean
-            cost and others with a grad h*, and the last for the rest. Or a module (n, d) -> (n, d) of one's own, with
-            conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
+            cost and others with a grad h*, and the last for the rest. With `start` "auto", too, and the squared
+            Euclidean cost, the last is tried where the first is left with a gap above 1 % of the mean cost, as it is
+            where points have to be torn apart, and kept if it is judged better. Or a module (n, d) -> (n, d) of one's
+            own, with conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
         hidden: Widths of the network's layers.
         estimator: Of the gap (`monge_gap`); "auto" is "debiased" for the squared Euclidean cost, and "exact" for the
             others: there the debiased gap of a true map grows with what it pays, and training shortened displacements
@@ -109,7 +113,7 @@ class MongeMap(TransportMap):
     Attributes:
         network_: The map, a module.
         stage_: The stage that it was kept from: "start", "entropic" or "gap".
-        validation_: One record a check (`judge`).
+        validation_: One record a check (`judge`); from a second "start" on, of the second network that was tried.
         epsilon_: Regularisation of fit and gap, over the mean cost; None where the gap was not trained.
         conditions_: How conditions are read, or None; of numbers, `conditions_.reading.kind` says how new ones are.
 
@@ -216,21 +220,29 @@ class MongeMap(TransportMap):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         training, held_out = self._split(groups, seed)
         units = [mean_cost(group.x[:JUDGED].double(), group.y[:JUDGED].double(), cost) or 1.0 for group in training]
-        self.network_ = self._build(training, cost, seed)
         if self.conditions_ is not None and self.conditions_.labels is None:
             self.conditions_ = dataclasses.replace(self.conditions_, reading=self._reading(training))
+        self.network_ = self._build(training, cost, seed, self._form(cost))
         bar = tqdm(disable=self.progress is not True, desc="fit", unit="check")
-        course = train(
-            self.network_,
-            self._stages(training, cost, units, seed, judged=sum(len(group.x) for group in held_out)),
-            Judge(cost=cost, groups=held_out, units=units),
+        run = functools.partial(
+            train,
+            stages=self._stages(training, cost, units, seed, judged=sum(len(group.x) for group in held_out)),
+            judge=Judge(cost=cost, groups=held_out, units=units),
             identity="" if self.checkpoint is None else self._digest(groups, seed),
-            checkpoint=None if self.checkpoint is None else Path(self.checkpoint),
             progress=self.progress if callable(self.progress) else functools.partial(_show, bar),
         )
+        folder = None if self.checkpoint is None else Path(self.checkpoint)
+        course = run(self.network_, checkpoint=folder)
+        self.validation_ = course.validation
+        if self.start == self.network == "auto" and isinstance(cost, SquaredEuclidean) and _gap(course) > TORN:
+            free = self._build(training, cost, seed, "residual")
+            other = run(free, checkpoint=None if folder is None else folder / "residual")
+            self.validation_ = course.validation + other.validation
+            if other.criterion < course.criterion - MARGIN:
+                self.network_, course = free, other
         bar.close()
         self.network_.requires_grad_(False)
-        self.validation_, self.stage_ = course.validation, course.stage
+        self.stage_ = course.stage
 
     def _check_parameters(self) -> None:
         check_choice("start", self.start, ("auto", "linear", "entropic", "identity"))
@@ -268,10 +280,9 @@ class MongeMap(TransportMap):
             return shuffled, shuffled
         return shuffled[count:], shuffled[:count]
 
-    def _build(self, groups: list[Group], cost: Cost, seed: int) -> nn.Module:
+    def _build(self, groups: list[Group], cost: Cost, seed: int, form: Form) -> nn.Module:
         if isinstance(self.network, nn.Module):
             return copy.deepcopy(self.network).to(groups[0].x.device)
-        form = self._form(cost)
         if form != "residual" and not isinstance(cost, StructuredCost):
             raise InvalidArgument(
                 f"network is {form!r}, which needs a cost h(x - y) with a grad h*; cost {self.cost!r} has none. "
@@ -327,7 +338,7 @@ class MongeMap(TransportMap):
         if not self.steps:
             return []
         distil, squared = self._distils(groups, cost), isinstance(cost, SquaredEuclidean)
-        regression = functools.partial(self._regression, groups, cost, seed)
+        regression = functools.cache(functools.partial(self._regression, groups, cost, seed))
         if distil and squared and self.start == "auto":
             return [regression]
         self.epsilon_ = fit, gap = self._regularisation(groups, cost, seed)
@@ -486,6 +497,11 @@ def _identity(group: Group) -> tuple[Affine, Tensor]:
     d = group.x.shape[1]
     drift = torch.zeros(d, 0 if group.c is None else len(group.c))
     return Affine(matrix=torch.eye(d), shift=torch.zeros(d)), drift
+
+
+def _gap(course: Course) -> float:
+    """The gap of the map that was kept, as it was judged."""
+    return next(record["gap"] for record in course.validation[::-1] if record["criterion"] == course.criterion)
 
 
 def _show(bar: Any, record: Mapping[str, Any]) -> None:
