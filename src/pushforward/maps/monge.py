@@ -87,10 +87,10 @@ class MongeMap(TransportMap):
             Euclidean cost that stage alone, since training on the gap then took maps whose truth is known away from
             it; else it is "linear".
         network: "potential", "structured" or "residual" (`networks`); "auto" is the first for the squared Euclidean
-            cost and others with a grad h*, and the last for the rest. With `start` "auto", too, and the squared
-            Euclidean cost, the last is tried where the first is left with a gap above 1 % of the mean cost, as it is
-            where points have to be torn apart, and kept if it is judged better. Or a module (n, d) -> (n, d) of one's
-            own, with conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
+            cost and others with a grad h*, and the last for the rest. With `start` "auto", too, the squared Euclidean
+            cost and no conditions, the last is tried where the first is left with a gap above 1 % of the mean cost, as
+            it is where points have to be torn apart, and kept if it is judged better. Or a module (n, d) -> (n, d) of
+            one's own, with conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
         hidden: Widths of the network's layers.
         estimator: Of the gap (`monge_gap`); "auto" is "debiased" for the squared Euclidean cost, and "exact" for the
             others: there the debiased gap of a true map grows with what it pays, and training shortened displacements
@@ -220,9 +220,9 @@ class MongeMap(TransportMap):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         training, held_out = self._split(groups, seed)
         units = [mean_cost(group.x[:JUDGED].double(), group.y[:JUDGED].double(), cost) or 1.0 for group in training]
+        self.network_ = self._build(training, cost, seed, self._form(cost))
         if self.conditions_ is not None and self.conditions_.labels is None:
             self.conditions_ = dataclasses.replace(self.conditions_, reading=self._reading(training))
-        self.network_ = self._build(training, cost, seed, self._form(cost))
         bar = tqdm(disable=self.progress is not True, desc="fit", unit="check")
         run = functools.partial(
             train,
@@ -234,7 +234,8 @@ class MongeMap(TransportMap):
         folder = None if self.checkpoint is None else Path(self.checkpoint)
         course = run(self.network_, checkpoint=folder)
         self.validation_ = course.validation
-        if self.start == self.network == "auto" and isinstance(cost, SquaredEuclidean) and _gap(course) > TORN:
+        free_too = self.start == self.network == "auto" and isinstance(cost, SquaredEuclidean) and len(groups) == 1
+        if free_too and _gap(course) > TORN:
             free = self._build(training, cost, seed, "residual")
             other = run(free, checkpoint=None if folder is None else folder / "residual")
             self.validation_ = course.validation + other.validation
