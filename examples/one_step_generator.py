@@ -22,7 +22,7 @@ class Network(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(3, 64), nn.SiLU(), nn.Linear(64, 64), nn.SiLU(), nn.Linear(64, 2))
+        self.layers = nn.Sequential(nn.Linear(3, 128), nn.SiLU(), nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 2))
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         """What `from_edm` preconditions, like x."""
@@ -37,8 +37,8 @@ distiller = pd.Distiller(teacher, divergence="reverse_kl", student=student, gan_
 
 with tempfile.TemporaryDirectory() as run:
     generator = pd.Trainer(
-        distiller, data, out=run, batch_size=128, learning_rate=2e-3, average=0.98, progress=False
-    ).fit(400)
+        distiller, data, out=run, batch_size=128, learning_rate=2e-3, average=0.99, progress=False
+    ).fit(800)
 
 with torch.no_grad():
     drawn = generator(torch.randn(2000, 2))
