@@ -52,8 +52,8 @@ def test_the_error_falls_with_the_square_of_the_steps(name: str):
     assert 3.3 < coarse / fine < 5.5
 
 
-def test_it_is_edms_below_unit_noise():
-    process = VarianceExploding(sigma_max=0.9)
+def test_it_is_edms_where_the_process_is():
+    process = VarianceExploding()
     teacher = GaussianMixture(weights=[0.5, 0.5], means=[[-1.0], [1.0]], covariances=[0.25, 0.04], process=process)
     z, times = noise(9, 1), [*process.timesteps(7).tolist(), 0.0]
     x = z * times[0]
