@@ -241,12 +241,14 @@ COLUMNS = {
 
 
 def table(rows: list[Row], problem: str) -> str:
-    """One line a method: means over seeds with 95 % intervals."""
+    """One line a method that was run: means over seeds with 95 % intervals."""
     rows = [row for row in rows if row["problem"] == problem]
     columns = [name for name in COLUMNS if any(name in row["figures"] for row in rows)]
     body = []
     for method in METHODS:
         own = [row for row in rows if row["method"] == method]
+        if not own:
+            continue
         found = [estimate(row["figures"][name] for row in own if name in row["figures"]) for name in columns]
         seconds = estimate(row["seconds"] for row in own)
         body.append([
