@@ -29,7 +29,7 @@ _HOMES = {
     "sinkhorn_divergence": "pushforward.ot.divergence",
     "solve": "pushforward.ot.solve",
 }
-_ROOMS = ("divergences", "errors", "lm", "maps", "metrics", "ot", "training")
+_ROOMS = ("diffusion", "divergences", "errors", "lm", "maps", "metrics", "ot", "training")
 
 __all__ = [
     "ExactSolution",
