@@ -34,7 +34,11 @@ def teacher_table(results: dict[str, Any]) -> str:
             ]
         )
     floor = ", ".join(f"{value:.2f}" for value in sorted(floors))
-    near = f"; its samples are {mean(copying):.2f} times as far from its data as unseen digits are" if copying else ""
+    near = (
+        f"; samples of the half's teacher are {mean(copying):.2f} times as far from that half as unseen digits are"
+        if copying
+        else ""
+    )
     about = f"The floor, real against real, is {floor}{near}. One seed where no number of seeds is given"
     stamp = f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {results['commit']}"
     return f"{markdown([*header, 'CPU seconds'], body)}\n{about}. {stamp}.\n"

@@ -44,4 +44,4 @@ def test_the_table(on_path):
     assert cells[0][:3] == ["all digits", "3,000 (2 seeds)", "3.00 (1.00 to 6.00)"]
     assert cells[0][5] == "0.80"
     assert cells[1][:3] == ["the half not measured by", "3,000", "1.50 (1.00 to 2.00)"]
-    assert "is 1.41; its samples are 1.25 times as far" in lines[-1]
+    assert "is 1.41; samples of the half's teacher are 1.25 times as far" in lines[-1]
