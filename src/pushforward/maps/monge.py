@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_choice, check_count, check_positive, check_weight
+from pushforward._interop import compute_dtype
 from pushforward.errors import InvalidArgument
 from pushforward.maps import saved
 from pushforward.maps.base import TransportMap
@@ -208,7 +209,7 @@ class MongeMap(TransportMap):
         c = self.conditions_.encode(read("condition", condition, len(x))).to(x.device)
         with torch.no_grad():
             pairs = zip(x.split(self._rows), c.split(self._rows), strict=True)
-            return torch.cat([self.network_(points, conditions) for points, conditions in pairs])
+            return torch.cat([self._transform(points, conditions) for points, conditions in pairs])
 
     def _fit(self, x: Tensor, y: Tensor, condition: Any = None, groups: Any = None) -> None:
         self._check_parameters()
@@ -404,8 +405,12 @@ class MongeMap(TransportMap):
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()
 
-    def _transform(self, x: Tensor) -> Tensor:
-        return self.network_(x)
+    def _transform(self, x: Tensor, *condition: Tensor) -> Tensor:
+        if not isinstance(self.network_, MapNetwork):
+            return self.network_(x, *condition)
+        # In float32 the last digit of a point's image depends on which others it is mapped with.
+        wide = compute_dtype(x.device)
+        return copy.deepcopy(self.network_).to(wide)(x.to(wide), *(c.to(wide) for c in condition)).to(x.dtype)
 
     def _ground(self) -> Cost:
         return resolve(self.cost)
