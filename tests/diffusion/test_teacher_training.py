@@ -132,7 +132,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_names_the_checkpoint(
         Rows.bad = True
 
     monkeypatch.setattr(teacher_training, "save", then_bad)
-    with pytest.raises(NonFiniteError, match=r"in step [34].*checkpoint is .*step-2: look for samples"):
+    with pytest.raises(NonFiniteError, match=r"in step [34] is .*checkpoint is .*step-2: lower"):
         trainer(Rows(), tmp_path, every=2, batch_size=32).fit(9)
     assert (tmp_path / "step-2").is_dir()
 

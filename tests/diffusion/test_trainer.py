@@ -70,7 +70,7 @@ def test_what_is_not_finite_stops_the_run_and_names_the_last_checkpoint(tmp_path
 
     run = trainer(tmp_path, every=4)
     run.distiller.student_loss = spoilt  # pyright: ignore
-    with pytest.raises(NonFiniteError, match=r"student_loss is nan in step 5.*step-4: lower"):
+    with pytest.raises(NonFiniteError, match=r"student_loss in step 5 is nan.*step-4: lower"):
         run.fit(8)
     # Nothing of it is kept: the run goes on from where it was sound.
     assert torch.isfinite(weights(trainer(tmp_path, every=4).fit(8))).all()

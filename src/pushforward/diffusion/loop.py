@@ -23,12 +23,12 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pushforward._checks import check_count, check_finite
-from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
+from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.training import latest, load_state, publishing, save_state
 from pushforward.training.distributed import barrier, is_main, rank, world_size
 from pushforward.training.random import generator
 
-__all__ = ["Batch", "Batches", "Data", "average_of", "resume", "save", "unpacked"]
+__all__ = ["Batch", "Batches", "Data", "average_of", "descend", "resume", "save", "unpacked"]
 
 Batch = Tensor | tuple[Tensor, Any] | list[Any]
 Data = Tensor | tuple[Tensor, Tensor] | Dataset[Any]
@@ -100,6 +100,37 @@ def average_of(module: nn.Module, decay: float) -> AveragedModel:
         return average.lerp(current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return AveragedModel(module, avg_fn=update).requires_grad_(False)
+
+
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer, *, clip: float, told: str, folder: Path) -> Tensor:
+    """One step of an optimiser down a loss.
+
+    Args:
+        loss: ().
+        optimiser: Of what is trained.
+        clip: The longest gradient that is followed.
+        told: What the loss is, and in which step.
+        folder: The run's.
+
+    Returns:
+        The gradient's length before it was clipped, ().
+
+    Raises:
+        NonFiniteError: It is not finite; the weights are as they were, and the last good checkpoint is named.
+    """
+    optimiser.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_([weight for group in optimiser.param_groups for weight in group["params"]], clip)
+    # After the processes' average, so that all of them stop, and before the weights are touched.
+    if not bool(torch.isfinite(norm)):
+        kept = latest(folder)
+        raise NonFiniteError(
+            f"the gradient of {told} is {float(norm)}; "
+            + (f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
+            + ": lower learning_rate, compute in float32, or look for samples that are not finite"
+        )
+    optimiser.step()
+    return norm.detach()
 
 
 def resume(folder: Path, identity: str) -> dict[str, Any] | None:

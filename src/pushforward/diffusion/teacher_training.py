@@ -33,14 +33,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_count, check_instance, check_positive, check_weight
-from pushforward.diffusion.loop import Batch, Batches, Data, average_of, resume, save, unpacked
+from pushforward.diffusion.loop import Batch, Batches, Data, average_of, descend, resume, save, unpacked
 from pushforward.diffusion.losses import denoising_loss
 from pushforward.diffusion.networks import NetworkConfig, build, config_for, config_to_json
 from pushforward.diffusion.processes import VarianceExploding
 from pushforward.diffusion.saved import load_denoiser, save_denoiser
 from pushforward.diffusion.teachers import Denoiser, from_edm
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError
-from pushforward.training import Log, latest
+from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.training import Log
 from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
 from pushforward.training.random import seeded
 
@@ -235,18 +235,9 @@ class _Run:
         losses = denoising_loss(self.forward(x_t, sigma, label), x, alpha, sigma, sigma_data=self.sigma_data)
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * _rate(self.step, self.steps)
-        self.optimiser.zero_grad()
-        losses.mean().backward()
-        norm = nn.utils.clip_grad_norm_(self.denoiser.parameters(), CLIP)
-        if not bool(torch.isfinite(norm)):
-            kept = latest(self.out)
-            raise NonFiniteError(
-                f"the gradient is {float(norm)} in step {self.step + 1}; "
-                + (f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
-                + ": look for samples that are not finite, or lower learning_rate"
-            )
-        self.optimiser.step()
-        return losses.detach().mean(), norm.detach()
+        told = f"the loss in step {self.step + 1}"
+        norm = descend(losses.mean(), self.optimiser, clip=CLIP, told=told, folder=self.out)
+        return losses.detach().mean(), norm
 
     def _state(self, step: int) -> dict[str, Any]:
         return {

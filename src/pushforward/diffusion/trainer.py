@@ -29,10 +29,10 @@ from tqdm.auto import tqdm
 from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
 from pushforward.diffusion.distiller import Distiller, Losses
 from pushforward.diffusion.generator import Generator
-from pushforward.diffusion.loop import Batch, Batches, Data, average_of, resume, save, unpacked
+from pushforward.diffusion.loop import Batch, Batches, Data, average_of, descend, resume, save, unpacked
 from pushforward.diffusion.pipeline import OneStepPipeline
-from pushforward.errors import InvalidArgument, NonFiniteError
-from pushforward.training import Log, latest
+from pushforward.errors import InvalidArgument
+from pushforward.training import Log
 from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
 from pushforward.training.random import seeded
 
@@ -202,20 +202,8 @@ class _Run:
             return loss(batch)
 
     def _descend(self, total: Tensor, optimiser: torch.optim.Optimizer, name: str) -> Tensor:
-        optimiser.zero_grad()
-        total.backward()
-        parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
-        norm = nn.utils.clip_grad_norm_(parameters, self.settings.clip)
-        # After the processes' average, so that all of them stop, and before the weights are touched.
-        if not bool(torch.isfinite(norm)):
-            kept = latest(self.out)
-            raise NonFiniteError(
-                f"the gradient of {name} is {float(norm)} in step {self.step + 1}; "
-                + (f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
-                + ": lower learning_rate, or use precision='float32'"
-            )
-        optimiser.step()
-        return norm.detach()
+        told = f"{name} in step {self.step + 1}"
+        return descend(total, optimiser, clip=self.settings.clip, told=told, folder=self.out)
 
     def _log(self, log: Log, step: int, parts: dict[str, Tensor]) -> None:
         names = sorted(parts)
