@@ -47,11 +47,12 @@ from pushforward.maps.entropic import EntropicMap, mean_cost
 from pushforward.maps.fitting import MARGIN, Course, Progress, train
 from pushforward.maps.gap import Estimator, gap_estimator
 from pushforward.maps.judge import JUDGED, Judge
-from pushforward.maps.linear import Affine, bures_map
+from pushforward.maps.linear import Affine
 from pushforward.maps.networks import Form, MapNetwork
 from pushforward.maps.objective import Objective
 from pushforward.maps.reading import Reading, judged_reading
 from pushforward.maps.stages import MongeGap, Regression, Stage, entropic_targets
+from pushforward.maps.start import identity_start, known_conditions, linear_start, shifts_under
 from pushforward.training.random import generator
 
 __all__ = ["MongeMap"]
@@ -73,8 +74,6 @@ TORN = 0.01
 # From a distilled map the gap is descended with smaller steps, and not for long where it does not help.
 REFINING = 0.25
 REFINING_PATIENCE = 1
-# Singular values below this share of the largest are the rounding of conditions, which are float32.
-ROUNDING = 1e-5
 
 
 class MongeMap(TransportMap):
@@ -291,7 +290,7 @@ class MongeMap(TransportMap):
                 "network='residual' takes any"
             )
         x = torch.cat([group.x for group in groups])
-        start, drift = _identity(groups[0]) if self.start == "identity" else linear_start(groups)
+        start, drift = identity_start(groups[0]) if self.start == "identity" else linear_start(groups)
         scale = float(x.double().var(0, correction=0).mean().sqrt()) or 1.0
         return MapNetwork(
             form=form,
@@ -308,7 +307,7 @@ class MongeMap(TransportMap):
         """How conditions beside those of the groups are to be read: what the start's shifts speak for."""
         x, network = groups[0].x, self.network_
         matrix = network.matrix if isinstance(network, MapNetwork) else torch.eye(x.shape[1], device=x.device)
-        return judged_reading(_known(groups).float().cpu(), _shifts(groups, matrix.double()).cpu())
+        return judged_reading(known_conditions(groups).float().cpu(), shifts_under(matrix.double(), groups).cpu())
 
     def _form(self, cost: Cost) -> Form:
         if self.network != "auto":
@@ -463,46 +462,6 @@ def _grouped(x: Tensor, y: Tensor, condition: Any, groups: Any) -> tuple[Conditi
     of_x, of_y = read_sides("condition", one, other, x, y)
     conditions = Conditions.of(of_y if of_x is None else np.concatenate([of_x, of_y]))
     return conditions, groups_of(x, y, of_x, of_y, conditions)
-
-
-def linear_start(groups: Sequence[Group]) -> tuple[Affine, Tensor]:
-    """The Gaussian map, with one matrix for all conditions and a shift that depends on them linearly.
-
-        A from the points about their own condition's means,   b + D c = mean y - A mean x, by least squares over groups
-
-    Returns:
-        A and b, and D, (d, k).
-    """
-    x, y = (torch.cat([p.double() - p.double().mean(0) for p in side]) for side in _sides(groups))
-    matrix = bures_map(x, y).matrix
-    shifts = _shifts(groups, matrix)
-    shift = shifts.mean(0)
-    if groups[0].c is None:
-        return Affine(matrix=matrix, shift=shift), matrix.new_zeros(len(matrix), 0)
-    c = _known(groups)
-    centre = c.mean(0)  # so that, where groups are few, the least slope is taken about their mean
-    drift = (torch.linalg.pinv(c - centre, rtol=ROUNDING) @ (shifts - shift)).T
-    return Affine(matrix=matrix, shift=shift - drift @ centre), drift
-
-
-def _shifts(groups: Sequence[Group], matrix: Tensor) -> Tensor:
-    """Mean y - A mean x of each group, (n, d)."""
-    return torch.stack([group.y.double().mean(0) - matrix @ group.x.double().mean(0) for group in groups])
-
-
-def _known(groups: Sequence[Group]) -> Tensor:
-    """The conditions of groups that have one, (n, k)."""
-    return torch.stack([group.c.double() for group in groups if group.c is not None])
-
-
-def _sides(groups: Sequence[Group]) -> tuple[list[Tensor], list[Tensor]]:
-    return [group.x for group in groups], [group.y for group in groups]
-
-
-def _identity(group: Group) -> tuple[Affine, Tensor]:
-    d = group.x.shape[1]
-    drift = torch.zeros(d, 0 if group.c is None else len(group.c))
-    return Affine(matrix=torch.eye(d), shift=torch.zeros(d)), drift
 
 
 def _gap(course: Course) -> float:
