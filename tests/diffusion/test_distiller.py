@@ -207,6 +207,12 @@ def test_settings_that_no_distiller_can_have_are_named(settings: dict[str, objec
         Distiller(**given)  # pyright: ignore
 
 
+def test_a_student_that_is_the_teacher_itself_is_refused():
+    teacher = network_teacher()
+    with pytest.raises(InvalidArgument, match="copy.deepcopy"):
+        Distiller(teacher, student=Generator(teacher, times=(1.0,)))
+
+
 def test_batches_are_checked_and_losses_want_preparation():
     distiller = Distiller(network_teacher())
     with pytest.raises(InvalidArgument, match="prepare"):

@@ -121,6 +121,9 @@ class Distiller:
                 module.requires_grad_(False).eval()
         self._timed = isinstance(student, Generator)
         self.student = _generator(student, network, steps)
+        own = set() if network is None else {id(parameter) for parameter in network.parameters()}
+        if own & {id(parameter) for parameter in self.student.parameters()}:
+            raise InvalidArgument("student and teacher share their weights: give the student copy.deepcopy(teacher)")
         # In evaluation mode, as when it samples: what dropout hides in training it would not hide then.
         self.student.requires_grad_(True).eval()
         self.fake = copy.deepcopy(network or self.student.denoiser).requires_grad_(True).eval()
