@@ -26,6 +26,8 @@ from pushforward.errors import CheckpointError, InvalidArgument
 __all__ = ["DiffusersNetwork", "from_diffusers", "load_model", "save_student"]
 
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
+# What diffusers raises on files that are missing, cut short, or not what their names say.
+_BROKEN = (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
 _PARTS = ("unet", "transformer")
 
 
@@ -140,7 +142,7 @@ def load_model(folder: Path) -> nn.Module:
         model, report = kind.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
             folder, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise CheckpointError(f"{folder} holds no {name} that can be loaded: {_line(error)}") from error
     wrong = [*report["missing_keys"], *report["unexpected_keys"], *report["mismatched_keys"]]
     if wrong:
@@ -205,7 +207,7 @@ def _load_scheduler(folder: Path) -> Any:
     check_known(name)
     try:
         return getattr(_diffusers(), name).from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise CheckpointError(f"{folder} holds no {name} that can be loaded: {_line(error)}") from error
 
 
