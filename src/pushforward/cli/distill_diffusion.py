@@ -124,6 +124,8 @@ def _check(settings: Settings) -> Path:
         raise InputError(f"--learning-rate {settings.learning_rate}: must be a finite number above 0")
     if not (math.isfinite(settings.gan_weight) and settings.gan_weight >= 0):
         raise InputError(f"--gan-weight {settings.gan_weight}: must be a finite number, at least 0")
+    if settings.guidance is not None and not math.isfinite(settings.guidance):
+        raise InputError(f"--guidance {settings.guidance}: must be a finite number")
     if settings.guidance is not None and not settings.conditional:
         raise InputError("--guidance: is between condition and none; it needs --conditional")
     return settings.out
