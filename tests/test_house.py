@@ -133,6 +133,12 @@ def test_every_direct_dependency_is_pinned_within_its_range():
         assert requirement.specifier.contains(version), requirement
 
 
+def test_no_compiler_flag_that_changes_the_caller_s_arithmetic():
+    # At link they set flush-to-zero for the whole process.
+    flags = [line for line in (ROOT / "CMakeLists.txt").read_text().splitlines() if not line.startswith("#")]
+    assert not re.search(r"-ffast-math|-Ofast|-funsafe-math-optimizations", "\n".join(flags))
+
+
 def test_nothing_tracked_names_a_place_of_one_machine():
     # Written in pieces, so that this file does not find itself.
     places = ["/" + "work/", "/" + "root/", "/" + "tmp/", "/" + "home/"]

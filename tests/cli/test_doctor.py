@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.ot import _native
 
 
 def test_a_healthy_machine(run: Callable):
@@ -16,7 +17,24 @@ def test_a_healthy_machine(run: Callable):
     lines = {line[:18].strip(): line[18:] for line in outcome.out.splitlines()}
     assert lines["torch"]
     assert "threads" in lines["machine"]
+    assert lines["native kernels"] == (_native.instruction_set() or lines["native kernels"])
     assert lines["cpu"].startswith("ok: CONVERGED")
+
+
+def test_missing_kernels_are_named_with_what_they_cost(run: Callable, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_native, "_load", lambda: (None, "switched off by PUSHFORWARD_NATIVE=0"))
+    monkeypatch.setenv("PUSHFORWARD_NATIVE", "0")
+    outcome = run("doctor")
+    assert outcome.code == 0
+    assert "none, switched off by PUSHFORWARD_NATIVE=0: on the CPU torch does their work" in outcome.out
+
+
+def test_an_instruction_set_that_is_none_is_one_line(run: Callable, monkeypatch: pytest.MonkeyPatch):
+    _native._load.cache_clear()
+    monkeypatch.setenv("PUSHFORWARD_NATIVE", "sse9")
+    outcome = run("doctor")
+    assert outcome.code == 2
+    assert "PUSHFORWARD_NATIVE=sse9: no such instruction set" in outcome.err
 
 
 def test_a_wrong_answer_is_noticed(run: Callable, monkeypatch: pytest.MonkeyPatch):

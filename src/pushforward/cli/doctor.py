@@ -16,7 +16,7 @@ __all__ = ["Doctor"]
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Print versions, devices and threads, and solve one known problem on each device. Or examine a teacher.
+    """Print versions, devices, threads and kernels, and solve one known problem on each device. Or examine a teacher.
 
     Exit code 0: every device gave the right answer, or the teacher is what it is declared to be; 1: not so.
     """
@@ -36,11 +36,16 @@ class Doctor:
             return check_teacher(self.teacher, self.data, samples=self.samples)
         if self.teacher is not None or self.data is not None:
             raise InputError("--teacher and --data go together: known data is noised for the teacher")
-        from pushforward.cli.versions import machine, versions
+        from pushforward.cli.versions import machine, native, versions
+        from pushforward.errors import InvalidArgument
 
         for name, version in versions():
             print(f"{name:<18}{version}")
         print(f"{'machine':<18}{machine()}")
+        try:
+            print(f"{'native kernels':<18}{native()}")
+        except InvalidArgument as error:
+            raise InputError(str(error)) from error
         healthy = [_examine(device) for device in _devices()]
         return OK if all(healthy) else NOT_CONVERGED
 

@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-__all__ = ["footer", "machine", "versions"]
+__all__ = ["footer", "machine", "native", "versions"]
 
 _PACKAGES = ("pushforward", "torch", "numpy", "scipy", "matplotlib", "scikit-learn", "transformers", "diffusers")
 
@@ -29,6 +29,13 @@ def machine() -> str:
     return (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads"
     )
+
+
+def native() -> str:
+    """The instruction set of the native kernels, or why there are none and what that costs."""
+    from pushforward.ot import _native
+
+    return _native.instruction_set() or f"none, {_native.missing()}: on the CPU torch does their work, more slowly"
 
 
 def footer() -> tuple[str, ...]:
