@@ -43,7 +43,7 @@ $(KERNELS): CMakeLists.txt $(wildcard $(NATIVE)/*.cpp $(NATIVE)/*.h) $(READY)
 	@if ls $(NATIVE)/_kernels.*.so >/dev/null 2>&1; then touch $@; fi
 
 cmake = $(BIN)/cmake --fresh -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-  -DPython_EXECUTABLE=$(abspath $(BIN))/python --log-level=WARNING $(2) && $(BIN)/cmake --build $(1) -- --quiet
+  -DPython_EXECUTABLE=$(abspath $(BIN))/python -Wno-unused-cli --log-level=WARNING $(2) >/dev/null && $(BIN)/cmake --build $(1) -- --quiet
 
 tour: setup
 	$(BIN)/pushforward tour
@@ -63,7 +63,7 @@ sanitize: setup
 	$(call cmake,$(SANITIZED),-DPUSHFORWARD_SANITIZE=ON)
 	rm -rf $(SANITIZED)/src && cp -R src $(SANITIZED)/src && cp $(SANITIZED)/_kernels.*.so $(SANITIZED)/$(NATIVE)
 	LD_PRELOAD="$$(c++ -print-file-name=libasan.so) $$(c++ -print-file-name=libstdc++.so)" ASAN_OPTIONS=detect_leaks=0 \
-	  PYTHONPATH=$(SANITIZED)/src $(BIN)/python -m pytest tests/ot/native
+	  PYTHONPATH=$(abspath $(SANITIZED))/src $(BIN)/python -m pytest --capture=no tests/ot/native
 
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[bench]'

@@ -78,7 +78,8 @@ def _load() -> tuple[ModuleType | None, str]:
     try:
         module = importlib.import_module(f"{__name__}._kernels")
     except ImportError as error:
-        why = f"not built ({error})"
+        # A library that the extension needs may be the one that is not there.
+        why = "not built" if isinstance(error, ModuleNotFoundError) else f"not loadable ({error})"
         if wanted:
             raise InvalidArgument(f"PUSHFORWARD_NATIVE={wanted}: the native kernels are {why}") from error
         return None, why
