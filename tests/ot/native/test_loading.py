@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from pushforward.errors import InvalidArgument
 from pushforward.ot import _native
 
+ROOT = Path(__file__).parents[3]
 built = pytest.mark.skipif(not _native.instruction_set(), reason=f"no native kernels: {_native.missing()}")
 
 
@@ -117,3 +120,16 @@ def test_a_denormal_stays_one_beside_the_kernels():
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the list of loaded libraries from /proc")
 def test_no_second_runtime_for_threads():
     _alone("maps = open('/proc/self/maps').read(); assert '_kernels' in maps; assert 'omp' not in maps")
+
+
+OBJECTS = sorted((ROOT / "build/native/CMakeFiles").glob("kernels_*.dir/**/kernels.cpp.o"))
+
+
+@pytest.mark.skipif(not (OBJECTS and shutil.which("nm")), reason="not built by `make setup`, or no nm")
+@pytest.mark.parametrize("file", OBJECTS, ids=lambda file: file.relative_to(ROOT / "build/native/CMakeFiles").parts[0])
+def test_a_copy_of_the_kernels_defines_nothing_that_another_could_get(file: Path):
+    # Of inline functions and templates every copy holds one, a weak symbol, and the linker keeps one of them for all: where
+    # it is the one for AVX-512, the others fail on a processor without.
+    listed = subprocess.run(["nm", "--demangle", "--defined-only", file], capture_output=True, text=True, check=True)
+    shared = [line for line in listed.stdout.splitlines() if line.split()[1] in "WVu"]
+    assert not shared
