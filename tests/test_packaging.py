@@ -23,9 +23,10 @@ HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 
 def _wheel(folder: Path, build: str, environment: dict[str, str]) -> None:
     """Build a wheel, and unpack it into `folder / "site"`. What is compiled is kept in `build` for the next time."""
+    kept = ROOT / "build" / f"{build}-{{wheel_tag}}"
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [*pip, f"--config-settings=build-dir={ROOT / 'build' / build}-{{wheel_tag}}", f"--wheel-dir={folder}", str(ROOT)],
+        [*pip, f"--config-settings=build-dir={kept}", f"--wheel-dir={folder}", str(ROOT)],
         env=environment,
         capture_output=True,
         text=True,
