@@ -128,8 +128,8 @@ OBJECTS = sorted((ROOT / "build/native/CMakeFiles").glob("kernels_*.dir/**/kerne
 @pytest.mark.skipif(not (OBJECTS and shutil.which("nm")), reason="not built by `make setup`, or no nm")
 @pytest.mark.parametrize("file", OBJECTS, ids=lambda file: file.relative_to(ROOT / "build/native/CMakeFiles").parts[0])
 def test_a_copy_of_the_kernels_defines_nothing_that_another_could_get(file: Path):
-    # Of an inline function every copy holds one, a weak symbol, and the linker keeps one of them for all: where it is that
-    # for AVX-512, the others fail on a processor without.
+    # Each copy holds the inline functions that it uses as weak symbols, of which the linker keeps
+    # one for all copies: where that is AVX-512's, the others fail on a processor without.
     listed = subprocess.run(["nm", "--demangle", "--defined-only", file], capture_output=True, text=True, check=True)
     shared = [line for line in listed.stdout.splitlines() if line.split()[1] in "WVu"]
     assert not shared
