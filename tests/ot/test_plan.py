@@ -8,7 +8,8 @@ import scipy.sparse
 import torch
 
 import pushforward as pf
-from pushforward.ot.plan import DenseGeometry, SparsePattern
+from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.sparse import SparsePattern
 from pushforward.ot.solvers.grid import GridGeometry, GridKernel, SeparableKernel
 
 
@@ -119,8 +120,8 @@ def kernels(rng):
     geometry = DenseGeometry(cost[None], forbidden=False, mean=float(cost.mean()))
     dense, f, cols = geometry.kernel(g[None], epsilon, a[None], b[None])
     radius = 40 * epsilon
-    pattern = SparsePattern(cost, f[0], g, radius)
-    sparse = pattern.kernel(f[0] / epsilon + a.log(), g / epsilon + b.log(), epsilon)
+    pattern = SparsePattern(geometry, f[0], g, radius)
+    sparse, _, _ = pattern.kernel(f, g[None], epsilon, a[None], b[None])
     return dense, sparse, f, cols, g, geometry, a, b, epsilon
 
 
@@ -202,8 +203,8 @@ def test_the_separable_form_is_chosen_only_where_it_loses_nothing(rng):
 
 
 def test_a_pattern_knows_what_it_covers(kernels):
-    _, _, f, _, g, geometry, _, _, epsilon = kernels
-    pattern = SparsePattern(geometry.cost[0], f[0], g, 1.0)
+    _, _, f, _, g, geometry, a, b, epsilon = kernels
+    pattern = SparsePattern(geometry, f[0], g, 1.0)
     slack = f[0, :, None] + g - geometry.cost[0]
     assert len(pattern.row) == int((slack >= -1.0).sum())
     assert pattern.covers(f[0] + 0.1, g, 0.8)
@@ -211,4 +212,4 @@ def test_a_pattern_knows_what_it_covers(kernels):
     pattern.shrink(f[0], g, 0.3)
     assert len(pattern.row) == int((slack >= -0.3).sum())
     assert not pattern.covers(f[0], g, 0.5)
-    assert pattern.kernel(f[0] / epsilon, g / epsilon, epsilon).entries == len(pattern.row)
+    assert pattern.kernel(f, g[None], epsilon, a[None], b[None])[0].entries == len(pattern.row)

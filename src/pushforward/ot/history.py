@@ -71,13 +71,13 @@ class Recorder:
         """Whether the limit of steps is used up."""
         return self.sinkhorn + self.newton >= self.limit
 
-    def record(self, kind: str, epsilon: float, error: float) -> None:
-        """Note the error before a step of this kind, and count the step."""
+    def record(self, kind: str, epsilon: float, error: float, at: float | None = None) -> None:
+        """Note the error before a step of this kind, and count the step; `at` is when, on `time.perf_counter`."""
         if kind == "newton":
             self.newton += 1
         else:
             self.sinkhorn += 1
-        step = Step(kind, epsilon, error, self.plan_evaluations + self.products, time.perf_counter() - self._began)
+        step = Step(kind, epsilon, error, self.plan_evaluations + self.products, (at or time.perf_counter()) - self._began)
         self.steps.append(step)
         if self.hook is not None:
             self.hook(step)

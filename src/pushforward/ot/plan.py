@@ -1,4 +1,4 @@
-"""The only code that touches n x m numbers: build a plan around potentials, multiply by it, measure it.
+"""Plans as matrices: build one around potentials, multiply by it, measure it; `sparse.py` holds those with few entries.
 
     P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)
 
@@ -21,14 +21,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
-import numpy as np
-import scipy.sparse as sparse
 import torch
 from torch import Tensor
 
-__all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured", "SparseKernel", "SparsePattern"]
+from pushforward.ot._native import kernels
+
+__all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured"]
 
 # exp() of anything under -708 is denormal, and so are products of two factors under e^-354: library kernels are 3 to
 # 50 times slower on those. e^-300 is 1e-130, nothing to any sum, and leaves room for weights and scalings.
@@ -36,8 +36,8 @@ LOWEST_EXPONENT = -300.0
 # Only pairs without weight get exponents above about 70; they must not overflow before they meet their zero.
 HIGHEST_EXPONENT = 300.0
 LOWEST_COST = -1e300
-# Multiply-adds a second of one core in a matrix product and in a sparse one.
-DENSE_SPEED, SPARSE_SPEED = 2.5e10, 1e8
+# Multiply-adds a second of one core in a matrix product.
+DENSE_SPEED = 2.5e10
 # Entries of a column below this share of its largest change no eigenvalue that a preconditioner can see.
 NEGLIGIBLE = 1e-12
 # Numbers of one block of rows: 1 MB of float64 stays in a core's L2 between the five operations of a pass.
@@ -138,108 +138,6 @@ class DenseKernel(Kernel):
         return self.matrix.numel() * self.matrix.shape[-1] / (DENSE_SPEED * small_matrix_share(self.matrix.shape[-1]))
 
 
-class SparsePattern:
-    """The pairs whose plan entries can matter near given potentials: those with f_i + g_j - C_ij >= -radius.
-
-    Entries outside are below exp(-radius/epsilon) there, and stay below a bound as long as the potentials have not
-    moved far (`covers`), so one pattern, found in one pass over the cost, serves several epsilons and many steps.
-
-    Args:
-        cost: (n, m) cost.
-        f, g: Potentials, (n,) and (m,), in units of the cost.
-        radius: Slack kept, in units of the cost.
-    """
-
-    def __init__(self, cost: Tensor, f: Tensor, g: Tensor, radius: float) -> None:
-        n, m = cost.shape
-        step = max(1, BLOCK // m)
-        buffer = cost.new_empty(step, m)
-        mask = torch.empty(step, m, dtype=torch.bool)
-        counts, columns, slacks = [], [], []
-        for i in range(0, n, step):
-            part = cost[i : i + step]
-            slack = torch.sub(g, part, out=buffer[: len(part)]).add_(f[i : i + step, None])
-            near = torch.ge(slack, -radius, out=mask[: len(part)]).numpy()
-            found = np.flatnonzero(near)
-            counts.append(np.count_nonzero(near, axis=1))
-            columns.append((found % m).astype(np.int32))
-            slacks.append(slack.numpy().reshape(-1)[found])
-        self.shape = (n, m)
-        self.row = np.repeat(np.arange(n, dtype=np.int32), np.concatenate(counts))
-        self.col = np.concatenate(columns)
-        self.cost = f.numpy()[self.row] + g.numpy()[self.col] - np.concatenate(slacks)
-        self._moved(f, g, radius)
-
-    def _moved(self, f: Tensor, g: Tensor, radius: float) -> None:
-        self._f, self._g, self.radius = f.clone(), g.clone(), radius
-        self._starts = np.searchsorted(self.row, np.arange(self.shape[0] + 1)).astype(np.int32)
-
-    @staticmethod
-    def density(cost: Tensor, f: Tensor, g: Tensor, radius: float) -> float:
-        """The share of pairs that a pattern would keep, estimated on 32 rows."""
-        some = torch.linspace(0, cost.shape[0] - 1, 32, dtype=torch.float64).long()
-        return float((f[some, None] + g - cost[some] >= -radius).to(torch.float64).mean())
-
-    def covers(self, f: Tensor, g: Tensor, radius: float) -> bool:
-        """Whether every pair with f_i + g_j - C_ij >= -radius is among those kept."""
-        return self.radius - float((f - self._f).max() + (g - self._g).max()) >= radius
-
-    def shrink(self, f: Tensor, g: Tensor, radius: float) -> None:
-        """Drop the pairs that a smaller radius does not need."""
-        keep = np.flatnonzero(f.numpy()[self.row] + g.numpy()[self.col] - self.cost >= -radius)
-        self.row, self.col, self.cost = self.row[keep], self.col[keep], self.cost[keep]
-        self._moved(f, g, radius)
-
-    def kernel(self, log_row: Tensor, log_col: Tensor, epsilon: float) -> SparseKernel:
-        """The plan on these pairs; `log_row` is f/epsilon + log a, `log_col` is g/epsilon + log b."""
-        values = log_row.numpy()[self.row]
-        values += log_col.numpy()[self.col]
-        values -= self.cost / epsilon
-        np.exp(values, out=values)
-        return SparseKernel(sparse.csr_matrix((values, self.col, self._starts), shape=self.shape), self.shape)
-
-
-class SparseKernel(Kernel):
-    """A plan held on a sparse pattern, for one problem on the CPU; scipy's products beat torch's sparse ones there."""
-
-    farthest: ClassVar[float] = FARTHEST
-
-    def __init__(self, matrix: sparse.csr_matrix, shape: tuple[int, int]) -> None:
-        self.matrix, self._transposed, self._shape = matrix, matrix.T, shape
-
-    @property
-    def entries(self) -> int:
-        """How many numbers a product reads."""
-        return len(self.matrix.data)
-
-    def rows(self, v: Tensor) -> Tensor:
-        """K v, shape (B, n)."""
-        return torch.from_numpy(self.matrix @ v[0].numpy())[None]
-
-    def cols(self, u: Tensor) -> Tensor:
-        """K^T u, shape (B, m)."""
-        return torch.from_numpy(self._transposed @ u[0].numpy())[None]
-
-    def normal(self, left: Tensor, right: Tensor) -> Tensor:
-        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
-        n, m = self._shape
-        half = self.matrix.copy()
-        half.data *= np.repeat(left[0].sqrt().numpy(), np.diff(half.indptr)) * right[0].numpy()[half.indices]
-        keep = half.data > NEGLIGIBLE * half.max(axis=0).toarray()[0][half.indices]
-        starts = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)[half.indptr]
-        half = sparse.csr_matrix((half.data[keep], half.indices[keep], starts), shape=(n, m))
-        if half.nnz < 0.04 * n * m:
-            return torch.from_numpy((half.T @ half).toarray())[None]
-        dense = torch.from_numpy(half.toarray())
-        return (dense.T @ dense)[None]
-
-    @property
-    def normal_seconds(self) -> float:
-        """What `normal` takes on one core, within a factor of two."""
-        n, m = self._shape
-        return min(n * m * m / DENSE_SPEED, self.entries**2 / n / SPARSE_SPEED)
-
-
 @dataclass(frozen=True, slots=True)
 class DenseGeometry:
     """A cost matrix, batched: shape (B, n, m), with +inf where a pair is forbidden.
@@ -265,6 +163,12 @@ class DenseGeometry:
         """Active sets are for one problem on the CPU; a GPU streams the dense plan faster than it gathers."""
         b, n, m = self.cost.shape
         return b == 1 and self.cost.device.type == "cpu" and n * m >= 64 * 64
+
+    @property
+    def native(self) -> Any:
+        """The module of compiled kernels, where they serve this cost."""
+        fits = self.cost.device.type == "cpu" and self.cost.dtype == torch.float64 and self.cost.is_contiguous()
+        return kernels() if fits else None
 
     @classmethod
     def of(cls, cost: Tensor) -> DenseGeometry:
@@ -337,6 +241,22 @@ class DenseGeometry:
         centre = g.amax(-1, keepdim=True)
         log_col = (g - centre) / epsilon + b.log()
         f, cols, cost_by_col = torch.empty_like(a), torch.zeros_like(b), torch.zeros_like(b)
+        native = self.native
+        if native is not None:
+            native.build(
+                self.cost.numpy(),
+                log_col.numpy(),
+                a.contiguous().numpy(),
+                epsilon,
+                damping,
+                centre[:, 0].numpy(),
+                f.numpy(),
+                cols.numpy(),
+                None if out is None else out.numpy(),
+                cost_by_col.numpy() if with_cost else None,
+                torch.get_num_threads(),
+            )
+            return Measured(f, cols, cost_by_col)
         for k, i in self._blocks():
             part = self.cost[k, i]
             plan = torch.add(
@@ -381,6 +301,20 @@ class DenseGeometry:
             part = DenseGeometry(self.cost[k, i], self.forbidden, self.mean)
             out[k, i] = part.plan(f[k, i], g[k], epsilon, a[k, i], b[k]) @ v[k]
         return out
+
+    def marginals(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """P 1 and P^T 1 of the plan at (f, g), in one pass; shapes (B, n) and (B, m)."""
+        rows, cols = torch.empty_like(a), torch.zeros_like(b)
+        native = self.native
+        if native is not None:
+            given = (x.contiguous().numpy() for x in (f, g, a, b))
+            native.marginals(self.cost.numpy(), *given, epsilon, rows.numpy(), cols.numpy(), torch.get_num_threads())
+            return rows, cols
+        for k, i in self._blocks():
+            plan = DenseGeometry(self.cost[k, i], self.forbidden, self.mean).plan(f[k, i], g[k], epsilon, a[k, i], b[k])
+            rows[k, i] = plan.sum(-1)
+            cols[k] += plan.sum(-2)
+        return rows, cols
 
     def c_transform(self, g: Tensor) -> Tensor:
         """f_i = min_j C_ij - g_j, the largest row potentials that g allows without regularisation; shape (B, n)."""

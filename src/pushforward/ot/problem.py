@@ -82,6 +82,15 @@ class Problem:
         """One exact pass over the plan at g."""
         return self.geometry.measure(g, self.epsilon, self.a, self.b, damping=self.damping("a"))
 
+    def marginals(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        """P 1 and P^T 1 of the plan at (f, g)."""
+        if isinstance(self.geometry, DenseGeometry):
+            return self.geometry.marginals(f, g, self.epsilon, self.a, self.b)
+        turned = self.transposed()
+        rows = self.geometry.product(f, g, self.epsilon, self.a, self.b, torch.ones_like(g)[..., None])
+        cols = turned.geometry.product(g, f, self.epsilon, turned.a, turned.b, torch.ones_like(f)[..., None])
+        return rows[..., 0], cols[..., 0]
+
     def error(self, measured: Measured, g: Tensor) -> Tensor:
         """L1 error of both marginals over the mass, (B, 1); the rows of a measured plan are exact."""
         _, target = self.targets(measured.f, g)

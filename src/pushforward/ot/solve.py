@@ -355,10 +355,7 @@ def _returned_error(
     rounding = 8 * torch.finfo(f.dtype).eps * sizes / problem.epsilon
     if bool((rounding > 0.05 * tol * problem.mass[:, 0]).any()):
         recorder.plan_evaluations += 2
-        ones_a, ones_b = torch.ones_like(f)[..., None], torch.ones_like(g)[..., None]
-        rows = problem.geometry.product(f, g, problem.epsilon, problem.a, problem.b, ones_b)[..., 0]
-        turned = problem.transposed()
-        cols = turned.geometry.product(g, f, problem.epsilon, turned.a, turned.b, ones_a)[..., 0]
+        rows, cols = problem.marginals(f, g)
         return ((rows - target_a).abs().sum(-1) + (cols - target_b).abs().sum(-1)) / problem.mass[:, 0]
     return (error + rounding) / problem.mass[:, 0]
 

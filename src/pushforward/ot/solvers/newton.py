@@ -19,10 +19,12 @@ from torch.linalg import vector_norm
 from pushforward._checks import check_positive
 from pushforward.errors import InvalidArgument
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import SparsePattern
+from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.problem import Problem
+from pushforward.ot.solvers.native import Reason, Rebuild, descend
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
+from pushforward.ot.sparse import SparsePattern
 
 __all__ = ["Newton", "newton"]
 
@@ -35,16 +37,16 @@ class Newton:
         start: First epsilon of the path, over the mean cost.
         factor: At most this ratio between one epsilon and the next.
         level_tol: L1 marginal error at which a level other than the last is left.
-        forcing: CG stops at this share of the residual.
+        forcing: CG stops at this share of the residual, or a smaller one as the error gets small.
         shift: Levenberg shift of the Hessian over the marginal error.
         sparse_below: Share of entries under which a plan is held sparse.
     """
 
-    start: float = 0.05
+    start: float = 0.03
     factor: float = 3.0
     level_tol: float = 1e-2
     forcing: float = 0.3
-    shift: float = 0.1
+    shift: float = 0.03
     sparse_below: float = 0.3
 
     def __post_init__(self) -> None:
@@ -56,8 +58,11 @@ class Newton:
 
 # In units of epsilon: a pattern is made for potentials that move nearly this far; a step moves no log v further.
 MARGIN, LONGEST_STEP = 10.0, 10.0
+RADII = (1.15, 1.0)
 # Newton steps without the error falling by a third, after which a level has stalled.
 PATIENCE = 100
+# Error at which CG's share of the residual begins to fall, inverted.
+STEEPENING = 1e3
 
 
 class _Plans:
@@ -82,11 +87,9 @@ class _Plans:
             unit_f = f[0] + epsilon * math.log(float(problem.mass))
             pattern = self._find(problem, unit_f, g[0], epsilon * (math.log(1 / tol) + MARGIN))
             if pattern is not None:
-                kernel = pattern.kernel(
-                    f[0] / epsilon + problem.a[0].log(), g[0] / epsilon + problem.b[0].log(), epsilon
-                )
+                kernel, f, cols = pattern.kernel(f, g, epsilon, problem.a, problem.b)
                 dual = SemiDual(problem, kernel, f, g, self._recorder)
-                return dual, dual.start()
+                return dual, dual.start(cols)
         self._recorder.plan_evaluations += 1
         kernel, f, cols = problem.geometry.kernel(
             g, epsilon, problem.a, problem.b, damping=problem.damping("a"), out=self._buffer
@@ -96,18 +99,19 @@ class _Plans:
         return dual, dual.start(cols)
 
     def _find(self, problem: Problem, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
-        cost, most = problem.geometry.matrix()[0], self._settings.sparse_below
+        geometry, most = problem.geometry, self._settings.sparse_below
+        assert isinstance(geometry, DenseGeometry)  # sparse_pays is for those alone
         if self._pattern is not None and self._pattern.covers(f, g, radius):
             if self._pattern.radius > 1.5 * radius:
                 self._pattern.shrink(f, g, 1.15 * radius)
             return self._pattern
         # Wider than needed, so that the pattern serves the next levels, too, as long as it stays sparse.
-        fitting = (r for r in (2 * radius, 1.15 * radius, radius) if SparsePattern.density(cost, f, g, r) <= most)
+        fitting = (r for r in (w * radius for w in RADII) if SparsePattern.density(geometry.cost[0], f, g, r) <= most)
         wide = next(fitting, None)
         if wide is None:
             return None
         self._recorder.products += 1
-        self._pattern, self._buffer = SparsePattern(cost, f, g, wide), None
+        self._pattern, self._buffer = SparsePattern(geometry, f, g, wide), None
         return self._pattern
 
 
@@ -169,8 +173,23 @@ class _Path:
     def _level(
         self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
     ) -> tuple[Tensor, Tensor, bool]:
+        def rebuild(dual: SemiDual, point: Point) -> tuple[SemiDual, Point]:
+            return self.plans.around(problem, *dual.potentials(point), tol)
+
         dual, point = self.plans.around(problem, f, g, tol)
-        linear = LinearSolver()
+        together = MARGIN - 2 if self.plans.sparse else math.inf
+        dual, point, reason = descend(dual, point, tol, self.settings, together, rebuild)
+        done = reason is Reason.DONE
+        if reason in (Reason.FACTOR, Reason.UNFIT):
+            linear = LinearSolver(rent=math.inf if reason is Reason.FACTOR else 0.0)
+            dual, point, done = self._descend(dual, point, tol, rebuild, linear)
+        f, g = dual.potentials(point, exact_cols=not last)
+        return f, g, done
+
+    def _descend(
+        self, dual: SemiDual, point: Point, tol: float, rebuild: Rebuild, linear: LinearSolver
+    ) -> tuple[SemiDual, Point, bool]:
+        """The same as `native.descend` with torch, for any problem, buying a factor where that pays."""
         sinkhorn_left, before, best, waited = 2, 0.0, math.inf, 0
         done = False
         while True:
@@ -183,17 +202,15 @@ class _Path:
             if sinkhorn_left > 0 or worst < self.settings.forcing * before:
                 # It goes on while a step takes off as much as CG would: it costs less than a Newton step.
                 sinkhorn_left, before = sinkhorn_left - 1, worst
-                self.recorder.record("sinkhorn", problem.epsilon, worst)
+                self.recorder.record("sinkhorn", dual.problem.epsilon, worst)
                 point = dual.sinkhorn(point)
             else:
-                self.recorder.record("newton", problem.epsilon, worst)
+                self.recorder.record("newton", dual.problem.epsilon, worst)
                 point, length = self._step(dual, point, tol, linear)
                 sinkhorn_left, before = 2 if length < 0.2 else 0, 0.0
             if self._drifted(dual, point):
-                f, g = dual.potentials(point)
-                dual, point = self.plans.around(problem, f, g, tol)
-        f, g = dual.potentials(point, exact_cols=not last)
-        return f, g, done
+                dual, point = rebuild(dual, point)
+        return dual, point, done
 
     def _step(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> tuple[Point, float]:
         """One Newton step with its line search; also the length that the worst problem of the batch took."""
@@ -216,9 +233,10 @@ class _Path:
 
         Problems of the batch that are at the tolerance are left where they are.
         """
-        # A factor makes digits cheap, so ask for quadratic convergence; without one they cost products.
-        forcing = self.settings.forcing
-        share = forcing if not linear.has_factor else torch.clamp(1e3 * point.error, max=forcing)
+        # Superlinear once the error is small: steps are fewer, and CG gets the faster the longer it runs. A factor makes
+        # digits cheap, so ask for quadratic convergence.
+        near = STEEPENING * point.error
+        share = self.settings.forcing * torch.clamp(near if linear.has_factor else near.sqrt(), max=1.0)
         tolerance = dual.problem.mass * torch.clamp(share * point.error, min=0.2 * tol)
         tolerance.masked_fill_(point.error <= tol, math.inf)
         left, right = dual.coupling(point)

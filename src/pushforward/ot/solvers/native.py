@@ -1,0 +1,167 @@
+"""The steps of `newton` between two rebuilds of a kernel, in one call of compiled code.
+
+The same mathematics as `semidual.py`, `newton.py` and the conjugate gradients of `preconditioner.py`, for balanced
+problems in float64 on the CPU; those are the reference, and what runs elsewhere. What it spares: both products of a
+Hessian are one pass over the plan, since a row's scaling needs nothing but that row, and a step on a small problem costs
+microseconds instead of the calls. Problems of a batch go on by themselves, one to a thread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pushforward.ot._native import kernels
+from pushforward.ot.plan import DenseKernel
+from pushforward.ot.solvers.grid import GridKernel, SeparableKernel
+from pushforward.ot.solvers.preconditioner import LinearSolver, System
+from pushforward.ot.solvers.semidual import Point, SemiDual
+from pushforward.ot.sparse import SparseKernel
+
+if TYPE_CHECKING:
+    from pushforward.ot.solvers.newton import Newton
+
+__all__ = ["Reason", "Rebuild", "descend"]
+
+Rebuild = Callable[[SemiDual, Point], tuple[SemiDual, Point]]
+
+# What a CG iteration of compiled code takes on one core: seconds for an entry, by kind of kernel, and besides; and what
+# changing over to torch takes.
+DENSE_ENTRY, SPARSE_ENTRY, CALL, CHANGE = 3e-10, 1.4e-9, 5e-6, 5e-3
+# Wall-clock seconds after which a descent reports to its caller, who hears the progress and the keyboard.
+PATIENCE_SECONDS = 0.1
+# Steps of one call at most: what its notes have room for. CG iterations of one system at most, as in preconditioner.py.
+MOST_STEPS, MOST_CG = 64, 500
+UNLIMITED = 1 << 62
+MOST_AXES, LONGEST_AXIS = 6, 4096
+
+
+class Reason(IntEnum):
+    """Why a descent ended, in the order of `Descent::Reason` in kernels.h; UNFIT where it is not for compiled code."""
+
+    DONE = 0
+    DRIFTED = 1
+    STALLED = 2
+    LIMIT = 3
+    NOT_FINITE = 4
+    FACTOR = 5
+    LATER = 6
+    UNFIT = 7
+
+
+def _compiled(kernel: Any) -> Any:
+    """The kernel as compiled code takes it; None where it does not."""
+    native = kernels()
+    if native is None:
+        return None
+    if isinstance(kernel, SparseKernel):
+        return native.Plans.sparse(kernel.values, kernel.starts, kernel.col, kernel.shape[1])
+    if isinstance(kernel, DenseKernel):
+        return native.Plans.dense(kernel.matrix.numpy()) if _fits(kernel.matrix) else None
+    if isinstance(kernel, GridKernel | SeparableKernel):
+        factors = kernel.axes if isinstance(kernel, SeparableKernel) else kernel.factors
+        if len(factors) > MOST_AXES or any(len(axis.mT) > LONGEST_AXIS or not _fits(axis) for axis in factors):
+            return None
+        axes = [axis.contiguous().numpy() for axis in factors]
+        if isinstance(kernel, SeparableKernel):
+            return native.Plans.grid(axes, kernel.left.contiguous().numpy(), kernel.right.contiguous().numpy())
+        return native.Plans.grid(axes, kernel.scale.contiguous().numpy(), None)
+    return None
+
+
+def _fits(matrix: Tensor) -> bool:
+    return matrix.device.type == "cpu" and matrix.dtype == torch.float64 and matrix.is_contiguous()
+
+
+def descend(
+    dual: SemiDual,
+    point: Point,
+    tol: float,
+    settings: Newton,
+    together: float,
+    rebuild: Rebuild,
+) -> tuple[SemiDual, Point, Reason]:
+    """Sinkhorn and Newton steps from a point, until its error is at most `tol` or something is in the way.
+
+    Args:
+        dual, point: Where to start.
+        tol: L1 error of the marginals over the mass.
+        settings: Of `newton`.
+        together: The largest log u + log v that a kernel stands.
+        rebuild: Makes a kernel at the potentials reached, once the scalings have drifted too far from the last one.
+
+    Returns:
+        Where it ended and why; after `Reason.FACTOR` and `Reason.UNFIT` `newton` has to go on with torch.
+    """
+    problem, recorder, compiled = dual.problem, dual.recorder, _compiled(dual.kernel)
+    if not problem.balanced or compiled is None:
+        return dual, point, Reason.UNFIT
+    batch = len(problem.a)
+    marginals = [x.contiguous().numpy() for x in (dual.target_a, dual.target_b, problem.mass[:, 0])]
+    state = np.zeros((batch, 5))  # error, error before the last Sinkhorn step, best error, Sinkhorn steps left, waited
+    state[:, 2:4] = np.inf, 2
+    cg_left = _worth(dual, point)
+    while compiled is not None:
+        state[:, 0] = point.error[:, 0].numpy()
+        v, u, cols = point.v.clone(), point.u.clone(), point.cols.clone()
+        steps = min(MOST_STEPS, recorder.limit - recorder.sinkhorn - recorder.newton)
+        notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
+        bounds = [tol, settings.forcing, settings.shift, dual.kernel.farthest, together]
+        began = time.perf_counter()
+        compiled.descend(
+            *marginals,
+            v.numpy(),
+            u.numpy(),
+            cols.numpy(),
+            state,
+            bounds,
+            MOST_CG,
+            cg_left,
+            notes,
+            counts,
+            PATIENCE_SECONDS,
+            torch.get_num_threads(),
+        )
+        _record(dual, notes, counts, began)
+        cg_left -= int(counts[:, 3].max())
+        residual = dual.target_b - cols
+        error = torch.from_numpy(state[:, :1].copy())
+        point = Point(v, u, torch.zeros_like(error), dual.target_a, cols, dual.target_b, residual, error)
+        reasons = counts[:, 0]
+        going_on = (reasons == Reason.LATER) | ((reasons == Reason.LIMIT) & (not recorder.exhausted))
+        if going_on.any() and not recorder.exhausted:
+            continue
+        if not (reasons == Reason.DRIFTED).any() or recorder.exhausted:
+            return dual, point, Reason(int(reasons.max()))
+        dual, point = rebuild(dual, point)
+        compiled = _compiled(dual.kernel)
+    return dual, point, Reason.UNFIT
+
+
+def _worth(dual: SemiDual, point: Point) -> int:
+    """CG iterations that cost as much as a factor; a batch never buys one."""
+    if len(point.v) > 1:
+        return UNLIMITED
+    system = System(dual.kernel, point.cols, point.u, point.v, singular=True)
+    entry = SPARSE_ENTRY if isinstance(dual.kernel, SparseKernel) else DENSE_ENTRY
+    return int(min(UNLIMITED, (CHANGE + LinearSolver.price(system)) / (CALL + entry * dual.kernel.entries)))
+
+
+def _record(dual: SemiDual, notes: np.ndarray, counts: np.ndarray, began: float) -> None:
+    """Count what was done; a step of a batch is that of all its problems that still made one."""
+    recorder = dual.recorder
+    done = counts[:, 1] + counts[:, 2]
+    before = recorder.products
+    for k in range(int(done.max(initial=0))):
+        newton, error, products, seconds = notes[done > k, k].max(0)
+        recorder.products = before + int(products)
+        kind = "newton" if newton else "sinkhorn"
+        recorder.record(kind, dual.problem.epsilon, float(error), at=began + float(seconds))
+    recorder.products = before + int(counts[:, 4].max())
+    recorder.cg += int(counts[:, 3].max())

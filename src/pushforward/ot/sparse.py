@@ -1,0 +1,171 @@
+"""Plans whose entries matter on few pairs: which pairs those are, and the plan on them.
+
+symbol          meaning                                                        shape
+C               cost                                                           (n, m)
+f, g            potentials at which the pairs were found                       (n,), (m,)
+radius          slack kept: pairs with f_i + g_j - C_ij >= -radius             scalar, in units of the cost
+starts, col     the pairs, row by row, as CSR: those of row i are              (n + 1,), (entries,)
+                col[starts[i] : starts[i + 1]]
+
+For one problem on the CPU: a GPU streams the whole plan faster than it gathers.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import ClassVar
+
+import numpy as np
+import scipy.sparse as sparse
+import torch
+from torch import Tensor
+
+from pushforward.ot.plan import BLOCK, DENSE_SPEED, FARTHEST, NEGLIGIBLE, DenseGeometry, Kernel
+
+__all__ = ["SparseKernel", "SparsePattern"]
+
+# Multiply-adds a second of one core in a product of two sparse matrices.
+SPARSE_SPEED = 1e8
+
+
+class SparsePattern:
+    """The pairs whose plan entries can matter near given potentials: those with f_i + g_j - C_ij >= -radius.
+
+    Entries outside are below exp(-radius/epsilon) there, and stay below a bound as long as the potentials have not
+    moved far (`covers`), so one pattern, found in one pass over the cost, serves several epsilons and many steps.
+
+    Args:
+        geometry: One problem's costs, (1, n, m).
+        f, g: Potentials, (n,) and (m,), in units of the cost.
+        radius: Slack kept, in units of the cost.
+    """
+
+    def __init__(self, geometry: DenseGeometry, f: Tensor, g: Tensor, radius: float) -> None:
+        self.shape = geometry.shape[1:]
+        self._native = geometry.native
+        if self._native is not None:
+            threads = torch.get_num_threads()
+            found = self._native.find_near(geometry.cost.numpy(), f.numpy(), g.numpy(), radius, threads)
+            self.starts, self.col, self.cost = found
+        else:
+            self._find(geometry.cost[0], f, g, radius)
+        self._f, self._g, self.radius = f.clone(), g.clone(), radius
+
+    def _find(self, cost: Tensor, f: Tensor, g: Tensor, radius: float) -> None:
+        n, m = self.shape
+        step = max(1, BLOCK // m)
+        buffer = cost.new_empty(step, m)
+        mask = torch.empty(step, m, dtype=torch.bool)
+        counts, columns, slacks = [], [], []
+        for i in range(0, n, step):
+            part = cost[i : i + step]
+            slack = torch.sub(g, part, out=buffer[: len(part)]).add_(f[i : i + step, None])
+            near = torch.ge(slack, -radius, out=mask[: len(part)]).numpy()
+            found = np.flatnonzero(near)
+            counts.append(np.count_nonzero(near, axis=1))
+            columns.append((found % m).astype(np.int32))
+            slacks.append(slack.numpy().reshape(-1)[found])
+        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
+        self.col = np.concatenate(columns)
+        self.cost = f.numpy()[self.row] + g.numpy()[self.col] - np.concatenate(slacks)
+
+    @property
+    def row(self) -> np.ndarray:
+        """The row of each pair."""
+        return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.starts))
+
+    @staticmethod
+    def density(cost: Tensor, f: Tensor, g: Tensor, radius: float) -> float:
+        """The share of pairs that a pattern would keep, estimated on 32 rows."""
+        some = torch.linspace(0, cost.shape[0] - 1, 32, dtype=torch.float64).long()
+        return float((f[some, None] + g - cost[some] >= -radius).to(torch.float64).mean())
+
+    def covers(self, f: Tensor, g: Tensor, radius: float) -> bool:
+        """Whether every pair with f_i + g_j - C_ij >= -radius is among those kept."""
+        return self.radius - float((f - self._f).max() + (g - self._g).max()) >= radius
+
+    def shrink(self, f: Tensor, g: Tensor, radius: float) -> None:
+        """Drop the pairs that a smaller radius does not need."""
+        if self._native is not None:
+            given = self.starts, self.col, self.cost, f.numpy(), g.numpy(), radius, torch.get_num_threads()
+            self.starts, self.col, self.cost = self._native.narrow(*given)
+        else:
+            self._shrink(f, g, radius)
+        self._f, self._g, self.radius = f.clone(), g.clone(), radius
+
+    def _shrink(self, f: Tensor, g: Tensor, radius: float) -> None:
+        keep = f.numpy()[self.row] + g.numpy()[self.col] - self.cost >= -radius
+        self.starts = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)[self.starts]
+        self.col, self.cost = self.col[keep], self.cost[keep]
+
+    def kernel(
+        self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor
+    ) -> tuple[SparseKernel, Tensor, Tensor]:
+        """The plan on these pairs at g, rows made exact from f on; the contract of `DenseGeometry.kernel`, (1, n)."""
+        log_row, log_col = f[0] / epsilon + a[0].log(), g[0] / epsilon + b[0].log()
+        values, f, cols = np.empty_like(self.cost), f.clone(), torch.empty_like(b)
+        if self._native is not None:
+            pattern = self.starts, self.col, self.cost
+            given = (x.contiguous().numpy() for x in (log_row, log_col, a[0]))
+            out = values, f[0].numpy(), cols[0].numpy()
+            self._native.fill(*pattern, *given, epsilon, *out, torch.get_num_threads())
+            return SparseKernel(values, self.col, self.starts, self.shape), f, cols
+        np.take(log_row.numpy(), self.row, out=values)
+        values += log_col.numpy()[self.col]
+        values -= self.cost / epsilon
+        np.exp(values, out=values)
+        sums = np.bincount(self.row, values, self.shape[0])
+        scale = np.divide(a[0].numpy(), sums, out=np.ones_like(sums), where=(sums > 0) & (a[0].numpy() > 0))
+        values *= scale[self.row]
+        cols[0] = torch.from_numpy(np.bincount(self.col, values, self.shape[1]))
+        return SparseKernel(values, self.col, self.starts, self.shape), f + epsilon * torch.from_numpy(np.log(scale)), cols
+
+
+class SparseKernel(Kernel):
+    """A plan held on a sparse pattern, for one problem on the CPU; scipy's products beat torch's sparse ones there."""
+
+    farthest: ClassVar[float] = FARTHEST
+
+    def __init__(self, values: np.ndarray, col: np.ndarray, starts: np.ndarray, shape: tuple[int, int]) -> None:
+        self.values, self.col, self.starts, self.shape = values, col, starts, shape
+
+    @functools.cached_property
+    def matrix(self) -> sparse.csr_matrix:
+        """The plan, (n, m)."""
+        return sparse.csr_matrix((self.values, self.col, self.starts), shape=self.shape)
+
+    @functools.cached_property
+    def _transposed(self) -> sparse.csc_matrix:
+        return self.matrix.T
+
+    @property
+    def entries(self) -> int:
+        """How many numbers a product reads."""
+        return len(self.values)
+
+    def rows(self, v: Tensor) -> Tensor:
+        """K v, shape (B, n)."""
+        return torch.from_numpy(self.matrix @ v[0].numpy())[None]
+
+    def cols(self, u: Tensor) -> Tensor:
+        """K^T u, shape (B, m)."""
+        return torch.from_numpy(self._transposed @ u[0].numpy())[None]
+
+    def normal(self, left: Tensor, right: Tensor) -> Tensor:
+        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
+        n, m = self.shape
+        half = self.matrix.copy()
+        half.data *= np.repeat(left[0].sqrt().numpy(), np.diff(half.indptr)) * right[0].numpy()[half.indices]
+        keep = half.data > NEGLIGIBLE * half.max(axis=0).toarray()[0][half.indices]
+        starts = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)[half.indptr]
+        half = sparse.csr_matrix((half.data[keep], half.indices[keep], starts), shape=(n, m))
+        if half.nnz < 0.04 * n * m:
+            return torch.from_numpy((half.T @ half).toarray())[None]
+        dense = torch.from_numpy(half.toarray())
+        return (dense.T @ dense)[None]
+
+    @property
+    def normal_seconds(self) -> float:
+        """What `normal` takes on one core, within a factor of two."""
+        n, m = self.shape
+        return min(n * m * m / DENSE_SPEED, self.entries**2 / n / SPARSE_SPEED)
