@@ -249,43 +249,39 @@ void fill(const Team& team, const Cost& cost, const std::int32_t* starts, const 
     SIMD for (Index j = 0; j < m; ++j) cols[j] = scratch[j];
 }
 
-// C = A B with A (rows, inner), B (inner, cols), all row-major. Four rows and two vectors of columns at a time.
-void multiply(Index rows, Index inner, Index cols, const double* a, const double* b, double* c) {
-    constexpr Index WIDE = 2 * LANES;
-    Index i = 0;
-    for (; i + 4 <= rows; i += 4) {
-        const double* part = a + i * inner;
-        double* out = c + i * cols;
-        Index j = 0;
-        for (; j + WIDE <= cols; j += WIDE) {
-            Lane sum[4][2] = {};
-            for (Index k = 0; k < inner; ++k) {
-                const Lane* right = reinterpret_cast<const Lane*>(b + k * cols + j);
-                const Lane first = right[0], second = right[1];
-                for (int r = 0; r < 4; ++r) {
-                    sum[r][0] += part[r * inner + k] * first;
-                    sum[r][1] += part[r * inner + k] * second;
-                }
-            }
-            for (int r = 0; r < 4; ++r) {
-                Lane* left = reinterpret_cast<Lane*>(out + r * cols + j);
-                left[0] = sum[r][0], left[1] = sum[r][1];
-            }
-        }
-        for (; j < cols; ++j) {
-            double sum[4] = {};
-            for (Index k = 0; k < inner; ++k) {
-                for (int r = 0; r < 4; ++r) sum[r] += part[r * inner + k] * b[k * cols + j];
-            }
-            for (int r = 0; r < 4; ++r) out[r * cols + j] = sum[r];
+// Four rows and VECTORS vectors of columns of C = A B, kept in registers.
+template <int VECTORS>
+INLINE void tile(Index inner, Index cols, const double* a, const double* b, double* c) {
+    Lane sum[4][VECTORS] = {};
+    for (Index k = 0; k < inner; ++k) {
+        const Lane* right = reinterpret_cast<const Lane*>(b + k * cols);
+        for (int r = 0; r < 4; ++r) {
+            for (int v = 0; v < VECTORS; ++v) sum[r][v] += a[r * inner + k] * right[v];
         }
     }
-    for (; i < rows; ++i) {
-        double* out = c + i * cols;
-        zero(cols, out);
-        for (Index k = 0; k < inner; ++k) {
-            const double factor = a[i * inner + k], *right = b + k * cols;
-            SIMD for (Index j = 0; j < cols; ++j) out[j] += factor * right[j];
+    for (int r = 0; r < 4; ++r) {
+        for (int v = 0; v < VECTORS; ++v) reinterpret_cast<Lane*>(c + r * cols)[v] = sum[r][v];
+    }
+}
+
+// C = A B with A (rows, inner), B (inner, cols), all row-major. The last tile of a side goes back over what is done.
+void multiply(Index rows, Index inner, Index cols, const double* a, const double* b, double* c) {
+    if (rows < 4 || cols < LANES) {
+        for (Index i = 0; i < rows; ++i) {
+            zero(cols, c + i * cols);
+            for (Index k = 0; k < inner; ++k) {
+                for (Index j = 0; j < cols; ++j) c[i * cols + j] += a[i * inner + k] * b[k * cols + j];
+            }
+        }
+        return;
+    }
+    for (Index i = 0; i < rows; i += 4) {
+        const Index row = i + 4 <= rows ? i : rows - 4;
+        Index j = 0;
+        for (; j + 2 * LANES <= cols; j += 2 * LANES) tile<2>(inner, cols, a + row * inner, b + j, c + row * cols + j);
+        for (; j < cols; j += LANES) {
+            const Index column = j + LANES <= cols ? j : cols - LANES;
+            tile<1>(inner, cols, a + row * inner, b + column, c + row * cols + column);
         }
     }
 }
