@@ -1,0 +1,30 @@
+"""The compiled kernels, under every instruction set that they were built for and this machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from pushforward.ot._native import kernels
+
+
+@pytest.fixture
+def compiled() -> ModuleType:
+    """The module of compiled kernels, as `pf.solve` finds it."""
+    module = kernels()
+    if module is None:
+        pytest.skip("the compiled kernels are not built here, or PUSHFORWARD_NATIVE=0 turns them off")
+    return module
+
+
+@pytest.fixture(params=["plain", "avx2", "avx512"])
+def native(compiled: ModuleType, request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The same under one instruction set after the other."""
+    if request.param not in compiled.instruction_sets():
+        pytest.skip(f"this machine has no {request.param}")
+    usual = compiled.instruction_set()
+    compiled.set_instruction_set(request.param)
+    yield compiled
+    compiled.set_instruction_set(usual)
