@@ -65,6 +65,8 @@ class Kernel(Protocol):
 
     farthest: ClassVar[float]
     """How far log u and log v may go before the kernel has to be rebuilt."""
+    together: ClassVar[float] = math.inf
+    """How far log u + log v may go."""
 
     @property
     def entries(self) -> int:
@@ -202,6 +204,14 @@ class DenseGeometry:
     def select(self, rows: Tensor, cols: Tensor) -> DenseGeometry:
         """The sub-problem on some rows and columns (boolean masks)."""
         return DenseGeometry(self.cost[:, rows][:, :, cols], self.forbidden, self.mean)
+
+    def parts(self) -> Iterator[tuple[slice, DenseGeometry]]:
+        """Blocks of rows, with their costs as a matrix: this one alone."""
+        yield slice(None), self
+
+    def some_rows(self, which: Tensor) -> Tensor:
+        """The costs of a few rows of the first problem, (k, m)."""
+        return self.cost[0, which]
 
     def _blocks(self) -> Iterator[tuple[slice, slice]]:
         b, n, m = self.cost.shape

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from pushforward.ot.plan import DenseGeometry, Measured
+from pushforward.ot.points import PointGeometry
 from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.line import LineGeometry
 
 __all__ = ["Geometry", "Problem"]
 
-Geometry = DenseGeometry | GridGeometry | LineGeometry
+Geometry = DenseGeometry | PointGeometry | GridGeometry | LineGeometry
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: `mass` is kept once computed
@@ -84,7 +85,7 @@ class Problem:
 
     def marginals(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 and P^T 1 of the plan at (f, g)."""
-        if isinstance(self.geometry, DenseGeometry):
+        if isinstance(self.geometry, DenseGeometry | PointGeometry):
             return self.geometry.marginals(f, g, self.epsilon, self.a, self.b)
         turned = self.transposed()
         rows = self.geometry.product(f, g, self.epsilon, self.a, self.b, torch.ones_like(g)[..., None])

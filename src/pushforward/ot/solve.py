@@ -34,6 +34,7 @@ from pushforward.ot.cost import GridCost, PointCost
 from pushforward.ot.gradients import attach
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.plan import DenseGeometry, Measured
+from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import Geometry, Problem
 from pushforward.ot.solution import Internals, Output, Solution, Status, refuse_if_too_large
 from pushforward.ot.solvers.grid import GridGeometry
@@ -50,6 +51,8 @@ LIMITS = {"auto": 2000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
 # A batch is solved in one go while its problems are small; above this many entries each, one after the other is as
 # fast.
 SMALL = 256 * 256
+# Costs of more pairs of points than this, half a gigabyte, are not held.
+MATRIX = 1 << 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,8 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     """Check what a caller passed to `solve` or `exact`, and put it into computing form."""
     if isinstance(cost, GridCost):
         return _ask_grid(cost, a, b, epsilon, unbalanced)
+    if isinstance(cost, PointCost) and _too_many(cost):
+        return _ask_points(cost, a, b, epsilon, unbalanced)
     if isinstance(cost, PointCost):
         as_numpy, matrix = not isinstance(cost.x, Tensor), cost.matrix()
         dtype = result_dtype(cost.x) if isinstance(cost.x, Tensor) else result_dtype(to_tensor("x", cost.x))
@@ -167,6 +172,22 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     geometry = DenseGeometry.of(computed.detach())
     problem = _problem(geometry, weights_a, weights_b, epsilon, unbalanced, mass_tolerance(a, b))
     return Question(computed if needs_graph else None, problem, Output(batch is not None, as_numpy, dtype))
+
+
+def _too_many(cost: PointCost) -> bool:
+    """Whether the costs of these points are better computed whenever they are needed than held."""
+    x, y = cost.tensors()
+    needs_graph = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
+    return len(x) * len(y) > MATRIX and x.device.type == "cpu" and not needs_graph
+
+
+def _ask_points(cost: PointCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> Question:
+    x, y = cost.tensors()
+    weights = [check_weights(*given, None, x, axis) for *given, axis in (("a", a, len(x), "row"), ("b", b, len(y), "column"))]
+    geometry = PointGeometry(x.detach(), y.detach(), cost.cost)
+    problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced, mass_tolerance(a, b))
+    as_numpy = not isinstance(cost.x, Tensor)
+    return Question(None, problem, Output(False, as_numpy, result_dtype(to_tensor("x", cost.x))))
 
 
 def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> Question:
@@ -194,7 +215,7 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
 
 
 def _problem(
-    geometry: DenseGeometry | GridGeometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float
+    geometry: Geometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float
 ) -> Problem:
     rho_a, rho_b = _relaxation(unbalanced)
     if rho_a == rho_b == math.inf:

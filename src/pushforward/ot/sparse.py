@@ -20,10 +20,14 @@ import scipy.sparse as sparse
 import torch
 from torch import Tensor
 
+from pushforward.ot._native import kernels
 from pushforward.ot.plan import BLOCK, DENSE_SPEED, FARTHEST, NEGLIGIBLE, DenseGeometry, Kernel
+from pushforward.ot.points import PointGeometry
 
-__all__ = ["SparseKernel", "SparsePattern"]
+__all__ = ["MARGIN", "SparseKernel", "SparsePattern"]
 
+# In units of epsilon: a pattern is made for potentials that move nearly this far.
+MARGIN = 10.0
 # Multiply-adds a second of one core in a product of two sparse matrices.
 SPARSE_SPEED = 1e8
 
@@ -40,34 +44,13 @@ class SparsePattern:
         radius: Slack kept, in units of the cost.
     """
 
-    def __init__(self, geometry: DenseGeometry, f: Tensor, g: Tensor, radius: float) -> None:
+    def __init__(self, geometry: DenseGeometry | PointGeometry, f: Tensor, g: Tensor, radius: float) -> None:
         self.shape = geometry.shape[1:]
-        self._native = geometry.native
-        if self._native is not None:
-            threads = torch.get_num_threads()
-            found = self._native.find_near(geometry.cost.numpy(), f.numpy(), g.numpy(), radius, threads)
-            self.starts, self.col, self.cost = found
-        else:
-            self._find(geometry.cost[0], f, g, radius)
+        self._native = kernels() if f.dtype == torch.float64 else None
+        counts, columns, costs = zip(*(_near(part, f[i], g, radius) for i, part in geometry.parts()), strict=True)
+        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(counts), dtype=np.int64)]).astype(np.int32)
+        self.col, self.cost = np.concatenate(columns), np.concatenate(costs)
         self._f, self._g, self.radius = f.clone(), g.clone(), radius
-
-    def _find(self, cost: Tensor, f: Tensor, g: Tensor, radius: float) -> None:
-        n, m = self.shape
-        step = max(1, BLOCK // m)
-        buffer = cost.new_empty(step, m)
-        mask = torch.empty(step, m, dtype=torch.bool)
-        counts, columns, slacks = [], [], []
-        for i in range(0, n, step):
-            part = cost[i : i + step]
-            slack = torch.sub(g, part, out=buffer[: len(part)]).add_(f[i : i + step, None])
-            near = torch.ge(slack, -radius, out=mask[: len(part)]).numpy()
-            found = np.flatnonzero(near)
-            counts.append(np.count_nonzero(near, axis=1))
-            columns.append((found % m).astype(np.int32))
-            slacks.append(slack.numpy().reshape(-1)[found])
-        self.starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
-        self.col = np.concatenate(columns)
-        self.cost = f.numpy()[self.row] + g.numpy()[self.col] - np.concatenate(slacks)
 
     @property
     def row(self) -> np.ndarray:
@@ -75,10 +58,10 @@ class SparsePattern:
         return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.starts))
 
     @staticmethod
-    def density(cost: Tensor, f: Tensor, g: Tensor, radius: float) -> float:
+    def density(geometry: DenseGeometry | PointGeometry, f: Tensor, g: Tensor, radius: float) -> float:
         """The share of pairs that a pattern would keep, estimated on 32 rows."""
-        some = torch.linspace(0, cost.shape[0] - 1, 32, dtype=torch.float64).long()
-        return float((f[some, None] + g - cost[some] >= -radius).to(torch.float64).mean())
+        some = torch.linspace(0, geometry.shape[1] - 1, 32, dtype=torch.float64).long()
+        return float((f[some, None] + g - geometry.some_rows(some) >= -radius).to(torch.float64).mean())
 
     def covers(self, f: Tensor, g: Tensor, radius: float) -> bool:
         """Whether every pair with f_i + g_j - C_ij >= -radius is among those kept."""
@@ -121,10 +104,27 @@ class SparsePattern:
         return SparseKernel(values, self.col, self.starts, self.shape), f + epsilon * torch.from_numpy(np.log(scale)), cols
 
 
+def _near(geometry: DenseGeometry, f: Tensor, g: Tensor, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of the pairs with f_i + g_j - C_ij >= -radius: how many are in each row, their columns, their costs."""
+    if geometry.native is not None:
+        given = (x.contiguous().numpy() for x in (geometry.cost, f, g))
+        starts, col, cost = geometry.native.find_near(*given, radius, torch.get_num_threads())
+        return np.diff(starts), col, cost
+    counts, columns, costs = [], [], []
+    step = max(1, BLOCK // geometry.cost.shape[-1])
+    for part, part_f in zip(geometry.cost[0].split(step), f.split(step), strict=True):
+        near = (g - part).add_(part_f[:, None]) >= -radius
+        counts.append(near.sum(1).numpy())
+        columns.append(near.nonzero()[:, 1].numpy().astype(np.int32))
+        costs.append(part[near].numpy())
+    return np.concatenate(counts), np.concatenate(columns), np.concatenate(costs)
+
+
 class SparseKernel(Kernel):
     """A plan held on a sparse pattern, for one problem on the CPU; scipy's products beat torch's sparse ones there."""
 
     farthest: ClassVar[float] = FARTHEST
+    together: ClassVar[float] = MARGIN - 2
 
     def __init__(self, values: np.ndarray, col: np.ndarray, starts: np.ndarray, shape: tuple[int, int]) -> None:
         self.values, self.col, self.starts, self.shape = values, col, starts, shape

@@ -84,7 +84,6 @@ def descend(
     point: Point,
     tol: float,
     settings: Newton,
-    together: float,
     rebuild: Rebuild,
 ) -> tuple[SemiDual, Point, Reason]:
     """Sinkhorn and Newton steps from a point, until its error is at most `tol` or something is in the way.
@@ -93,7 +92,6 @@ def descend(
         dual, point: Where to start.
         tol: L1 error of the marginals over the mass.
         settings: Of `newton`.
-        together: The largest log u + log v that a kernel stands.
         rebuild: Makes a kernel at the potentials reached, once the scalings have drifted too far from the last one.
 
     Returns:
@@ -112,7 +110,7 @@ def descend(
         v, u, cols = point.v.clone(), point.u.clone(), point.cols.clone()
         steps = min(MOST_STEPS, recorder.limit - recorder.sinkhorn - recorder.newton)
         notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
-        bounds = [tol, settings.forcing, settings.shift, dual.kernel.farthest, together]
+        bounds = [tol, settings.forcing, settings.shift, dual.kernel.farthest, dual.kernel.together]
         began = time.perf_counter()
         compiled.descend(
             *marginals,

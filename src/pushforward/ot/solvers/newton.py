@@ -9,6 +9,7 @@ only has to hand a good start to the next.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -20,11 +21,12 @@ from pushforward._checks import check_positive
 from pushforward.errors import InvalidArgument
 from pushforward.ot.history import Recorder
 from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solvers.native import Reason, Rebuild, descend
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
-from pushforward.ot.sparse import SparsePattern
+from pushforward.ot.sparse import MARGIN, SparsePattern
 
 __all__ = ["Newton", "newton"]
 
@@ -56,9 +58,12 @@ class Newton:
             raise InvalidArgument(f"factor must be above 1 and forcing below 1, got {self.factor} and {self.forcing}")
 
 
-# In units of epsilon: a pattern is made for potentials that move nearly this far; a step moves no log v further.
-MARGIN, LONGEST_STEP = 10.0, 10.0
+# In units of epsilon: a step moves no log v further.
+LONGEST_STEP = 10.0
+# Radii that a pattern is tried with, over what it needs: a wider one serves the next levels, too.
 RADII = (1.15, 1.0)
+# Pairs kept at most where the cost is not held, 12 bytes each and 8 for the plan on them; points of a sample.
+MOST_PAIRS, SAMPLE = 3e7, 2000
 # Newton steps without the error falling by a third, after which a level has stalled.
 PATIENCE = 100
 # Error at which CG's share of the residual begins to fall, inverted.
@@ -73,11 +78,6 @@ class _Plans:
         self._pattern: SparsePattern | None = None
         self._buffer: Tensor | None = None
 
-    @property
-    def sparse(self) -> bool:
-        """Whether the last kernel built is on a sparse pattern."""
-        return self._pattern is not None and self._buffer is None
-
     def around(self, problem: Problem, f: Tensor | None, g: Tensor, tol: float) -> tuple[SemiDual, Point]:
         """The semi-dual and its first point at potentials g (and f, once there are any)."""
         epsilon = problem.epsilon
@@ -85,7 +85,7 @@ class _Plans:
             # With f of the problem of unit mass, what is left out sums to exp(-radius/epsilon) at most; the drift
             # allowed makes that tol/7.
             unit_f = f[0] + epsilon * math.log(float(problem.mass))
-            pattern = self._find(problem, unit_f, g[0], epsilon * (math.log(1 / tol) + MARGIN))
+            pattern = self._find(problem, unit_f, g[0], _radius(epsilon, tol))
             if pattern is not None:
                 kernel, f, cols = pattern.kernel(f, g, epsilon, problem.a, problem.b)
                 dual = SemiDual(problem, kernel, f, g, self._recorder)
@@ -99,20 +99,32 @@ class _Plans:
         return dual, dual.start(cols)
 
     def _find(self, problem: Problem, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
-        geometry, most = problem.geometry, self._settings.sparse_below
-        assert isinstance(geometry, DenseGeometry)  # sparse_pays is for those alone
+        geometry, most = problem.geometry, _most(problem, self._settings)
+        assert isinstance(geometry, DenseGeometry | PointGeometry)  # sparse_pays is for those alone
         if self._pattern is not None and self._pattern.covers(f, g, radius):
             if self._pattern.radius > 1.5 * radius:
                 self._pattern.shrink(f, g, 1.15 * radius)
             return self._pattern
-        # Wider than needed, so that the pattern serves the next levels, too, as long as it stays sparse.
-        fitting = (r for r in (w * radius for w in RADII) if SparsePattern.density(geometry.cost[0], f, g, r) <= most)
+        fitting = (r for r in (w * radius for w in RADII) if SparsePattern.density(geometry, f, g, r) <= most)
         wide = next(fitting, None)
         if wide is None:
             return None
         self._recorder.products += 1
         self._pattern, self._buffer = SparsePattern(geometry, f, g, wide), None
         return self._pattern
+
+
+def _radius(epsilon: float, tol: float) -> float:
+    """The slack of the pairs that matter, in units of the cost."""
+    return epsilon * (math.log(1 / tol) + MARGIN)
+
+
+def _most(problem: Problem, settings: Newton) -> float:
+    """The share of pairs that a pattern may hold."""
+    if not isinstance(problem.geometry, PointGeometry):
+        return settings.sparse_below
+    _, n, m = problem.geometry.shape
+    return min(settings.sparse_below, MOST_PAIRS / (n * m))
 
 
 def newton(
@@ -154,10 +166,16 @@ class _Path:
     def run(self, g: Tensor | None) -> tuple[Tensor, Tensor, bool]:
         """(f, g) at the end of the path, and whether its error is within the tolerance."""
         levels = self.levels() if g is None else [self.problem.epsilon]
-        g = torch.zeros_like(self.problem.b) if g is None else g
         f, done, behind = None, False, None
+        if isinstance(self.problem.geometry, PointGeometry):
+            if g is None:
+                g, levels = self._from_sample(self.problem.geometry, levels)
+            self.recorder.plan_evaluations += 1
+            f = self.problem.at(levels[0]).measure(g).f
+        g = torch.zeros_like(self.problem.b) if g is None else g
         for k, epsilon in enumerate(levels):
-            if f is not None:
+            if k > 0:
+                assert f is not None
                 here = f, g
                 if behind is not None:
                     # Potentials are nearly linear in epsilon: the line through two levels spares half of the steps.
@@ -170,15 +188,35 @@ class _Path:
         assert f is not None
         return f, g, done
 
+    def _from_sample(self, geometry: PointGeometry, levels: list[float]) -> tuple[Tensor, list[float]]:
+        """Column potentials from a sample of the points, and the levels left: from the first whose plan is sparse."""
+        rng = torch.Generator().manual_seed(0)
+        rows, cols = (torch.randperm(size, generator=rng)[:SAMPLE] for size in geometry.shape[1:])
+        a, b = self.problem.a, self.problem.b
+        some_a, some_b = (weights[:, which] / weights[:, which].sum() for weights, which in ((a, rows), (b, cols)))
+        matrix = DenseGeometry.of(geometry.select(rows, cols).matrix())
+        sample = dataclasses.replace(self.problem, geometry=matrix, a=some_a, b=some_b)
+        path = _Path(sample, self.tol, Recorder(self.recorder.limit), self.settings)
+        every, few = torch.arange(geometry.shape[2]), rows[:32]
+        f, g, wide = None, torch.zeros_like(some_b), torch.zeros_like(b)
+        for k, epsilon in enumerate(levels):
+            tol = max(self.settings.level_tol, self.tol)
+            f, g, _ = path._level(sample.at(epsilon), f, g, tol, last=False)
+            wide = geometry.select(rows, every).transposed().measure(f, epsilon, b, some_a).f
+            near = geometry.select(few, every)
+            near_f = near.measure(wide, epsilon, a[:, few], b).f[0]
+            share = SparsePattern.density(near, near_f, wide[0], RADII[0] * _radius(epsilon, tol))
+            if share <= _most(self.problem, self.settings):
+                return wide, levels[k:]
+        return wide, levels[-1:]
+
     def _level(
         self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
     ) -> tuple[Tensor, Tensor, bool]:
         def rebuild(dual: SemiDual, point: Point) -> tuple[SemiDual, Point]:
             return self.plans.around(problem, *dual.potentials(point), tol)
 
-        dual, point = self.plans.around(problem, f, g, tol)
-        together = MARGIN - 2 if self.plans.sparse else math.inf
-        dual, point, reason = descend(dual, point, tol, self.settings, together, rebuild)
+        dual, point, reason = descend(*self.plans.around(problem, f, g, tol), tol, self.settings, rebuild)
         done = reason is Reason.DONE
         if reason in (Reason.FACTOR, Reason.UNFIT):
             linear = LinearSolver(rent=math.inf if reason is Reason.FACTOR else 0.0)
@@ -252,4 +290,4 @@ class _Path:
     def _drifted(self, dual: SemiDual, point: Point) -> bool:
         """Whether the kernel has to be rebuilt at the potentials reached."""
         either, together = dual.farthest(point)
-        return either > dual.kernel.farthest or (self.plans.sparse and together > MARGIN - 2)
+        return either > dual.kernel.farthest or together > dual.kernel.together
