@@ -10,7 +10,7 @@ import pushforward as pf
 from pushforward.ot import SNS, Newton
 from pushforward.ot.plan import DenseKernel
 from pushforward.ot.solvers import native
-from pushforward.ot.solvers.preconditioner import LinearSolver, System, _cholesky
+from pushforward.ot.solvers.preconditioner import LinearSolver, System, _factorise
 from pushforward.ot.sparse import SparsePattern
 
 
@@ -90,7 +90,7 @@ def buy(monkeypatch: pytest.MonkeyPatch, bought: bool) -> None:
 
     def solve(self, system, *args, **options):
         if bought and not self.has_factor:
-            self._factor = _cholesky(system, system.diagonal.rsqrt())
+            self._factor = _factorise(system, system.diagonal.rsqrt())
         return whole(self, system, *args, **options)
 
     monkeypatch.setattr(LinearSolver, "price", staticmethod(lambda system: float("inf")))

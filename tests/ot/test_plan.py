@@ -9,8 +9,8 @@ import torch
 
 import pushforward as pf
 from pushforward.ot.plan import DenseGeometry
-from pushforward.ot.sparse import SparsePattern
 from pushforward.ot.solvers.grid import GridGeometry, GridKernel, SeparableKernel
+from pushforward.ot.sparse import SparsePattern
 
 
 @pytest.fixture

@@ -77,7 +77,9 @@ class Recorder:
             self.newton += 1
         else:
             self.sinkhorn += 1
-        step = Step(kind, epsilon, error, self.plan_evaluations + self.products, (at or time.perf_counter()) - self._began)
+        step = Step(
+            kind, epsilon, error, self.plan_evaluations + self.products, (at or time.perf_counter()) - self._began
+        )
         self.steps.append(step)
         if self.hook is not None:
             self.hook(step)

@@ -1,8 +1,8 @@
 """Costs between points that are too many for a matrix: computed block by block of rows, whenever they are needed.
 
 A pass over all pairs takes O((n + m) d) memory. Where the plan is nearly sparse the solver makes few such passes: it
-finds the pairs that matter (`sparse.py`) and works on those. Where to look for them is known from a sample of the points
-(`sample_of`), solved first: with the potentials f of sampled rows x_i,
+finds the pairs that matter (`sparse.py`) and works on those. Where to look for them is known from a sample of the
+points, solved first: with the potentials f of sampled rows x_i,
 
     g_j = -epsilon log sum_i a_i exp((f_i - c(x_i, y_j))/epsilon)
 
@@ -114,7 +114,8 @@ class PointGeometry:
     def transposed(self) -> PointGeometry:
         """The same cost read from the columns' side."""
         cost = self.cost
-        return PointGeometry(self.y, self.x, cost if isinstance(cost, str) else lambda y, x: cost(x, y).mT)
+        turned: GroundCost = (lambda y, x: cost(x, y).mT) if callable(cost) else cost
+        return PointGeometry(self.y, self.x, turned)
 
     def select(self, rows: Tensor, cols: Tensor) -> PointGeometry:
         """The sub-problem on some rows and columns (masks or indices)."""

@@ -183,7 +183,8 @@ def _too_many(cost: PointCost) -> bool:
 
 def _ask_points(cost: PointCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> Question:
     x, y = cost.tensors()
-    weights = [check_weights(*given, None, x, axis) for *given, axis in (("a", a, len(x), "row"), ("b", b, len(y), "column"))]
+    given = (("a", a, len(x), "row"), ("b", b, len(y), "column"))
+    weights = [check_weights(name, value, size, None, x, axis) for name, value, size, axis in given]
     geometry = PointGeometry(x.detach(), y.detach(), cost.cost)
     problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced, mass_tolerance(a, b))
     as_numpy = not isinstance(cost.x, Tensor)
@@ -214,9 +215,7 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     return Question(graph, problem, Output(batch is not None, not tensors, result_dtype(like)))
 
 
-def _problem(
-    geometry: Geometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float
-) -> Problem:
+def _problem(geometry: Geometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float) -> Problem:
     rho_a, rho_b = _relaxation(unbalanced)
     if rho_a == rho_b == math.inf:
         check_equal_mass(a, b, tolerance)

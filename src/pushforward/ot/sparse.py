@@ -81,9 +81,7 @@ class SparsePattern:
         self.starts = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)[self.starts]
         self.col, self.cost = self.col[keep], self.cost[keep]
 
-    def kernel(
-        self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor
-    ) -> tuple[SparseKernel, Tensor, Tensor]:
+    def kernel(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[SparseKernel, Tensor, Tensor]:
         """The plan on these pairs at g, rows made exact from f on; the contract of `DenseGeometry.kernel`, (1, n)."""
         log_row, log_col = f[0] / epsilon + a[0].log(), g[0] / epsilon + b[0].log()
         values, f, cols = np.empty_like(self.cost), f.clone(), torch.empty_like(b)
@@ -101,7 +99,11 @@ class SparsePattern:
         scale = np.divide(a[0].numpy(), sums, out=np.ones_like(sums), where=(sums > 0) & (a[0].numpy() > 0))
         values *= scale[self.row]
         cols[0] = torch.from_numpy(np.bincount(self.col, values, self.shape[1]))
-        return SparseKernel(values, self.col, self.starts, self.shape), f + epsilon * torch.from_numpy(np.log(scale)), cols
+        return (
+            SparseKernel(values, self.col, self.starts, self.shape),
+            f + epsilon * torch.from_numpy(np.log(scale)),
+            cols,
+        )
 
 
 def _near(geometry: DenseGeometry, f: Tensor, g: Tensor, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,8 +2,8 @@
 
 The same mathematics as `semidual.py`, `newton.py` and the conjugate gradients of `preconditioner.py`, for balanced
 problems in float64 on the CPU; those are the reference, and what runs elsewhere. What it spares: both products of a
-Hessian are one pass over the plan, since a row's scaling needs nothing but that row, and a step on a small problem costs
-microseconds instead of the calls. Problems of a batch go on by themselves, one to a thread.
+Hessian are one pass over the plan, since a row's scaling needs nothing but that row, and a step on a small problem
+costs microseconds instead of the calls. Problems of a batch go on by themselves, one to a thread.
 """
 
 from __future__ import annotations

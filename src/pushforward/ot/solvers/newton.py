@@ -63,7 +63,7 @@ LONGEST_STEP = 10.0
 # Radii that a pattern is tried with, over what it needs: a wider one serves the next levels, too.
 RADII = (1.15, 1.0)
 # Pairs kept at most where the cost is not held, 12 bytes each and 8 for the plan on them; points of a sample.
-MOST_PAIRS, SAMPLE = 3e7, 2000
+MOST_PAIRS, SAMPLE = 4e7, 5000
 # Newton steps without the error falling by a third, after which a level has stalled.
 PATIENCE = 100
 # Error at which CG's share of the residual begins to fall, inverted.
@@ -271,8 +271,8 @@ class _Path:
 
         Problems of the batch that are at the tolerance are left where they are.
         """
-        # Superlinear once the error is small: steps are fewer, and CG gets the faster the longer it runs. A factor makes
-        # digits cheap, so ask for quadratic convergence.
+        # Superlinear once the error is small: steps are fewer, and CG gets the faster the longer it runs. A factor
+        # makes digits cheap, so ask for quadratic convergence.
         near = STEEPENING * point.error
         share = self.settings.forcing * torch.clamp(near if linear.has_factor else near.sqrt(), max=1.0)
         tolerance = dual.problem.mass * torch.clamp(share * point.error, min=0.2 * tol)
