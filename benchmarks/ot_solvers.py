@@ -11,13 +11,13 @@ again stay, each with its date.
 The floor. On the same machine and core two passes over the n x m matrix are timed beside each problem: `exp_pass`,
 one exponential an entry, by blocks of rows, and `mv_pass`, one matrix-vector product. A Newton solver must build the
 plan about five times (once an epsilon level, and a last time to verify), and each conjugate-gradient iteration needs
-two products with the entries of the plan that count, a fraction `density` of the matrix: those over 2^-52 of the
+one pass over the entries of the plan that count, a fraction `density` of the matrix: those over 2^-52 of the
 largest entry of their row. So
 
-    floor = 5 exp_pass + 2 cg density mv_pass,         distance = seconds / floor,      passes = seconds / exp_pass
+    floor = 5 exp_pass + cg density mv_pass,           distance = seconds / floor,      passes = seconds / exp_pass
 
 with cg the iterations of our own solve. It is a bound for a solver of this kind, not for all: a separable grid can go
-below it.
+below it. `roofline` is that of the work done (`traffic.py`), of which bytes and exponentials are counted.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def passes(problem_name: str) -> dict[str, Any]:
             seconds.append(time.process_time() - start)
         return statistics.median(seconds[1:])
 
-    return {"exp_pass": median(exp_pass), "mv_pass": median(lambda: plan @ vector)}
+    return {"exp_pass": median(exp_pass), "mv_pass": median(lambda: plan @ vector), "pairs": exponents.numel()}
 
 
 def measured(
@@ -77,15 +77,24 @@ def measured(
     answer = read(result)
     row = judged(problem, answer, seconds)
     if solver_name in OURS and row["error"] is not None:
+        from traffic import traffic
+
         plan = plan_of(answer, problem.cost, problem.epsilon)
         row["density"] = float((plan > 2.0**-52 * plan.max(1, keepdims=True)).mean())
+        row |= traffic(run)
     return row
 
 
 def floor(row: dict[str, Any], passed: dict[str, float]) -> dict[str, float]:
     """The floor of the module's docstring for one of our rows, and how far the row is from it."""
-    seconds = BUILDS * passed["exp_pass"] + 2 * row["counts"]["cg"] * row["density"] * passed["mv_pass"]
-    return {"floor": seconds, "distance": row["seconds"] / seconds, "passes": row["seconds"] / passed["exp_pass"]}
+    seconds = BUILDS * passed["exp_pass"] + row["counts"]["cg"] * row["density"] * passed["mv_pass"]
+    bandwidth, rate = (work * passed["pairs"] / passed[name] for work, name in ((8, "mv_pass"), (1, "exp_pass")))
+    return {
+        "floor": seconds,
+        "distance": row["seconds"] / seconds,
+        "passes": row["seconds"] / passed["exp_pass"],
+        "roofline": max(row["bytes"] / bandwidth, row["exps"] / rate),
+    }
 
 
 def settings_of(problem: str, solver: str, tuned: dict[str, Any]) -> dict[str, Any]:

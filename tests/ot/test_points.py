@@ -127,7 +127,7 @@ def test_the_sparse_factor_solves_as_the_dense_one_does(rng, monkeypatch):
 
 
 def test_memory_stays_bounded():
-    """4,000 x 4,000 costs would be 128 MB a copy; points, pattern and blocks are not."""
+    """5,000 x 5,000 costs would be 200 MB a copy; points, pattern and blocks are not."""
     code = """
 import importlib, resource
 import numpy as np
@@ -135,11 +135,12 @@ import pushforward as pf
 importlib.import_module("pushforward.ot.solve").MATRIX = 0
 path = importlib.import_module("pushforward.ot.solvers.newton")
 path.SAMPLE, path.MOST_PAIRS = 1000, 1.5e6
-x = np.random.default_rng(0).standard_normal((4000, 2))
+importlib.import_module("pushforward.ot.solvers.preconditioner").LARGEST_FACTOR = 2000
+x = np.random.default_rng(0).standard_normal((5000, 2))
 pf.solve(pf.PointCost(x[:50], x[50:90]), epsilon=0.1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 pf.solve(pf.PointCost(x, 0.5 + 1.2 * x[::-1]), epsilon=5e-3, tol=1e-4)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 120
+    assert float(done.stdout) < 180
