@@ -5,7 +5,7 @@
 random     independent costs, uniform in [0, 1), epsilon 1/1200
 cloud      points in R^3 as in `problems.py`, epsilon 1e-3 of the largest cost
 
-Rows: ours on one thread and on two, with the compiled kernels and with torch alone; POT's exact emd on one thread, where
+Rows: ours on one thread and two, with the compiled kernels and with torch alone; POT's exact emd on one thread, where
 it takes less than --limit seconds. A row is the median of `repeats` calls after one that warms up, in a process of its
 own. Two threads need two cores at rest: wall-clock seconds of a busy machine mean nothing.
 """

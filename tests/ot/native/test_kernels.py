@@ -113,8 +113,6 @@ def test_pairs_near(native, rng, sizes, radius, threads):
     near = f[:, None] + g - cost[0] >= -radius
     right = csr(near, cost[0])
     found = native.find_near(cost, f, g, radius, threads)
-    for step in (1, 3):
-        assert native.count_near(cost, f, g, radius, step) == near[::step].sum()
     for here, there in zip(found, right, strict=True):
         np.testing.assert_array_equal(here, there)
         assert here.dtype == there.dtype
@@ -168,6 +166,6 @@ def test_exponents_are_clamped(native):
 
 
 def test_an_unknown_instruction_set_is_refused(compiled):
-    with pytest.raises(ValueError, match="not supported here"):
+    with pytest.raises(ValueError, match="not built, or not of this processor"):
         compiled.set_instruction_set("mmx")
     assert compiled.instruction_set() in compiled.instruction_sets()

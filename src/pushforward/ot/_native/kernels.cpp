@@ -174,17 +174,7 @@ void marginals(const Team& team, const Cost& cost, const double* a, const double
     SIMD for (Index j = 0; j < m; ++j) cols[j] = b[j] * scratch[j];
 }
 
-// How many pairs of every step-th row have f_i + g_j - C_ij >= -radius. Traffic 8.
-Index count_near(const Cost& cost, const double* f, const double* g, double radius, Index step) {
-    Index count = 0;
-    for (Index i = 0; i < cost.n; i += step) {
-        const double *c = cost.values + i * cost.m, least = -radius - f[i];
-        _Pragma("omp simd reduction(+ : count)") for (Index j = 0; j < cost.m; ++j) count += g[j] - c[j] >= least;
-    }
-    return count;
-}
-
-// Those pairs of rows first .. last - 1, row by row, of all or of a pattern; false if there is no memory. Traffic 8 a pair
+// The pairs of rows first .. last - 1 with f_i + g_j - C_ij >= -radius, row by row, of all or of a pattern; false if there is no memory. Traffic 8 a pair
 // looked at (12 of a pattern), 12 a pair kept.
 bool find_near(const Cost& cost, const std::int32_t* starts, const std::int32_t* columns, const double* f, const double* g, double radius,
                Index first, Index last, std::int32_t* counts, Pairs& pairs) {
@@ -584,7 +574,7 @@ void descend(const Team& team, const Plan& plan, Descent& d, double* scratch) {
 }  // namespace
 
 const Table& table() {
-    static constexpr Table functions{build, marginals, count_near, find_near, fill, descend};
+    static constexpr Table functions{build, marginals, find_near, fill, descend};
     return functions;
 }
 

@@ -72,7 +72,6 @@ struct Table {
     void (*build)(const Team&, const Cost&, const double* a, double damping, double centre, double* f, double* plan, double* cols,
                   double* cost_by_col, double* scratch);
     void (*marginals)(const Team&, const Cost&, const double* a, const double* b, double* rows, double* cols, double* scratch);
-    Index (*count_near)(const Cost&, const double* f, const double* g, double radius, Index step);
     bool (*find_near)(const Cost&, const std::int32_t* starts, const std::int32_t* columns, const double* f, const double* g,
                       double radius, Index first, Index last, std::int32_t* counts, Pairs&);
     void (*fill)(const Team&, const Cost&, const std::int32_t* starts, const std::int32_t* columns, const double* a, double* values,

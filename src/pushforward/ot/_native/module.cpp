@@ -152,12 +152,6 @@ void marginals(In cost, In f, In g, In a, In b, double epsilon, Out rows, Out co
     });
 }
 
-Index count_near(In cost, In f, In g, double radius, Index step) {
-    const Sizes s(cost);
-    if (s.batch != 1 || step < 1) throw std::invalid_argument("one problem, and a step of at least 1, are needed");
-    return table->count_near({s.n, s.m, cost.data(), 1.0, nullptr, nullptr}, at(f, {s.n}, "f"), at(g, {s.m}, "g"), radius, step);
-}
-
 double clock() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
@@ -369,7 +363,6 @@ NB_MODULE(_kernels, module) {
     module.def("set_instruction_set", set_instruction_set, nb::arg("name"), "Use another one.");
     module.def("build", build);
     module.def("marginals", marginals);
-    module.def("count_near", count_near);
     module.def("find_near", find_near);
     module.def("narrow", narrow);
     module.def("fill", fill);
