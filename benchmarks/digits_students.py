@@ -39,7 +39,7 @@ from maps import locked, read
 from measure import conditions, in_own_process, say, write_json
 from torch import Tensor
 
-from pushforward.diffusion import Denoiser, Distiller, OneStepPipeline, TeacherTrainer, Trainer
+from pushforward.diffusion import Denoiser, Distiller, Generator, OneStepPipeline, TeacherTrainer, Trainer
 from pushforward.diffusion.judge import Judge
 from pushforward.diffusion.samplers import sample
 from pushforward.training.random import generator, seeded
@@ -103,6 +103,28 @@ def teacher_of(name: str, work: Path) -> Denoiser:
     return TeacherTrainer(images, out=work / name, every=TEACHER_STEPS, progress=False).fit(TEACHER_STEPS)
 
 
+def distilled(
+    teacher: Denoiser,
+    images: Tensor,
+    *,
+    divergence: str,
+    gan: float,
+    seed: int,
+    steps: int,
+    out: Path,
+    setting: dict[str, Any] = SETTING,
+) -> tuple[Generator, float]:
+    """The student, and the CPU seconds of its training."""
+    given = dict(setting)
+    critic_steps = int(given.pop("critic_steps"))
+    with seeded(seed, "students"):
+        distiller = Distiller(teacher, divergence=divergence, gan_weight=gan, critic_steps=critic_steps)
+        start = time.process_time()
+        trainer = Trainer(distiller, images, out=out, every=steps, seed=seed, progress=False, **given)
+        student = trainer.fit(steps)
+        return student, time.process_time() - start
+
+
 def measured(name: str, divergence: str, gan: float, seed: int, steps: int, work: Path) -> Row:
     """One row. Runs in its own process."""
     torch.set_num_threads(1)
@@ -115,15 +137,10 @@ def measured(name: str, divergence: str, gan: float, seed: int, steps: int, work
         seconds = time.process_time() - start
         drawn = [sample(teacher, COUNT, shape, generator=torch.Generator().manual_seed(k)) for k in range(DRAWS)]
         return {"status": "ok", "seconds": seconds, **figures(name, drawn)}
-    with seeded(seed, "students"), tempfile.TemporaryDirectory() as out:
-        given = dict(SETTING)
-        distiller = Distiller(
-            teacher, divergence=divergence, gan_weight=gan, critic_steps=int(given.pop("critic_steps"))
+    with tempfile.TemporaryDirectory() as out:
+        student, seconds = distilled(
+            teacher, images, divergence=divergence, gan=gan, seed=seed, steps=steps, out=Path(out)
         )
-        start = time.process_time()
-        trainer = Trainer(distiller, images, out=out, every=steps, seed=seed, progress=False, **given)  # pyright: ignore
-        student = trainer.fit(steps)
-        seconds = time.process_time() - start
     pipe = OneStepPipeline(student, shape=shape)
     drawn = [
         pipe(COUNT, generator=torch.Generator().manual_seed(k), output_type="raw", batch_size=1000).images
@@ -136,12 +153,13 @@ def key_of(row: Row) -> tuple[Any, ...]:
     return row["data"], row["divergence"], row["gan"], row["seed"], row["steps"]
 
 
-def add(row: Row, path: Path) -> None:
+def add(row: Row, path: Path, setting: dict[str, Any]) -> None:
+    """Writes a row among the others, in the place of one that has its key."""
     with locked(path):
         rows = [other for other in read(path)["rows"] if key_of(other) != key_of(row)] + [row]
         rows.sort(key=lambda one: tuple(map(str, key_of(one))))
         stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
-        write_json(path, stamp | {"setting": SETTING | {"samples": COUNT, "draws": DRAWS}, "rows": rows})
+        write_json(path, stamp | {"setting": setting, "rows": rows})
 
 
 def main() -> None:
@@ -165,7 +183,7 @@ def main() -> None:
             continue
         row = in_own_process(measured, name, divergence, gan, seed, steps, arguments.work, wall_limit=3600.0)
         stamp = {field: conditions()[field] for field in ("date", "commit")}
-        add(key | row | stamp, arguments.out)
+        add(key | row | stamp, arguments.out, SETTING | {"samples": COUNT, "draws": DRAWS})
         say(f"{name} {divergence} gan {gan:g} seed {seed}: FD {row.get('draws')}, {row['status']}")
 
 
