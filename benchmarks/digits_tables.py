@@ -1,4 +1,4 @@
-"""Tables of the digits' teachers and students, from results/digits_*.json. Standard library only."""
+"""Tables of the digits' and MNIST's teachers and students, from results/. Standard library only."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def teacher_table(results: dict[str, Any]) -> str:
         else ""
     )
     about = f"The floor, real against real, is {floor}{near}. One seed where no number of seeds is given"
-    stamp = f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {results['commit']}"
-    return f"{markdown([*header, 'CPU seconds'], body)}\n{about}. {stamp}.\n"
+    where = f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {results['commit']}"
+    return f"{markdown([*header, 'CPU seconds'], body)}\n{about}. {where}.\n"
 
 
 STUDENTS = {
@@ -54,66 +54,123 @@ STUDENTS = {
 }
 
 
+# Quantiles of Student's t at 97.5 %, by how many values the mean is of.
+T_QUANTILES = {3: 4.303, 4: 3.182, 5: 2.776}
+# At which the comparisons are made.
+STEPS, GAN = 800, 1e-3
+# What is compared seed by seed, and its decimals.
+COMPARED = {"FD": 2, "precision": 3, "recall": 3, "rare": 2}
+
+Row = dict[str, Any]
+
+
 def students_table(results: dict[str, Any], data: str) -> str:
-    """A line a divergence and GAN weight: means over seeds, and what the paired difference to the reverse KL is."""
-    rows = [row for row in results["rows"] if row["data"] == data and row["status"] == "ok"]
+    """A line a divergence, GAN weight and number of steps: means over seeds."""
+    rows = rows_of(results, data)
     if not rows:
         return "Not measured yet.\n"
     rare = data == "imbalanced"
-    header = ["generator", "GAN", "steps", "FD", "beside reverse KL", "precision", "recall", "coverage", "modes"]
-    header += ["rare"] * rare + ["CPU s", "seeds"]
+    header = ["generator", "GAN", "steps", "FD", "precision", "recall", "density", "coverage", "modes"]
     body = [
-        student_line(group, rows, rare=rare)
+        student_line(group, rare=rare)
         for divergence in ("teacher", *STUDENTS)
         for gan, steps in sorted({(row["gan"], row["steps"]) for row in rows})
-        if (group := [row for row in rows if (row["divergence"], row["gan"], row["steps"]) == (divergence, gan, steps)])
+        if (group := chosen(rows, divergence, gan, steps))
     ]
-    commits = ", ".join(sorted({str(row["commit"])[:7] for row in rows}))
+    setting = results["setting"]
     about = (
-        "FD of three draws of 10,000 images from half of the data, whose other half is "
-        f"{rows[0]['frechet_floor']:.2f} away. Beside reverse KL: the mean difference in FD to the reverse KL of the "
-        "same seed and GAN weight, with a 95 % interval (t) from three seeds on."
+        f"FD: mean of {setting['draws']} draws of {setting['samples']:,} images, then over seeds, with a 95 % interval "
+        "(t) from three seeds on. It is measured from half of the images that the judge has; their other half, real "
+        f"against real, is {rows[0]['frechet_floor']:.2f} away. The teacher is asked 35 times an image."
     )
-    stamp = f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {commits}"
-    return f"{markdown(header, body)}\n{about} {stamp}.\n"
+    return f"{markdown([*header, *['rare'] * rare, 'CPU s', 'seeds'], body)}\n{about} {stamp(results, rows)}.\n"
 
 
-def student_line(group: list[dict[str, Any]], rows: list[dict[str, Any]], *, rare: bool) -> list[str]:
+def student_line(group: list[Row], *, rare: bool) -> list[str]:
     first = group[0]
-    base = {
-        row["seed"]: mean(row["draws"])
-        for row in rows
-        if (row["divergence"], row["gan"], row["steps"]) == ("reverse_kl", first["gan"], first["steps"])
-    }
     own = first["divergence"] == "teacher"
-    pairs = [mean(row["draws"]) - base[row["seed"]] for row in group if row["seed"] in base]
-    figures = [f"{mean(row[name] for row in group):.2f}" for name in ("precision", "recall", "coverage")]
+    figures = [f"{mean(row[name] for row in group):.2f}" for name in ("precision", "recall", "density", "coverage")]
     return [
-        "the teacher, 35 evaluations" if own else STUDENTS[first["divergence"]],
+        "the teacher" if own else STUDENTS[first["divergence"]],
         "" if own else f"{first['gan']:g}",
         f"{first['steps']:,}",
-        spread([mean(row["draws"]) for row in group]) if len(group) > 1 else f"{mean(first['draws']):.2f}",
-        "" if own or first["divergence"] == "reverse_kl" else difference(pairs),
+        interval([value_of(row, "FD") for row in group]),
         *figures,
-        f"{mean(row['modes'] for row in group):.4g} of {first['of']}",
+        f"{mean(row['modes'] for row in group):.4g} of {first['of']:,}",
         *([f"{mean(row['rare'] for row in group):.2f}"] if rare else []),
         f"{mean(row['seconds'] for row in group):.0f}",
         str(len(group)),
     ]
 
 
-# Quantiles of Student's t at 97.5 %, by the number of pairs.
-T_QUANTILES = {3: 4.303, 4: 3.182, 5: 2.776}
+def paired_table(results: dict[str, Any], data: str) -> str:
+    """Each divergence less the reverse KL of the same seed and GAN weight."""
+    rows = rows_of(results, data)
+    figures = [name for name in COMPARED if name != "rare" or data == "imbalanced"]
+    body = []
+    for gan in sorted({row["gan"] for row in rows}):
+        base = chosen(rows, "reverse_kl", gan, STEPS)
+        for divergence in list(STUDENTS)[1:]:
+            pairs = matched(chosen(rows, divergence, gan, STEPS), base)
+            if len(pairs) in T_QUANTILES:
+                body.append([STUDENTS[divergence], f"{gan:g}", *(difference(pairs, name) for name in figures)])
+    about = (
+        f"Differences to the reverse KL of the same seed and GAN weight, after {STEPS} steps: mean with a 95 % "
+        "interval (t, one comparison at a time), then how many of the seeds have the mean's sign."
+    )
+    return f"{markdown(['less reverse KL', 'GAN', *figures], body)}\n{about}\n"
 
 
-def difference(pairs: list[float]) -> str:
-    """The mean of paired differences, with its interval where there are pairs enough."""
-    if not pairs:
-        return ""
-    if len(pairs) not in T_QUANTILES:
-        return f"{mean(pairs):+.2f}"
-    half = T_QUANTILES[len(pairs)] * stdev(pairs) / len(pairs) ** 0.5
-    return f"{mean(pairs):+.2f} ± {half:.2f}"
+def gan_table(results: dict[str, Any]) -> str:
+    """Each divergence with the GAN term less the same without it."""
+    body = []
+    for data in ("digits", "imbalanced"):
+        rows = rows_of(results, data)
+        for divergence in STUDENTS:
+            pairs = matched(chosen(rows, divergence, GAN, STEPS), chosen(rows, divergence, 0.0, STEPS))
+            if len(pairs) in T_QUANTILES:
+                figures = [difference(pairs, name) if name in pairs[0][0] or name == "FD" else "" for name in COMPARED]
+                body.append([data, STUDENTS[divergence], *figures])
+    about = f"With the GAN term ({GAN}) less without it, same seed, {STEPS} steps; intervals and counts as above."
+    return f"{markdown(['data', 'divergence', *COMPARED], body)}\n{about}\n"
+
+
+def rows_of(results: dict[str, Any], data: str) -> list[Row]:
+    return [row for row in results["rows"] if row["data"] == data and row["status"] == "ok"]
+
+
+def chosen(rows: list[Row], divergence: str, gan: float, steps: int) -> list[Row]:
+    return [row for row in rows if (row["divergence"], row["gan"], row["steps"]) == (divergence, gan, steps)]
+
+
+def matched(group: list[Row], base: list[Row]) -> list[tuple[Row, Row]]:
+    """Rows of one seed, of the one and of the other."""
+    others = {row["seed"]: row for row in base}
+    return [(row, others[row["seed"]]) for row in group if row["seed"] in others]
+
+
+def value_of(row: Row, name: str) -> float:
+    return mean(row["draws"]) if name == "FD" else row[name]
+
+
+def difference(pairs: list[tuple[Row, Row]], name: str) -> str:
+    """The mean difference and its interval, and in how many pairs it has the mean's sign."""
+    differences = [value_of(one, name) - value_of(other, name) for one, other in pairs]
+    same = sum(one * mean(differences) > 0 for one in differences)
+    return f"{interval(differences, places=COMPARED[name], signed=True)}, {same} of {len(pairs)}"
+
+
+def interval(values: list[float], *, places: int = 2, signed: bool = False) -> str:
+    """The mean, with a 95 % interval where there are values enough."""
+    shown = f"{mean(values):{'+' if signed else ''}.{places}f}"
+    if len(values) not in T_QUANTILES:
+        return shown
+    return f"{shown} ± {T_QUANTILES[len(values)] * stdev(values) / len(values) ** 0.5:.{places}f}"
+
+
+def stamp(results: dict[str, Any], rows: list[Row]) -> str:
+    commits = ", ".join(sorted({str(row["commit"])[:7] for row in rows}))
+    return f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {commits}"
 
 
 def spread(values: list[float]) -> str:
@@ -124,6 +181,10 @@ def spread(values: list[float]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "digits-teacher": ("digits_teacher.json", teacher_table),
     "digits-students": ("digits_students.json", partial(students_table, data="digits")),
+    "digits-students-paired": ("digits_students.json", partial(paired_table, data="digits")),
     "digits-imbalanced": ("digits_students.json", partial(students_table, data="imbalanced")),
+    "digits-imbalanced-paired": ("digits_students.json", partial(paired_table, data="imbalanced")),
+    "digits-gan": ("digits_students.json", gan_table),
     "digits-stacked": ("digits_students.json", partial(students_table, data="stacked")),
+    "mnist-students": ("mnist_students.json", partial(students_table, data="mnist")),
 }

@@ -6,8 +6,9 @@ Between the lines `<!-- table:NAME -->` and `<!-- /table:NAME -->` of each file 
 benchmarks/README.md and docs/**/*.md) the table NAME is written anew from `results/*.json`. With `--check` nothing is
 written, and the exit code is 1 where a table is not up to date. Needs the standard library only. Tables: ot-solvers,
 ot-solvers-all, ot-published, ot-batches, lm-losses, those of `maps_tables.py`: maps-benchmark, maps-gaussian,
-maps-mixture, maps-cells, maps-step, maps-targets, and those of `f_tables.py`: f-variance, f-order, f-modes, f-gaps,
-f-step.
+maps-mixture, maps-cells, maps-step, maps-targets, those of `f_tables.py`: f-variance, f-order, f-modes, f-gaps,
+f-step, and those of `digits_tables.py`: digits-teacher, digits-students, digits-students-paired, digits-imbalanced,
+digits-imbalanced-paired, digits-gan, digits-stacked, mnist-students.
 """
 
 from __future__ import annotations

@@ -1,0 +1,87 @@
+"""What the tables of students say: differences seed by seed, their intervals; and MNIST's pixels."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch.nn.functional import avg_pool2d
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+
+
+def row(divergence: str, seed: int, frechet: float, *, gan: float = 0.0, **more: Any) -> dict[str, Any]:
+    figures = {"precision": 0.5, "recall": 0.5, "density": 0.5, "coverage": 0.5, "frechet_floor": 1.25}
+    about = {"data": "digits", "status": "ok", "steps": 800, "commit": "abc", "seconds": 9.0, "modes": 9, "of": 10}
+    # Draws that average to the figure.
+    return {
+        "divergence": divergence,
+        "seed": seed,
+        "gan": gan,
+        "draws": [frechet - 1, frechet + 1],
+        **figures,
+        **about,
+    } | more
+
+
+def results(*rows: dict[str, Any]) -> dict[str, Any]:
+    setting = {"samples": 10_000, "draws": 2}
+    return {"machine": {"processor": "P"}, "date": "2030-01-02T03", "setting": setting, "rows": list(rows)}
+
+
+def cells(table: str, start: str) -> list[str]:
+    (line,) = [line for line in table.splitlines() if line.startswith(start)]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_differences_are_those_of_the_same_seed():
+    tables = importlib.import_module("digits_tables")
+    rng = np.random.default_rng(0)
+    base, own = rng.normal(10, 5, 5), rng.normal(9, 5, 5)
+    rows = [row("reverse_kl", seed, base[seed]) for seed in range(5)]
+    rows += [row("js", seed, own[seed]) for seed in (3, 1, 4, 0, 2)]
+    truth = stats.ttest_rel(own, base).confidence_interval()
+    found = cells(tables.paired_table(results(*rows), "digits"), "| JS")[2]
+    mean, half, same, of = map(float, re.fullmatch(r"(\S+) ± (\S+), (\d) of (\d)", found).groups())
+    assert (mean - half, mean + half) == pytest.approx((truth.low, truth.high), abs=0.011)
+    assert (same, of) == (((own - base) * (own - base).mean() > 0).sum(), 5)
+
+
+def test_the_gan_term_is_compared_with_its_own_divergence():
+    tables = importlib.import_module("digits_tables")
+    rows = [row("js", seed, 5.0 + seed) for seed in range(3)]
+    rows += [row("js", seed, 4.0 + seed, gan=1e-3) for seed in range(3)]
+    rows += [row("kl", seed, 100.0, gan=1e-3) for seed in range(3)]
+    table = tables.gan_table(results(*rows))
+    assert cells(table, "| digits | JS")[2] == "-1.00 ± 0.00, 3 of 3"
+    assert "forward KL" not in table
+
+
+def test_two_seeds_have_no_interval_and_failed_runs_no_line():
+    tables = importlib.import_module("digits_tables")
+    rows = [row("js", 0, 2.0), row("js", 1, 4.0), row("kl", 0, 1.0, status="time limit")]
+    table = tables.students_table(results(*rows), "digits")
+    assert cells(table, "| JS")[:4] == ["JS", "0", "800", "3.00"]
+    assert "forward KL" not in table
+    assert "is 1.25 away" in table
+    assert tables.students_table(results(*rows), "stacked") == "Not measured yet.\n"
+
+
+def test_a_coarser_pixel_is_the_mean_of_what_it_covers():
+    bench = importlib.import_module("mnist_students")
+    images = torch.rand(3, 28, 28)
+    torch.testing.assert_close(bench.area_averaged(images, 14), avg_pool2d(images, 2))
+    # By way of the grid that both divide: every pixel as 4 x 4, of which 7 x 7 are one of the coarser ones.
+    fine = images.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    torch.testing.assert_close(bench.area_averaged(images, 16), avg_pool2d(fine, 7))
