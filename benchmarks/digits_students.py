@@ -1,7 +1,7 @@
 """One-step students of scikit-learn's digits by six divergences, with and without the GAN term, over paired seeds.
 
     python benchmarks/digits_students.py [--data NAME ...] [--divergences NAME ...] [--gan W ...] [--seeds N ...]
-                                         [--steps N] [--again] [--work FOLDER]
+                                         [--steps N] [--again] [--work FOLDER] [--picture FILE]
 
 data         what it is                                                                modes
 digits       all 1,797, 8 x 8                                                          10
@@ -19,7 +19,8 @@ modes        how many there are among the first draw's samples
 rare         share of the samples that show a digit from 4 on, over that of the data; of imbalanced
 seconds      CPU time of the training; of a teacher that `--work` had already, of loading it
 
-Rows that are there are kept, unless --again. Two runs, of different rows, may write at once.
+`--picture` measures nothing: it draws samples of the imbalanced digits, of their teacher and of two students, which it
+trains. Rows that are there are kept, unless --again. Two runs, of different rows, may write at once.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from torch import Tensor
 from pushforward.diffusion import Denoiser, Distiller, Generator, OneStepPipeline, TeacherTrainer, Trainer
 from pushforward.diffusion.judge import Judge
 from pushforward.diffusion.samplers import sample
+from pushforward.report.generators import save_grid
 from pushforward.training.random import generator, seeded
 
 RESULTS = Path(__file__).with_name("results") / "digits_students.json"
@@ -51,7 +53,7 @@ TEACHER = "teacher"
 GAN = (0.0, 1e-3)
 STACKED = 20_000
 SETTING = {"batch_size": 256, "learning_rate": 6e-4, "average": 0.998, "warmup": 200, "critic_steps": 3}
-TEACHER_STEPS = 3000
+TEACHER_STEPS, STEPS = 3000, 800
 
 Row = dict[str, Any]
 
@@ -149,6 +151,33 @@ def measured(name: str, divergence: str, gan: float, seed: int, steps: int, work
     return {"status": "ok", "seconds": seconds, "times": list(student.times), **figures(name, drawn)}
 
 
+def picture(file: Path, work: Path, *, data: str = "imbalanced", count: int = 40) -> None:
+    """Data, the teacher and students by reverse KL and JS, in this order, `count` of each in rows of 8."""
+    images, _ = data_of(data)
+    shape = tuple(images.shape[1:])
+    teacher = teacher_of(data, work)
+    parts = [images[:count], sample(teacher, count, shape, generator=torch.Generator().manual_seed(0))]
+    for divergence in ("reverse_kl", "js"):
+        with tempfile.TemporaryDirectory() as out:
+            student, _ = distilled(
+                teacher, images, divergence=divergence, gan=GAN[1], seed=0, steps=STEPS, out=Path(out)
+            )
+        pipe = OneStepPipeline(student, shape=shape)
+        parts.append(pipe(count, generator=torch.Generator().manual_seed(0), output_type="raw").images)
+    save_beside(file, parts)
+
+
+def save_beside(file: Path, parts: list[Tensor], *, columns: int = 8) -> None:
+    """Groups of as many images (n, C, H, W) in one picture, from left to right, with a column's gap between them."""
+    count, *shape = parts[0].shape
+    gap = torch.ones(count // columns, 1, *shape)
+    rows: list[Tensor] = []
+    for part in parts:
+        rows += [part.reshape(-1, columns, *shape), gap]
+    sheet = torch.cat(rows[:-1], 1)
+    save_grid(file, sheet.flatten(0, 1).numpy(), columns=sheet.shape[1])
+
+
 def key_of(row: Row) -> tuple[Any, ...]:
     return row["data"], row["divergence"], row["gan"], row["seed"], row["steps"]
 
@@ -168,11 +197,16 @@ def main() -> None:
     parser.add_argument("--divergences", nargs="+", default=[TEACHER, *DIVERGENCES], metavar="NAME")
     parser.add_argument("--gan", type=float, nargs="+", default=list(GAN))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("runs/digits-students"))
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--picture", type=Path)
     arguments = parser.parse_args()
+    if arguments.picture:
+        torch.set_num_threads(1)
+        picture(arguments.picture, arguments.work)
+        return
     wanted = itertools.product(arguments.data, arguments.seeds, arguments.gan, arguments.divergences)
     for name, seed, gan, divergence in wanted:
         if divergence == TEACHER and (seed, gan) != (arguments.seeds[0], arguments.gan[0]):

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from digits_students import TEACHER, Row, add, distilled, key_of
+from digits_students import TEACHER, Row, add, distilled, key_of, save_beside
 from maps import read
 from measure import conditions, in_own_process, say
 from torch import Tensor
@@ -36,7 +36,6 @@ from pushforward.diffusion import OneStepPipeline, TeacherTrainer
 from pushforward.diffusion.judge import Judge
 from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import load_teacher
-from pushforward.report.generators import save_grid
 
 RESULTS = Path(__file__).with_name("results") / "mnist_students.json"
 DIVERGENCES = ("reverse_kl", "js")
@@ -111,17 +110,6 @@ def picture(file: Path, work: Path, *, count: int = 40) -> None:
         pipe = OneStepPipeline.from_pretrained(work / divergence / "student")
         parts.append(pipe(count, generator=torch.Generator().manual_seed(0), output_type="raw").images)
     save_beside(file, parts)
-
-
-def save_beside(file: Path, parts: list[Tensor], *, columns: int = 8) -> None:
-    """Groups of as many images (n, C, H, W) in one picture, from left to right, with a column's gap between them."""
-    count, *shape = parts[0].shape
-    gap = torch.ones(count // columns, 1, *shape)
-    rows: list[Tensor] = []
-    for part in parts:
-        rows += [part.reshape(-1, columns, *shape), gap]
-    sheet = torch.cat(rows[:-1], 1)
-    save_grid(file, sheet.flatten(0, 1).numpy(), columns=sheet.shape[1])
 
 
 def main() -> None:
