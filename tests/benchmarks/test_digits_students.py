@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats
 from torch.nn.functional import avg_pool2d
 
@@ -85,3 +86,13 @@ def test_a_coarser_pixel_is_the_mean_of_what_it_covers():
     # By way of the grid that both divide: every pixel as 4 x 4, of which 7 x 7 are one of the coarser ones.
     fine = images.repeat_interleave(4, 1).repeat_interleave(4, 2)
     torch.testing.assert_close(bench.area_averaged(images, 16), avg_pool2d(fine, 7))
+
+
+def test_groups_stand_beside_one_another_in_their_order(tmp_path: Path):
+    bench = importlib.import_module("digits_students")
+    bench.save_beside(tmp_path / "a.png", [torch.full((4, 1, 32, 32), grey) for grey in (-1.0, 0.0)], columns=2)
+    sheet = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
+    # Two columns of black, one that is white, two of grey.
+    width = sheet.shape[1] // 5
+    columns = [sheet[:, k * width : (k + 1) * width] for k in range(5)]
+    assert [int(np.median(part)) for part in columns] == [0, 0, 255, 128, 128]
