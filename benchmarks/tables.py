@@ -5,10 +5,10 @@
 Between the lines `<!-- table:NAME -->` and `<!-- /table:NAME -->` of each file (by default README.md,
 benchmarks/README.md and docs/**/*.md) the table NAME is written anew from `results/*.json`. With `--check` nothing is
 written, and the exit code is 1 where a table is not up to date. Needs the standard library only. Tables: ot-solvers,
-ot-solvers-all, ot-published, ot-batches, lm-losses, those of `maps_tables.py`: maps-benchmark, maps-gaussian,
-maps-mixture, maps-cells, maps-step, maps-targets, those of `f_tables.py`: f-variance, f-order, f-modes, f-gaps,
-f-step, and those of `digits_tables.py`: digits-teacher, digits-students, digits-students-paired, digits-imbalanced,
-digits-imbalanced-paired, digits-gan, digits-stacked, mnist-students.
+ot-solvers-all, ot-roofline, ot-scaling, ot-published, ot-batches, lm-losses, those of `maps_tables.py`:
+maps-benchmark, maps-gaussian, maps-mixture, maps-cells, maps-step, maps-targets, those of `f_tables.py`: f-variance,
+f-order, f-modes, f-gaps, f-step, and those of `digits_tables.py`: digits-teacher, digits-students,
+digits-students-paired, digits-imbalanced, digits-imbalanced-paired, digits-gan, digits-stacked, mnist-students.
 """
 
 from __future__ import annotations
@@ -123,6 +123,47 @@ def all_solvers_table(results: dict[str, Any]) -> str:
     return markdown(["solver", *(TITLES[problem] for problem in grouped)], body) + footnote(results)
 
 
+HOLDS = {
+    "random-500": "CG on few entries, gathered one by one; calls",
+    "random-2000": "three passes over the cost, and first touches of memory",
+    "images-l2": "CG on gathered entries",
+    "images-l1": "the same, and seven patterns found anew",
+    "cloud-r3-1e-2": "streams of the plan: CG reads half of the bytes, as floats",
+    "cloud-r3-1e-3": "the same: some 200 CG iterations over a plan that is half full",
+    "cloud-r64-1e-2": "the same",
+    "cloud-r64-1e-3": "CG until a factor pays, then two factors, which are in neither count",
+}
+
+
+def roofline_table(results: dict[str, Any]) -> str:
+    """What a solve of ours moves and pays, the roofline of that, and what holds it back."""
+    header = ["problem", "seconds", "GB moved", "exp paid, 10^6", "roofline", "over it", "what holds it back"]
+    body = []
+    for problem, rows in by_problem(results["rows"], "problem").items():
+        row = rows.get("pushforward auto", {})
+        if "roofline" in row:
+            line = [f"{row['bytes'] / 1e9:.2f}", f"{row['exps'] / 1e6:.1f}", seconds(row["roofline"])]
+            over = f"{row['seconds'] / row['roofline']:.1f}x"
+            body.append([TITLES[problem], cell(row), *line, over, HOLDS.get(problem, "")])
+    return markdown(header, body) + footnote(results)
+
+
+def scaling_table(results: dict[str, Any]) -> str:
+    """Wall-clock seconds by size, a line a problem and solver."""
+    sizes = sorted({row["n"] for row in results["rows"]})
+    lines: dict[tuple[str, str], dict[int, Row]] = {}
+    for row in results["rows"]:
+        lines.setdefault((row["problem"], row["solver"]), {})[row["n"]] = row
+
+    def entry(row: Row | None) -> str:
+        return "" if row is None else seconds(row["wall"]) if row["status"] == "ok" else row["status"]
+
+    body = [[problem, solver, *(entry(found.get(n)) for n in sizes)] for (problem, solver), found in lines.items()]
+    machine = results["machine"]
+    note = f"\n{machine['processor']}, wall-clock seconds; {results['date'][:10]}, commit {results['commit']}.\n"
+    return markdown(["problem", "solver", *(f"n = {n:,}" for n in sizes)], body) + note
+
+
 def _iterations(row: Row) -> str:
     counts = row.get("counts", {})
     parts = [f"{counts[kind]:,}" for kind in ("sinkhorn", "newton") if counts.get(kind)]
@@ -172,6 +213,8 @@ def lm_losses_table(results: dict[str, Any]) -> str:
 TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "ot-solvers": ("ot_solvers.json", solvers_table),
     "ot-solvers-all": ("ot_solvers.json", all_solvers_table),
+    "ot-roofline": ("ot_solvers.json", roofline_table),
+    "ot-scaling": ("ot_scaling.json", scaling_table),
     "ot-published": ("published_table.json", published_table),
     "ot-batches": ("ot_batches.json", batches_table),
     "lm-losses": ("lm_losses.json", lm_losses_table),

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <memory>
+#include <new>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -304,7 +305,7 @@ class Plans {
             Descent d{};
             Plan plan = plans_[k];
             const bool large = plan.kind == Plan::DENSE && n * m >= LARGE;
-            const std::unique_ptr<float[]> halves(large ? new float[n * m] : nullptr);
+            const std::unique_ptr<float[]> halves(large ? new (std::nothrow) float[n * m] : nullptr);  // does without
             plan.halves = halves.get();
             double* now = states + 5 * k;
             d.a = as + k * n, d.b = bs + k * m, d.mass = masses[k];
