@@ -174,7 +174,8 @@ void marginals(const Team& team, const Cost& cost, const double* a, const double
     SIMD for (Index j = 0; j < m; ++j) cols[j] = b[j] * scratch[j];
 }
 
-// The pairs of rows first .. last - 1 with f_i + g_j - C_ij >= -radius, row by row, of all or of a pattern; false if there is no memory. Traffic 8 a pair
+// The pairs of rows first .. last - 1 with f_i + g_j - C_ij >= -radius, row by row, of all or of a pattern; false if there is no
+// memory. Traffic 8 a pair
 // looked at (12 of a pattern), 12 a pair kept.
 bool find_near(const Cost& cost, const std::int32_t* starts, const std::int32_t* columns, const double* f, const double* g, double radius,
                Index first, Index last, std::int32_t* counts, Pairs& pairs) {
