@@ -250,6 +250,7 @@ class DenseGeometry:
         # Where marginals are relaxed g may be of the size of rho: what all of it shares would round the costs away.
         centre = g.amax(-1, keepdim=True)
         log_col = (g - centre) / epsilon + b.log()
+        a, b = a.contiguous(), b.contiguous()  # so that what is made like them is, too: compiled code writes there
         f, cols, cost_by_col = torch.empty_like(a), torch.zeros_like(b), torch.zeros_like(b)
         native = self.native
         if native is not None:
@@ -314,6 +315,7 @@ class DenseGeometry:
 
     def marginals(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         """P 1 and P^T 1 of the plan at (f, g), in one pass; shapes (B, n) and (B, m)."""
+        a, b = a.contiguous(), b.contiguous()
         rows, cols = torch.empty_like(a), torch.zeros_like(b)
         native = self.native
         if native is not None:

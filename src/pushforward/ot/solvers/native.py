@@ -107,7 +107,7 @@ def descend(
     cg_left = _worth(dual, point)
     while compiled is not None:
         state[:, 0] = point.error[:, 0].numpy()
-        v, u, cols = point.v.clone(), point.u.clone(), point.cols.clone()
+        v, u, cols = (x.clone(memory_format=torch.contiguous_format) for x in (point.v, point.u, point.cols))
         steps = min(MOST_STEPS, recorder.limit - recorder.sinkhorn - recorder.newton)
         notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
         bounds = [tol, settings.forcing, settings.shift, dual.kernel.farthest, dual.kernel.together]
