@@ -52,7 +52,7 @@ INLINE double exponential(double x) {
     q = q * r + 0x1.5555555555556p-3;
     q = q * r + 0x1.0000000000001p-1;
     const double p = 1.0 + (r + r * r * q);
-    std::int64_t bits, power;
+    std::uint64_t bits, power;  // of which bits may be shifted out
     __builtin_memcpy(&bits, &p, 8);
     __builtin_memcpy(&power, &shifted, 8);
     bits += power << 52;

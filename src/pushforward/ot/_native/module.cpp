@@ -122,7 +122,8 @@ void each(Index batch, int threads, Index scratch, const Work& work) {
 struct Sizes {
     Index batch, n, m;
     explicit Sizes(const In& cost) {
-        if (cost.ndim() != 3) throw std::invalid_argument("a (B, n, m) array is needed");
+        if (cost.ndim() != 3 || reinterpret_cast<std::uintptr_t>(cost.data()) % sizeof(double) != 0)
+            throw std::invalid_argument("an aligned (B, n, m) array is needed");
         batch = Index(cost.shape(0)), n = Index(cost.shape(1)), m = Index(cost.shape(2));
     }
 };
@@ -280,7 +281,8 @@ class Plans {
             for (int axis = 0; axis < plan.axes; ++axis) {
                 const In& factor = factors[axis];
                 const Index size = plan.sizes[axis] = Index(factor.shape(factor.ndim() - 1));
-                if (Index(factor.size()) != (right ? size * size : batch * n * size) || size > 4096)
+                if (Index(factor.size()) != (right ? size * size : batch * n * size) || size > 4096 ||
+                    reinterpret_cast<std::uintptr_t>(factor.data()) % sizeof(double) != 0)
                     throw std::invalid_argument("a factor has the wrong shape");
                 plan.factors[axis] = factor.data() + (right ? 0 : k * n * size);
             }
@@ -322,7 +324,9 @@ class Plans {
     }
 
   private:
-    Plans(Index batch, const Plan& plan) : plans_(batch, plan) {}
+    Plans(Index batch, const Plan& plan) : plans_(batch, plan) {
+        if (batch < 1 || plan.n < 1 || plan.m < 1) throw std::invalid_argument("a plan of at least one pair is needed");
+    }
     std::vector<Plan> plans_;
     std::vector<In> kept_;
     std::vector<Array<const std::int32_t>> pattern_;
@@ -358,18 +362,21 @@ void set_instruction_set(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_kernels, module) {
+    const auto IN = nb::arg();
+    const auto OUT = nb::arg().noconvert();  // what is written into a converted copy is lost
+    const auto MAYBE = nb::arg().noconvert().none();
     set_instruction_set(instruction_sets().back());
     module.def("instruction_set", [] { return chosen; }, "The instruction set in use.");
     module.def("instruction_sets", instruction_sets, "Those compiled in that this processor has, the fastest last.");
     module.def("set_instruction_set", set_instruction_set, nb::arg("name"), "Use another one.");
-    module.def("build", build);
-    module.def("marginals", marginals);
+    module.def("build", build, IN, IN, IN, IN, IN, IN, OUT, OUT, MAYBE, MAYBE, IN);
+    module.def("marginals", marginals, IN, IN, IN, IN, IN, IN, OUT, OUT, IN);
     module.def("find_near", find_near);
     module.def("narrow", narrow);
-    module.def("fill", fill);
+    module.def("fill", fill, IN, IN, IN, IN, IN, IN, IN, OUT, OUT, OUT, IN);
     nb::class_<Plans>(module, "Plans")
         .def_static("dense", &Plans::dense)
         .def_static("sparse", &Plans::sparse)
         .def_static("grid", &Plans::grid)
-        .def("descend", &Plans::descend);
+        .def("descend", &Plans::descend, IN, IN, IN, OUT, OUT, OUT, OUT, IN, IN, IN, OUT, OUT, IN, IN);
 }
