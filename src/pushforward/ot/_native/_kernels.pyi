@@ -74,4 +74,5 @@ class Plans:
         counts: NDArray[np.int64],
         seconds: float,
         threads: int,
+        cg_before: int = 0,
     ) -> None: ...

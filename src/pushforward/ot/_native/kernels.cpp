@@ -31,7 +31,7 @@ constexpr Index GRAIN = 40'000;
 constexpr double LONGEST_STEP = 10.0, STEEPENING = 1e3;
 constexpr Index PATIENCE = 100;
 constexpr Index LONGEST_AXIS = 4096;
-// The CG iteration of a descent before which a large dense kernel is rounded to floats, which takes as long as two.
+// The CG iteration on a kernel before which, if it is large and dense, it is rounded to floats, which takes as long as two.
 constexpr Index HALVED_AT = 5;
 
 // exp(x) = 2^k (1 + r + r^2 q(r)), k = round(x / log 2), |r| <= (log 2) / 2, q interpolated at Chebyshev's points: relative
@@ -403,6 +403,7 @@ struct Path {
     Descent& d;
     double *scratch, *root, *weight, *x, *residual, *direction, *image, *input, *left, *new_u, *new_v, *new_cols;
     Index n, m;
+    bool halved = false;
 
     Path(const Team& team_, const Plan& plan_, Descent& d_, double* scratch_)
         : team(team_), plan(plan_), d(d_), n(plan_.n), m(plan_.m) {
@@ -448,12 +449,14 @@ struct Path {
     void hessian() {
         const auto scaling = [&](Index i, double product) { return left[i] * product; };
         SIMD for (Index j = 0; j < m; ++j) input[j] = weight[j] * direction[j];
-        if (plan.halves != nullptr && d.cg == HALVED_AT) {
+        const bool in_floats = plan.halves != nullptr && d.cg_before + d.cg >= HALVED_AT;
+        if (in_floats && !halved) {
             split(team, n, m, [&](Index first, Index last, int) {
                 SIMD for (Index k = first * m; k < last * m; ++k) plan.halves[k] = float(plan.values[k]);
             });
+            halved = true;
         }
-        if (plan.halves != nullptr && d.cg >= HALVED_AT) through_rows<DenseRow<float>>(team, plan, input, image, scratch, scaling);
+        if (in_floats) through_rows<DenseRow<float>>(team, plan, input, image, scratch, scaling);
         else through(team, plan, input, image, scratch, scaling);
         SIMD for (Index j = 0; j < m; ++j) image[j] = direction[j] - weight[j] * image[j];
     }

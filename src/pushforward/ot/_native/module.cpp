@@ -296,7 +296,7 @@ class Plans {
     // `state` (B, 5): error, before, best, sinkhorn_left, waited; `counts` (B, 5): why it ended, Sinkhorn steps, Newton steps,
     // CG iterations, products; settings: tolerance, forcing, shift, farthest, together.
     void descend(In a, In b, In mass, Out v, Out u, Out cols, Out state, std::vector<double> settings, Index cg_most, Index cg_left,
-                 Out notes, Array<Index> counts, double seconds, int threads) const {
+                 Out notes, Array<Index> counts, double seconds, int threads, Index cg_before) const {
         const Index batch = Index(plans_.size()), n = plans_[0].n, m = plans_[0].m, steps = Index(notes.size()) / (4 * batch);
         const double *as = at(a, {batch, n}, "a"), *bs = at(b, {batch, m}, "b"), *masses = at(mass, {batch}, "mass");
         double *vs = at(v, {batch, m}, "v"), *us = at(u, {batch, n}, "u"), *sums = at(cols, {batch, m}, "cols");
@@ -312,7 +312,7 @@ class Plans {
             double* now = states + 5 * k;
             d.a = as + k * n, d.b = bs + k * m, d.mass = masses[k];
             d.tolerance = settings[0], d.forcing = settings[1], d.shift = settings[2], d.farthest = settings[3], d.together = settings[4];
-            d.cg_most = cg_most, d.cg_left = cg_left, d.steps_left = steps, d.began = clock(), d.until = d.began + seconds;
+            d.cg_most = cg_most, d.cg_before = cg_before, d.cg_left = cg_left, d.steps_left = steps, d.began = clock(), d.until = d.began + seconds;
             d.v = vs + k * m, d.u = us + k * n, d.cols = sums + k * m;
             d.error = now[0], d.before = now[1], d.best = now[2], d.sinkhorn_left = Index(now[3]), d.waited = Index(now[4]);
             d.notes = noted + 4 * k * steps, d.clock = clock;
@@ -378,5 +378,5 @@ NB_MODULE(_kernels, module) {
         .def_static("dense", &Plans::dense)
         .def_static("sparse", &Plans::sparse)
         .def_static("grid", &Plans::grid)
-        .def("descend", &Plans::descend, IN, IN, IN, OUT, OUT, OUT, OUT, IN, IN, IN, OUT, OUT, IN, IN);
+        .def("descend", &Plans::descend, IN, IN, IN, OUT, OUT, OUT, OUT, IN, IN, IN, OUT, OUT, IN, IN, nb::arg("cg_before") = 0);
 }

@@ -104,7 +104,7 @@ def descend(
     marginals = [x.contiguous().numpy() for x in (dual.target_a, dual.target_b, problem.mass[:, 0])]
     state = np.zeros((batch, 5))  # error, error before the last Sinkhorn step, best error, Sinkhorn steps left, waited
     state[:, 2:4] = np.inf, 2
-    cg_left = _worth(dual, point)
+    cg_left, cg_before = _worth(dual, point), 0
     while compiled is not None:
         state[:, 0] = point.error[:, 0].numpy()
         v, u, cols = (x.clone(memory_format=torch.contiguous_format) for x in (point.v, point.u, point.cols))
@@ -125,18 +125,22 @@ def descend(
             counts,
             PATIENCE_SECONDS,
             torch.get_num_threads(),
+            cg_before,
         )
         _record(dual, notes, counts, began)
-        cg_left -= int(counts[:, 3].max())
+        used = int(counts[:, 3].max())
+        cg_left, cg_before = cg_left - used, cg_before + used
         residual = dual.target_b - cols
         error = torch.from_numpy(state[:, :1].copy())
         point = Point(v, u, torch.zeros_like(error), dual.target_a, cols, dual.target_b, residual, error)
         reasons = counts[:, 0]
         going_on = (reasons == Reason.LATER) | ((reasons == Reason.LIMIT) & (not recorder.exhausted))
-        if going_on.any() and not recorder.exhausted:
-            continue
-        if not (reasons == Reason.DRIFTED).any() or recorder.exhausted:
+        drifted = (reasons == Reason.DRIFTED).any()
+        if recorder.exhausted or not (drifted or going_on.any()):
             return dual, point, Reason(int(reasons.max()))
+        if not drifted:
+            continue
+        cg_before = 0
         dual, point = rebuild(dual, point)
         compiled = _compiled(dual.kernel)
     return dual, point, Reason.UNFIT
