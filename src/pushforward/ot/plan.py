@@ -40,8 +40,15 @@ LOWEST_COST = -1e300
 DENSE_SPEED = 2.5e10
 # Entries of a column below this share of its largest change no eigenvalue that a preconditioner can see.
 NEGLIGIBLE = 1e-12
+# Pairs from which on a second thread made solves faster: below, it waits for the threads of torch to fall asleep.
+WORTH_THREADS = 1 << 20
 # Numbers of one block of rows: 1 MB of float64 stays in a core's L2 between the five operations of a pass.
 BLOCK = 1 << 17
+
+
+def threads_for(pairs: int) -> int:
+    """Threads for compiled code to work on that many pairs with: torch's setting, where waking them is worth it."""
+    return torch.get_num_threads() if pairs >= WORTH_THREADS else 1
 
 
 def small_matrix_share(m: int) -> float:
@@ -265,7 +272,7 @@ class DenseGeometry:
                 cols.numpy(),
                 None if out is None else out.numpy(),
                 cost_by_col.numpy() if with_cost else None,
-                torch.get_num_threads(),
+                threads_for(self.cost.numel()),
             )
             return Measured(f, cols, cost_by_col)
         for k, i in self._blocks():
@@ -320,7 +327,9 @@ class DenseGeometry:
         native = self.native
         if native is not None:
             given = (x.contiguous().numpy() for x in (f, g, a, b))
-            native.marginals(self.cost.numpy(), *given, epsilon, rows.numpy(), cols.numpy(), torch.get_num_threads())
+            native.marginals(
+                self.cost.numpy(), *given, epsilon, rows.numpy(), cols.numpy(), threads_for(self.cost.numel())
+            )
             return rows, cols
         for k, i in self._blocks():
             plan = DenseGeometry(self.cost[k, i], self.forbidden, self.mean).plan(f[k, i], g[k], epsilon, a[k, i], b[k])

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from pushforward.ot._native import kernels
-from pushforward.ot.plan import BLOCK, DENSE_SPEED, FARTHEST, NEGLIGIBLE, DenseGeometry, Kernel
+from pushforward.ot.plan import BLOCK, DENSE_SPEED, FARTHEST, NEGLIGIBLE, DenseGeometry, Kernel, threads_for
 from pushforward.ot.points import PointGeometry
 
 __all__ = ["MARGIN", "SparseKernel", "SparsePattern"]
@@ -70,7 +70,7 @@ class SparsePattern:
     def shrink(self, f: Tensor, g: Tensor, radius: float) -> None:
         """Drop the pairs that a smaller radius does not need."""
         if self._native is not None:
-            given = self.starts, self.col, self.cost, f.numpy(), g.numpy(), radius, torch.get_num_threads()
+            given = self.starts, self.col, self.cost, f.numpy(), g.numpy(), radius, threads_for(len(self.col))
             self.starts, self.col, self.cost = self._native.narrow(*given)
         else:
             self._shrink(f, g, radius)
@@ -89,7 +89,7 @@ class SparsePattern:
             pattern = self.starts, self.col, self.cost
             given = (x.contiguous().numpy() for x in (log_row, log_col, a[0]))
             out = values, f[0].numpy(), cols[0].numpy()
-            self._native.fill(*pattern, *given, epsilon, *out, torch.get_num_threads())
+            self._native.fill(*pattern, *given, epsilon, *out, threads_for(len(self.col)))
             return SparseKernel(values, self.col, self.starts, self.shape), f, cols
         np.take(log_row.numpy(), self.row, out=values)
         values += log_col.numpy()[self.col]
@@ -110,7 +110,7 @@ def _near(geometry: DenseGeometry, f: Tensor, g: Tensor, radius: float) -> tuple
     """Of the pairs with f_i + g_j - C_ij >= -radius: how many are in each row, their columns, their costs."""
     if geometry.native is not None:
         given = (x.contiguous().numpy() for x in (geometry.cost, f, g))
-        starts, col, cost = geometry.native.find_near(*given, radius, torch.get_num_threads())
+        starts, col, cost = geometry.native.find_near(*given, radius, threads_for(geometry.cost.numel()))
         return np.diff(starts), col, cost
     counts, columns, costs = [], [], []
     step = max(1, BLOCK // geometry.cost.shape[-1])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pushforward.ot._native import kernels
-from pushforward.ot.plan import DenseKernel
+from pushforward.ot.plan import DenseKernel, threads_for
 from pushforward.ot.solvers.grid import GridKernel, SeparableKernel
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
@@ -124,7 +124,7 @@ def descend(
             notes,
             counts,
             PATIENCE_SECONDS,
-            torch.get_num_threads(),
+            threads_for(dual.kernel.entries),
             cg_before,
         )
         _record(dual, notes, counts, began)
