@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Reason", "Rebuild", "descend"]
 
-Rebuild = Callable[[SemiDual, Point], tuple[SemiDual, Point]]
+Rebuild = Callable[[Tensor | None, Tensor], tuple[SemiDual, Point]]
 
 # What a CG iteration of compiled code takes on one core: seconds for an entry, by kind of kernel, and besides; and what
 # changing over to torch takes.
@@ -80,23 +80,21 @@ def _fits(matrix: Tensor) -> bool:
 
 
 def descend(
-    dual: SemiDual,
-    point: Point,
-    tol: float,
-    settings: Newton,
-    rebuild: Rebuild,
+    rebuild: Rebuild, f: Tensor | None, g: Tensor, tol: float, settings: Newton
 ) -> tuple[SemiDual, Point, Reason]:
-    """Sinkhorn and Newton steps from a point, until its error is at most `tol` or something is in the way.
+    """Sinkhorn and Newton steps from potentials on, until the error is at most `tol` or something is in the way.
 
     Args:
-        dual, point: Where to start.
+        rebuild: Makes a kernel at potentials (B, n) or None and (B, m): at these, and again once the scalings have
+            drifted too far from the last one, which is let go first: it may be most of the memory.
+        f, g: Where to start.
         tol: L1 error of the marginals over the mass.
         settings: Of `newton`.
-        rebuild: Makes a kernel at the potentials reached, once the scalings have drifted too far from the last one.
 
     Returns:
         Where it ended and why; after `Reason.FACTOR` and `Reason.UNFIT` `newton` has to go on with torch.
     """
+    dual, point = rebuild(f, g)
     problem, recorder, compiled = dual.problem, dual.recorder, _compiled(dual.kernel)
     if not problem.balanced or compiled is None:
         return dual, point, Reason.UNFIT
@@ -141,7 +139,9 @@ def descend(
         if not drifted:
             continue
         cg_before = 0
-        dual, point = rebuild(dual, point)
+        f, g = dual.potentials(point)
+        del dual, compiled
+        dual, point = rebuild(f, g)
         compiled = _compiled(dual.kernel)
     return dual, point, Reason.UNFIT
 

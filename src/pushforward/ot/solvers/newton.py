@@ -110,7 +110,8 @@ class _Plans:
         if wide is None:
             return None
         self._recorder.products += 1
-        self._pattern, self._buffer = SparsePattern(geometry, f, g, wide), None
+        self._pattern = self._buffer = None  # its memory goes before the next one's comes
+        self._pattern = SparsePattern(geometry, f, g, wide)
         return self._pattern
 
 
@@ -213,10 +214,10 @@ class _Path:
     def _level(
         self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
     ) -> tuple[Tensor, Tensor, bool]:
-        def rebuild(dual: SemiDual, point: Point) -> tuple[SemiDual, Point]:
-            return self.plans.around(problem, *dual.potentials(point), tol)
+        def rebuild(f: Tensor | None, g: Tensor) -> tuple[SemiDual, Point]:
+            return self.plans.around(problem, f, g, tol)
 
-        dual, point, reason = descend(*self.plans.around(problem, f, g, tol), tol, self.settings, rebuild)
+        dual, point, reason = descend(rebuild, f, g, tol, self.settings)
         done = reason is Reason.DONE
         if reason in (Reason.FACTOR, Reason.UNFIT):
             linear = LinearSolver(rent=math.inf if reason is Reason.FACTOR else 0.0)
@@ -247,7 +248,7 @@ class _Path:
                 point, length = self._step(dual, point, tol, linear)
                 sinkhorn_left, before = 2 if length < 0.2 else 0, 0.0
             if self._drifted(dual, point):
-                dual, point = rebuild(dual, point)
+                dual, point = rebuild(*dual.potentials(point))
         return dual, point, done
 
     def _step(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> tuple[Point, float]:
