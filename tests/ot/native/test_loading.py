@@ -23,7 +23,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch):
 
     def forget() -> None:
         _native._load.cache_clear()
-        _native._warn.cache_clear()
+        _native._told.clear()
 
     monkeypatch.delenv("PUSHFORWARD_NATIVE", raising=False)
     forget()

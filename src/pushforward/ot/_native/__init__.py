@@ -93,8 +93,13 @@ def _load() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
-@functools.cache
+_told: set[str] = set()
+
+
 def _warn(why: str) -> None:
+    if why in _told:
+        return
+    _told.add(why)  # before it is said, so that a warning that is made an error comes once, too
     warnings.warn(
         f"pushforward's native kernels are {why}: torch does their work, more slowly. Install a C++17 compiler (g++ or "
         "clang) and pushforward again, or set PUSHFORWARD_NATIVE=0 to do without them and this warning.",
