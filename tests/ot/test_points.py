@@ -12,7 +12,7 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import NonFiniteError
-from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.plan import DenseGeometry, DenseKernel
 from pushforward.ot.points import PointGeometry
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.sparse import SparsePattern
@@ -124,6 +124,21 @@ def test_the_sparse_factor_solves_as_the_dense_one_does(rng, monkeypatch):
     sparse = thinned.solve(system, rhs, tolerance)
     torch.testing.assert_close(sparse, dense, rtol=1e-5, atol=1e-7 * float(dense.abs().max()))
     assert 0 < thinned.iterations < 100
+
+
+def test_what_has_no_price_is_not_bought(rng, monkeypatch):
+    """Rent paid on one kernel buys no factor of another that is too large for one: CG goes on."""
+    monkeypatch.setattr("pushforward.ot.solvers.preconditioner.LARGEST_FACTOR", 10)
+    plan = torch.from_numpy(rng.random((1, 30, 20)))
+    rows, cols = plan.sum(-1), plan.sum(-2)
+    system = System(DenseKernel(plan), cols, 1 / rows, torch.ones_like(cols), singular=True)
+    rhs = torch.from_numpy(rng.standard_normal((1, 20)))
+    rhs -= cols * (rhs.sum() / cols.sum())
+    solver = LinearSolver(rent=float("inf"))
+    x = solver.solve(system, rhs, torch.full((1, 1), 1e-10, dtype=torch.float64))
+    assert not solver.has_factor
+    matrix = torch.diag(cols[0]) - plan[0].T @ (plan[0] / rows[0, :, None])
+    torch.testing.assert_close(x @ matrix, rhs, rtol=0, atol=1e-10)
 
 
 def test_memory_stays_bounded():

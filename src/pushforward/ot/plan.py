@@ -264,7 +264,7 @@ class DenseGeometry:
             native.build(
                 self.cost.numpy(),
                 log_col.numpy(),
-                a.contiguous().numpy(),
+                a.numpy(),
                 epsilon,
                 damping,
                 centre[:, 0].numpy(),

@@ -92,11 +92,12 @@ def test_what_is_right_is_taken(compiled):
         plans(compiled, kind, *square(kind)).descend(*asked(*square(kind)))
 
 
-@pytest.mark.parametrize("how", WRONG)
-@pytest.mark.parametrize(("name", "k"), ARRAYS)
+# The length of narrow's g is its number of columns: a longer one is right.
+WRONG_ARRAYS = [(*array, how) for array in ARRAYS for how in WRONG if (*array, how) != ("narrow", 4, "too long")]
+
+
+@pytest.mark.parametrize(("name", "k", "how"), WRONG_ARRAYS)
 def test_wrong_arrays_are_refused(compiled, name, k, how):
-    if (name, k, how) == ("narrow", 4, "too long"):
-        pytest.skip("the length of g is the number of columns: a longer one is right")
     given = good()[name]
     given[k] = WRONG[how](given[k])
     with pytest.raises(REFUSED):

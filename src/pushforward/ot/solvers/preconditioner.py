@@ -150,8 +150,9 @@ class LinearSolver:
         # |r|_1 <= |D^1/2|_2 |D^-1/2 r|_2, and the square of the last of these is what CG knows.
         goal = tolerance.square() / diagonal.sum(-1, keepdim=True)
         x, residual = torch.zeros_like(rhs), root * rhs
-        cost = self._iteration_cost(system)
-        rented = int(min(most, max(0.0, self.price(system) - self._rent) / cost))
+        cost, price = self._iteration_cost(system), self.price(system)
+        # What has no price is never bought, whatever was paid: the kernel may not be the one that the rent was for.
+        rented = int(min(most, max(0.0, price - self._rent) / cost)) if price < math.inf else most
         if rented > 0:
             x, residual, used, done = self._cg(product, x, residual, goal, rented)
             self._rent += used * cost
