@@ -171,7 +171,7 @@ def both(problem: str) -> tuple[dict[str, dict[str, Step]], Tensor]:
     torch.manual_seed(0)
     data = 0.5 * torch.randn(batch, *config.shape)
     teacher = from_edm(build(config), VarianceExploding())
-    ours = Distiller(teacher, divergence=DIVERGENCE, gan_weight=GAN_WEIGHT)
+    ours = Distiller(teacher, divergence=DIVERGENCE, gan_weight=GAN_WEIGHT, levels=teacher.process)
     ours.prepare(data)
     published = Published(
         teacher, copy.deepcopy(ours.discriminator), start=ours.student.times[0], sigma_data=ours.sigma_data

@@ -31,7 +31,7 @@ def pair_of(f_step: ModuleType) -> tuple[Distiller, Any, torch.Tensor]:
     teacher = from_edm(build(MLPConfig(shape=(1, 4, 4), width=16)))
     for parameter in teacher.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
-    ours = Distiller(teacher, divergence="js", gan_weight=f_step.GAN_WEIGHT)
+    ours = Distiller(teacher, divergence="js", gan_weight=f_step.GAN_WEIGHT, levels=teacher.process)
     ours.prepare(x)
     for parameter in [*ours.student.parameters(), *ours.fake.parameters()]:
         parameter.data.add_(0.05 * torch.randn_like(parameter))

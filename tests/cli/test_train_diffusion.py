@@ -16,6 +16,7 @@ from pushforward.diffusion import Generator, OneStepPipeline, teacher_training
 from pushforward.diffusion.judge import Judge
 from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import load_teacher
+from pushforward.diffusion.teachers import from_diffusers
 
 QUICK = "--steps 4 --batch-size 16 --judged 30 --quiet"
 
@@ -61,6 +62,10 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
     assert result["figures"] == pytest.approx(expected, rel=1e-5)
     # 8 x 8 images of 4 x 5 pixels, each drawn 7 times as large, with lines between
     assert Image.open("run/samples.png").size == (8 * 37 + 2, 8 * 30 + 2)
+    page = Path("run/index.html").read_text()
+    assert "40 of 1 x 4 x 5" in page
+    assert f"{result['figures']['frechet']:.4g}" in page
+    assert page.count("data:image/png") + page.count("<svg") >= 3, "the data, the model's samples and the loss"
 
 
 def test_what_is_printed_without_labels(run: Callable, images: Path):
@@ -149,6 +154,44 @@ def test_a_student_is_drawn_from_and_judged_in_its_own_steps(run: Callable, imag
     outcome = run("evaluate", "distilled", *"--data two.npz --num 30 --json".split())
     assert json.loads(outcome.out)["samples"] == 30
     assert "--steps" in run("sample", "distilled", "--steps", 4, "--out", "s.npz").err
+
+
+@pytest.fixture
+def diffusers_folder(here: Path) -> str:
+    """An untrained DDPM of 8 x 8 pixels that takes labels, as diffusers saves it."""
+    import diffusers
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownBlock2D",), "up_block_types": ("UpBlock2D",), "block_out_channels": (8,)}
+    unet = diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, norm_num_groups=4, num_class_embeds=3, **blocks
+    )
+    diffusers.DDPMPipeline(unet=unet, scheduler=diffusers.DDPMScheduler()).save_pretrained("ddpm")
+    return "ddpm"
+
+
+def test_a_pipeline_of_diffusers_is_drawn_from_and_judged(run: Callable, diffusers_folder: str):
+    flags = ["--num", 5, "--steps", 3, "--seed", 2, "--label", 1]
+    outcome = run("sample", diffusers_folder, *flags, "--out", "s.npz")
+    assert (outcome.code, outcome.err) == (0, "")
+    teacher = from_diffusers("ddpm").eval().requires_grad_(False)
+    drawn = sample(
+        teacher, 5, (1, 8, 8), steps=3, condition=torch.ones(5).long(), generator=torch.Generator().manual_seed(2)
+    )
+    with np.load("s.npz") as found:
+        expected = drawn.clamp(-1, 1).permute(0, 2, 3, 1).numpy()
+        np.testing.assert_allclose(found["images"] / 127.5 - 1, expected, atol=0.51 / 127.5)
+    rng = np.random.default_rng(0)
+    np.savez("data.npz", images=rng.integers(0, 255, (30, 8, 8), dtype=np.uint8))
+    outcome = run("evaluate", "ddpm", *"--data data.npz --num 20 --steps 2 --json".split())
+    assert json.loads(outcome.out)["samples"] == 20
+    config = json.loads(Path("ddpm/unet/config.json").read_text()) | {"sample_size": None}
+    Path("ddpm/unet/config.json").write_text(json.dumps(config))
+    outcome = run("sample", "ddpm", "--out", "s.png")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "ddpm: its model's config.json has no sample_size" in outcome.err
+    Path("ddpm/unet/diffusion_pytorch_model.safetensors").write_bytes(b"cut")
+    assert "pushforward: ddpm: ddpm/unet holds no" in run("sample", "ddpm", "--out", "s.png").err
 
 
 WRONG = [

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import math
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ from pushforward.diffusion import (  # noqa: E402
     GaussianMixture,
     Generator,
     Guided,
+    RectifiedFlow,
 )
 from pushforward.divergences import CATALOGUE, JS, SQUARED_HELLINGER, TOTAL_VARIATION  # noqa: E402
 from pushforward.errors import InvalidArgument, ShapeError  # noqa: E402
@@ -183,6 +186,25 @@ def test_what_training_changes_is_saved_and_the_teacher_is_not():
     assert sum(value.numel() for value in one.state_dict()["student"].values()) == teachers_own
 
 
+def test_distributions_are_matched_at_the_levels():
+    distiller = prepared(levels=dataclasses.replace(PROCESS, log_mean=math.log(5.0), log_std=1e-4))
+    seen: list[Tensor] = []
+    distiller.fake.register_forward_hook(lambda module, given, out: seen.append(given[1]))
+    distiller.student_loss(samples(8))
+    distiller.critic_loss(samples(8))
+    torch.testing.assert_close(torch.cat(seen), torch.full((16,), 5.0), rtol=1e-3, atol=0)
+    assert distiller.bins.edges.min() > 4.9
+
+
+def test_levels_are_noisier_than_edms_training_and_else_the_teachers_own():
+    u = torch.tensor([0.2, 0.5, 0.7])
+    found = Distiller(network_teacher()).levels
+    torch.testing.assert_close(found.quantile(u).log(), PROCESS.quantile(u).log() + PROCESS.log_std)
+    torch.testing.assert_close(found.timesteps(5), PROCESS.timesteps(5))
+    flow = RectifiedFlow(shift=3.0)
+    assert Distiller(Denoiser(Net(), flow), divergence="reverse_kl", gan_weight=0.0).levels is flow
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -199,6 +221,7 @@ def test_what_training_changes_is_saved_and_the_teacher_is_not():
         ({"teacher": mixture(), "divergence": "js"}, "student is None"),
         ({"teacher": mixture(), "divergence": "js", "student": Denoiser(Net(), PROCESS)}, "finds no features"),
         ({"ratio": ExactRatio(p=mixture(), q=mixture())}, "gan_weight=0"),
+        ({"levels": RectifiedFlow()}, "levels is a RectifiedFlow, but the teacher's process is a VarianceExploding"),
     ],
 )
 def test_settings_that_no_distiller_can_have_are_named(settings: dict[str, object], words: str):

@@ -30,7 +30,7 @@ from pushforward.diffusion import Denoiser, Distiller, Generator, Guided, OneSte
 from pushforward.diffusion.judge import Judge
 from pushforward.diffusion.samplers import STEPS, sample
 from pushforward.errors import PushforwardError
-from pushforward.report.generators import generators_table, samples_picture, save_grid
+from pushforward.report.generators import generators_table, judged_by, samples_picture, save_grid
 from pushforward.report.training import curves_picture
 from pushforward.training import read_log
 from pushforward.training.distributed import is_main
@@ -43,10 +43,6 @@ __all__ = ["Job", "prepare", "run"]
 
 # Images of a check on the way, and of a grid.
 _CHECKED, _SHOWN = 2000, 40
-_TABLE = """Distances and neighbours in the features of {features}, of {count} images of either. Half of the data is the
-measure; the other half is {floor:.3g} away from it in Frechet distance, which is the floor. Precision and density: how
-many of the images lie where data is. Recall and coverage: how much of the data has images near it.{classes}
-Evaluations: how often the network is asked for one image."""
 _CURVES = {
     "check_frechet": ("Frechet distance", "The averaged student's, on {checked} images, while it trained."),
     "check_recall": ("recall", "How much of the data the student reaches: where it falls, modes are being lost."),
@@ -220,13 +216,7 @@ def _results(job: Job, judge: Judge, student: Generator, seconds: float) -> dict
 
 def _page(job: Job, student: Generator, results: dict[str, Any]) -> Path:
     settings, labels = job.settings, job.images.labels
-    classes = "" if labels is None else " Class distance: total variation between the classes' shares and the data's."
-    caption = _TABLE.format(
-        features="a small classifier of the data" if labels is not None else "principal components",
-        count=results["images"],
-        floor=results["student"]["frechet_floor"],
-        classes=classes,
-    )
+    caption = judged_by(labels is not None, results["images"], results["student"]["frechet_floor"])
     facts = {
         "divergence": settings.divergence,
         "GAN weight": f"{settings.gan_weight:g}",

@@ -1,6 +1,7 @@
 """Generators in folders, drawn from: teachers by Heun's steps, students by their own.
 
-A run's folder, or the one within it that holds teacher.json or student.json, is a generator.
+A run's folder, or the one within it that holds teacher.json or student.json, is a generator; so is a pipeline of
+diffusers, in safetensors.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ _KINDS = ("student", "teacher")
 
 def find_generator(run: Path) -> Path | None:
     """The folder in it, or itself, that holds a generator: a student before a teacher; None where there is none."""
-    places = [(folder, kind) for kind in _KINDS for folder in (run, run / kind)]
-    return next((folder for folder, kind in places if (folder / f"{kind}.json").is_file()), None)
+    places = [(folder, f"{kind}.json") for kind in _KINDS for folder in (run, run / kind)]
+    places.append((run, "model_index.json"))
+    return next((folder for folder, file in places if (folder / file).is_file()), None)
 
 
 def load_generator(run: Path) -> Source:
@@ -38,19 +40,24 @@ def load_generator(run: Path) -> Source:
     """
     folder = find_generator(run)
     if folder is None:
-        raise InputError(f"{run}: holds no generator: neither student.json nor teacher.json is there")
+        files = "student.json, teacher.json or diffusers' model_index.json"
+        raise InputError(f"{run}: holds no generator: there is no {files}")
 
+    from pushforward.cli.teacher_inputs import load_teacher, shape_of
     from pushforward.diffusion.pipeline import OneStepPipeline
-    from pushforward.diffusion.teacher_training import load_teacher
     from pushforward.errors import PushforwardError
 
-    try:
-        if (folder / "student.json").is_file():
+    if (folder / "student.json").is_file():
+        try:
             pipeline = OneStepPipeline.from_pretrained(folder)
-            return Source(pipeline.generator.denoiser, pipeline.shape, pipeline)
-        return Source(*load_teacher(folder))
-    except PushforwardError as error:
-        raise InputError(f"{run}: {error}") from None
+        except PushforwardError as error:
+            raise InputError(f"{run}: {error}") from None
+        return Source(pipeline.generator.denoiser, pipeline.shape, pipeline)
+    teacher, shape = load_teacher(run, flag="")
+    shape = shape or shape_of(teacher)
+    if shape is None:
+        raise InputError(f"{run}: its model's config.json has no sample_size, by which to draw")
+    return Source(teacher.eval().requires_grad_(False), shape)
 
 
 class Source:

@@ -111,4 +111,4 @@ def _block(result: dict[str, Any], out: Path) -> str:
     ]
     lines += [f"{name:<18}{value:.4g}" for name, value in result["figures"].items()]
     lines += [f"{'seconds':<18}{result['seconds']:.1f}", f"{'teacher':<18}{out / 'teacher'}"]
-    return "\n".join([*lines, f"{'pictures':<18}{out / 'samples.png'}"])
+    return "\n".join([*lines, f"{'pictures':<18}{out / 'samples.png'}", f"{'page':<18}{out / 'index.html'}"])

@@ -6,6 +6,7 @@ log.jsonl         the loss, every few steps
 teacher/          the model: what `sample`, `evaluate` and a distillation read
 samples.png       what it draws
 result.json       its figures
+report.json, index.html    the page
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pushforward as pf
+from pushforward import report
 from pushforward.cli.generators import JUDGED, Source, judge_generator
+from pushforward.cli.versions import footer
 from pushforward.diffusion.networks import MLP
 from pushforward.diffusion.samplers import STEPS
 from pushforward.diffusion.teacher_training import TeacherTrainer
-from pushforward.report.generators import save_grid
+from pushforward.report.generators import generators_table, judged_by, samples_picture, save_grid
+from pushforward.report.training import curves_picture
+from pushforward.training import read_log
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pushforward.cli.image_inputs import Images
     from pushforward.cli.train_diffusion import TrainDiffusion
 
@@ -66,7 +73,8 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
     seconds = time.perf_counter() - start
     shape = tuple(images.samples.shape[1:])
     source = Source(teacher, shape)
-    save_grid(out / "samples.png", source.draw(_DRAWN, seed=flags.seed)[0])
+    drawn, _ = source.draw(_DRAWN, seed=flags.seed)
+    save_grid(out / "samples.png", drawn)
     count = flags.judged or (JUDGED if isinstance(source.network, MLP) else _JUDGED_UNET)
     figures = judge_generator(source, images, count, seed=flags.seed + 1)
     result = {
@@ -82,4 +90,38 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
         "seconds": seconds,
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    _page(result, out, images, drawn)
     return result
+
+
+def _page(result: dict[str, Any], out: Path, images: Images, drawn: Tensor) -> None:
+    facts = {
+        "network": f"{result['network']}, {result['parameters']:,} parameters",
+        "images to learn from": f"{result['images']} of {' x '.join(map(str, result['shape']))}",
+        "steps of training": str(result["steps"]),
+        "seconds": f"{result['seconds']:.1f}",
+    }
+    records = read_log(out / "log.jsonl")
+    evaluations = 2 * STEPS - 1
+    caption = judged_by(images.labels is not None, result["samples"], result["figures"]["frechet_floor"])
+    blocks: list[report.Block] = [
+        report.Facts(facts=tuple(facts.items())),
+        samples_picture(out, "data", images.samples[:_DRAWN], caption="The data."),
+        samples_picture(out, "model", drawn, caption=f"The model's, {evaluations} evaluations an image."),
+        generators_table({"model": result["figures"] | {"evaluations": evaluations}}, caption=caption),
+        curves_picture(
+            out,
+            "loss",
+            {"model": ([record["step"] for record in records], [record["loss"] for record in records])},
+            quantity="loss",
+            caption="Of denoising, over all levels of noise alike; 1 is what an untrained network has.",
+        ),
+    ]
+    page = report.Report(
+        title="A diffusion model",
+        lead=f"{images.name}: to be sampled, or distilled into a generator of one step.",
+        sections=(report.Section(title="The model", blocks=tuple(blocks)),),
+        footer=footer(),
+    )
+    report.save(page, out)
+    report.render(out)

@@ -21,6 +21,7 @@ Sources: Xu et al. 2025 (f-distill, arXiv 2502.15681), algorithm 1; Yin et al. 2
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Callable
 from collections.abc import Generator as Suspended
@@ -34,6 +35,7 @@ from pushforward._checks import check_count, check_instance, check_weight
 from pushforward.diffusion.generator import MOST_STEPS, Generator
 from pushforward.diffusion.loop import Batch, unpacked
 from pushforward.diffusion.losses import denoising_loss, discriminator_loss, generator_loss, score_difference_loss
+from pushforward.diffusion.processes import Process, VarianceExploding
 from pushforward.diffusion.ratio import Bins, Discriminator, ExactRatio, effective_share, mean_over_processes
 from pushforward.diffusion.teachers import Denoiser, Guided, Teacher
 from pushforward.divergences import REVERSE_KL, FDivergence, named
@@ -77,10 +79,14 @@ class Distiller:
             of the data's variance: from more noise than that, every sample starts as the same blur.
         gan_weight: Weight of the discriminator's own term in the student's loss.
         critic_steps: The critics' steps for each one of the student's, for the loop to read.
+        levels: Draws the noise at which distributions are matched, by its `sample_t`: a process of the teacher's kind,
+            say RectifiedFlow(shift=5). None for the teacher's own, and where that is EDM's for more noise than it
+            trains at, whose median is one standard deviation (of log sigma) higher: at the training's own levels
+            students settle their classes late, and may leave the range where teachers know the way back.
 
     Raises:
         InvalidArgument: A divergence without a second derivative; a teacher that is no network, and no student; a
-            network in which a discriminator finds no features; an exact ratio with a GAN term.
+            network in which a discriminator finds no features; an exact ratio with a GAN term; levels of another kind.
 
     Example:
         >>> from pushforward.diffusion import GaussianMixture, VarianceExploding
@@ -107,6 +113,7 @@ class Distiller:
         steps: int = 1,
         gan_weight: float = 1e-3,
         critic_steps: int = 5,
+        levels: Process | None = None,
     ) -> None:
         self.teacher = check_instance("teacher", teacher, Teacher)
         self.divergence = divergence if isinstance(divergence, FDivergence) else named(divergence)
@@ -128,7 +135,13 @@ class Distiller:
         self.student.requires_grad_(True).eval()
         self.fake = copy.deepcopy(network or self.student.denoiser).requires_grad_(True).eval()
         self.ratio = self._ratio(ratio, network)
-        self.bins = Bins(teacher.process)
+        self.levels = _levels(teacher.process) if levels is None else levels
+        if type(self.levels) is not type(teacher.process):
+            raise InvalidArgument(
+                f"levels is a {type(levels).__name__}, but the teacher's process is a "
+                f"{type(teacher.process).__name__}, whose times are others: give one of that kind"
+            )
+        self.bins = Bins(self.levels)
         self.sigma_data = math.nan
         self._parallel: dict[str, nn.Module] = {}
 
@@ -155,7 +168,7 @@ class Distiller:
         self.sigma_data, *times = gather(learned)[0].tolist()
         self.student.times = tuple(times)
         if self.discriminator is not None:
-            self.discriminator.prepare(x, self.teacher.process.sample_t(len(x), device=x.device), condition)
+            self.discriminator.prepare(x, self.levels.sample_t(len(x), device=x.device), condition)
 
     def student_loss(self, batch: Batch) -> Losses:
         """The student's loss, and how the matching goes.
@@ -263,7 +276,7 @@ class Distiller:
         return self.student.input_of(step, torch.randn_like(x), condition)
 
     def _noised(self, x0: Tensor) -> tuple[Tensor, Tensor]:
-        t = self.teacher.process.sample_t(len(x0), device=x0.device)
+        t = self.levels.sample_t(len(x0), device=x0.device)
         return self.teacher.process.add_noise(x0, t, torch.randn_like(x0)), t
 
     def _judged(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor | None]:
@@ -339,6 +352,12 @@ def _network_of(teacher: Teacher) -> Denoiser | None:
     if isinstance(teacher, Guided):
         return _network_of(teacher.teacher)
     return teacher if isinstance(teacher, Denoiser) else None
+
+
+def _levels(process: Process) -> Process:
+    if isinstance(process, VarianceExploding):
+        return dataclasses.replace(process, log_mean=process.log_mean + process.log_std)
+    return process
 
 
 def _generator(student: Denoiser | Generator | None, network: Denoiser | None, steps: int) -> Generator:

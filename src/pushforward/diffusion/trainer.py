@@ -262,6 +262,7 @@ def _identity(settings: Trainer, samples: Tensor) -> str:
         "divergence": distiller.divergence.name,
         "gan_weight": distiller.gan_weight,
         "critic_steps": distiller.critic_steps,
+        "levels": distiller.levels.quantile(torch.linspace(0.1, 0.9, 9)).tolist(),
         "steps": len(distiller.student.times),
         "samples": [list(samples.shape), samples.double().sum().item(), math.prod(samples.shape)],
         "weights": [[name, list(weight.shape)] for name, weight in distiller.student.named_parameters()],

@@ -16,11 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 from pushforward.report.model import Picture, Table
 from pushforward.report.training import figures_table
 
-__all__ = ["generators_table", "samples_picture", "save_grid", "tiled"]
+__all__ = ["generators_table", "judged_by", "samples_picture", "save_grid", "tiled"]
 
 # Pixels of an image's longer side on the page, at least: small images are shown with pixels of several.
 _LEAST_SIDE = 32
 _GAP = 2
+_JUDGED = """\
+Distances and neighbours in the features of {features}, of {count} images of either. Half of the data is the
+measure; the other half is {floor:.3g} away from it in Frechet distance, which is the floor. Precision and density: how
+many of the images lie where data is. Recall and coverage: how much of the data has images near it.{classes}
+Evaluations: how often the network is asked for one image."""
 _FIGURES = (
     "frechet",
     "precision",
@@ -84,6 +89,19 @@ def samples_picture(folder: Path, name: str, samples: ArrayLike, *, caption: str
     file = f"pictures/{name}.png"
     save_grid(folder / file, samples, columns=columns)
     return Picture(light=file, dark=file, alt=f"{len(np.asarray(samples))} images. {caption}", caption=caption)
+
+
+def judged_by(labelled: bool, count: int, floor: float) -> str:
+    """How the figures of a `generators_table` came about.
+
+    Args:
+        labelled: Whether the data had labels.
+        count: Of images judged.
+        floor: Frechet distance between the halves of the data.
+    """
+    features = "a small classifier of the data" if labelled else "principal components"
+    classes = " Class distance: total variation between the classes' shares and the data's." if labelled else ""
+    return _JUDGED.format(features=features, count=count, floor=floor, classes=classes)
 
 
 def generators_table(rows: Mapping[str, Mapping[str, float | str]], *, caption: str) -> Table:
