@@ -78,7 +78,7 @@ def test_the_students_gradient_is_the_formula(name: str):
         torch.randint(1, ())
         z = torch.randn_like(x)
         x0 = affine(sigma * z, torch.tensor(sigma))
-        t = PROCESS.sample_t(512)
+        t = distiller.levels.sample_t(512)
         x_t = x0.detach() + t[:, None] * torch.randn_like(x)
     log_r = (mixture().log_density(x_t, t) - law.log_density(x_t, t)).clamp(-6, 6)
     h = CATALOGUE[name].weight(log_r)
