@@ -1,7 +1,8 @@
 """One-step students of scikit-learn's digits by six divergences, with and without the GAN term, over paired seeds.
 
     python benchmarks/digits_students.py [--data NAME ...] [--divergences NAME ...] [--gan W ...] [--seeds N ...]
-                                         [--steps N] [--again] [--work FOLDER] [--picture FILE]
+                                         [--steps N] [--levels raised|training] [--again] [--work FOLDER]
+                                         [--picture FILE]
 
 data         what it is                                                                modes
 digits       all 1,797, 8 x 8                                                          10
@@ -12,6 +13,10 @@ A row is one training: of the teacher (`--work` keeps it), or of a student from 
 start from the same weights and see the same noise and batches. Every generator is judged on three draws of 10,000
 samples by `diffusion.judge.Judge`, whose classifier also says which mode a sample shows; stacked digits by
 `StackedJudge`.
+
+levels       at which distributions are matched
+raised       the distiller's own choice
+training     those that the teacher was trained at
 
 figure           meaning
 draws            Frechet distance of three draws
@@ -177,23 +182,25 @@ def distilled(
     """The student, and the CPU seconds of its training."""
     given = dict(setting)
     critic_steps = int(given.pop("critic_steps"))
+    levels = teacher.process if given.pop("levels", "raised") == "training" else None
     with seeded(seed, "students"):
-        distiller = Distiller(teacher, divergence=divergence, gan_weight=gan, critic_steps=critic_steps)
+        distiller = Distiller(teacher, divergence=divergence, gan_weight=gan, critic_steps=critic_steps, levels=levels)
         start = time.process_time()
         trainer = Trainer(distiller, images, out=out, every=steps, seed=seed, progress=False, **given)
         student = trainer.fit(steps)
         return student, time.process_time() - start
 
 
-def measured(name: str, divergence: str, gan: float, seed: int, steps: int, work: Path) -> Row:
-    """One row. Runs in its own process."""
+def measured(key: Row, work: Path) -> Row:
+    """The row of a key. Runs in its own process."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    name = key["data"]
     images, _ = data_of(name)
     shape = tuple(images.shape[1:])
     start = time.process_time()
     teacher = teacher_of(name, work)
-    if divergence == TEACHER:
+    if key["divergence"] == TEACHER:
         seconds = time.process_time() - start
         drawn = [sample(teacher, COUNT, shape, generator=torch.Generator().manual_seed(k)) for k in range(DRAWS)]
         return {"status": "ok", "seconds": seconds, **figures(name, drawn)}
@@ -201,12 +208,9 @@ def measured(name: str, divergence: str, gan: float, seed: int, steps: int, work
         student, seconds = distilled(
             teacher,
             images,
-            divergence=divergence,
-            gan=gan,
-            seed=seed,
-            steps=steps,
+            **{field: key[field] for field in ("divergence", "gan", "seed", "steps")},
             out=Path(out),
-            setting=SETTING | MORE.get(name, {}),
+            setting=SETTING | MORE.get(name, {}) | {"levels": key["levels"]},
         )
     pipe = OneStepPipeline(student, shape=shape)
     drawn = [
@@ -244,7 +248,7 @@ def save_beside(file: Path, parts: list[Tensor], *, columns: int = 8) -> None:
 
 
 def key_of(row: Row) -> tuple[Any, ...]:
-    return row["data"], row["divergence"], row["gan"], row["seed"], row["steps"]
+    return row["data"], row["divergence"], row["gan"], row["seed"], row["steps"], row["levels"]
 
 
 def add(row: Row, path: Path, setting: dict[str, Any]) -> None:
@@ -263,6 +267,7 @@ def main() -> None:
     parser.add_argument("--gan", type=float, nargs="+", default=list(GAN))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--levels", default="raised", choices=("raised", "training"))
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--work", type=Path, default=Path("runs/digits-students"))
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -278,9 +283,10 @@ def main() -> None:
             continue
         steps = TEACHERS[name]["steps"] if divergence == TEACHER else arguments.steps
         key = {"data": name, "divergence": divergence, "gan": gan, "seed": seed, "steps": steps}
+        key["levels"] = arguments.levels
         if not arguments.again and key_of(key) in {key_of(row) for row in read(arguments.out)["rows"]}:
             continue
-        row = in_own_process(measured, name, divergence, gan, seed, steps, arguments.work, wall_limit=3600.0)
+        row = in_own_process(measured, key, arguments.work, wall_limit=3600.0)
         stamp = {field: conditions()[field] for field in ("date", "commit")}
         add(key | row | stamp, arguments.out, SETTING | {"samples": COUNT, "draws": DRAWS})
         say(f"{name} {divergence} gan {gan:g} seed {seed}: FD {row.get('draws')}, {row['status']}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from statistics import mean, stdev
 from typing import Any
 
@@ -59,7 +60,9 @@ T_QUANTILES = {3: 4.303, 4: 3.182, 5: 2.776}
 # At which the comparisons are made.
 STEPS, GAN = 800, 1e-3
 # What is compared seed by seed, and its decimals.
-COMPARED = {"FD": 2, "precision": 3, "recall": 3, "rare": 2}
+PLACES = {"FD": 2, "precision": 3, "recall": 3, "class_distance": 3, "modes": 1, "rare": 2}
+COMMON = ("FD", "precision", "recall", "class_distance")
+COMPARED = {"digits": COMMON, "imbalanced": (*COMMON, "modes", "rare"), "stacked": (*COMMON, "modes")}
 
 Row = dict[str, Any]
 
@@ -69,24 +72,28 @@ def students_table(results: dict[str, Any], data: str) -> str:
     rows = rows_of(results, data)
     if not rows:
         return "Not measured yet.\n"
-    rare = data == "imbalanced"
-    header = ["generator", "GAN", "steps", "FD", "precision", "recall", "density", "coverage", "modes"]
+    own = {"imbalanced": {"rare": 2}, "stacked": {"class_distance": 3}}.get(data, {})
+    header = ["generator", "GAN", "steps", "FD", "precision", "recall", "density", "coverage", "modes", *map(said, own)]
     body = [
-        student_line(group, rare=rare)
+        student_line(group, own)
         for divergence in ("teacher", *STUDENTS)
         for gan, steps in sorted({(row["gan"], row["steps"]) for row in rows})
         if (group := chosen(rows, divergence, gan, steps))
     ]
     setting = results["setting"]
+    floor = rows[0].get("class_distance_floor")
     about = (
         f"FD: mean of {setting['draws']} draws of {setting['samples']:,} images, then over seeds, with a 95 % interval "
         "(t) from three seeds on. It is measured from half of the images that the judge has; their other half, real "
         f"against real, is {rows[0]['frechet_floor']:.2f} away. The teacher is asked 35 times an image."
     )
-    return f"{markdown([*header, *['rare'] * rare, 'CPU s', 'seeds'], body)}\n{about} {stamp(results, rows)}.\n"
+    if floor is not None:
+        about += f" Of as many real images the shares are off by {floor:.3f}."
+    return f"{markdown([*header, 'CPU s', 'seeds'], body)}\n{about} {stamp(results, rows)}.\n"
 
 
-def student_line(group: list[Row], *, rare: bool) -> list[str]:
+def student_line(group: list[Row], more: dict[str, int]) -> list[str]:
+    """Of rows of one kind; `more` are figures of this data alone, and their decimals."""
     first = group[0]
     own = first["divergence"] == "teacher"
     figures = [f"{mean(row[name] for row in group):.2f}" for name in ("precision", "recall", "density", "coverage")]
@@ -97,7 +104,7 @@ def student_line(group: list[Row], *, rare: bool) -> list[str]:
         interval([value_of(row, "FD") for row in group]),
         *figures,
         f"{mean(row['modes'] for row in group):.4g} of {first['of']:,}",
-        *([f"{mean(row['rare'] for row in group):.2f}"] if rare else []),
+        *(f"{mean(row[name] for row in group):.{places}f}" for name, places in more.items()),
         f"{mean(row['seconds'] for row in group):.0f}",
         str(len(group)),
     ]
@@ -106,8 +113,7 @@ def student_line(group: list[Row], *, rare: bool) -> list[str]:
 def paired_table(results: dict[str, Any], data: str) -> str:
     """Each divergence less the reverse KL of the same seed and GAN weight."""
     rows = rows_of(results, data)
-    figures = [name for name in COMPARED if name != "rare" or data == "imbalanced"]
-    body = []
+    figures, body = COMPARED[data], []
     for gan in sorted({row["gan"] for row in rows}):
         base = chosen(rows, "reverse_kl", gan, STEPS)
         for divergence in list(STUDENTS)[1:]:
@@ -118,25 +124,51 @@ def paired_table(results: dict[str, Any], data: str) -> str:
         f"Differences to the reverse KL of the same seed and GAN weight, after {STEPS} steps: mean with a 95 % "
         "interval (t, one comparison at a time), then how many of the seeds have the mean's sign."
     )
-    return f"{markdown(['less reverse KL', 'GAN', *figures], body)}\n{about}\n"
+    return f"{markdown(['less reverse KL', 'GAN', *map(said, figures)], body)}\n{about}\n"
 
 
 def gan_table(results: dict[str, Any]) -> str:
     """Each divergence with the GAN term less the same without it."""
+    about = f"With the GAN term ({GAN}) less without it, same seed, {STEPS} steps, at the levels of the training"
+
+    def pairs(data: str, divergence: str) -> list[tuple[Row, Row]]:
+        rows = rows_of(results, data, levels="training")
+        return matched(chosen(rows, divergence, GAN, STEPS), chosen(rows, divergence, 0.0, STEPS))
+
+    return compared_table(pairs, about)
+
+
+def levels_table(results: dict[str, Any]) -> str:
+    """Each divergence matched at the distiller's levels of noise less the same at those of the teacher's training."""
+    about = f"Raised levels less those of the training, same seed, {STEPS} steps, with the GAN term ({GAN})"
+
+    def pairs(data: str, divergence: str) -> list[tuple[Row, Row]]:
+        raised, training = (rows_of(results, data, levels=levels) for levels in ("raised", "training"))
+        return matched(chosen(raised, divergence, GAN, STEPS), chosen(training, divergence, GAN, STEPS))
+
+    return compared_table(pairs, about)
+
+
+def compared_table(pairs_of: Callable[[str, str], list[tuple[Row, Row]]], about: str) -> str:
+    """A line for each data and divergence of which there are pairs of rows enough."""
     body = []
-    for data in ("digits", "imbalanced"):
-        rows = rows_of(results, data)
-        for divergence in STUDENTS:
-            pairs = matched(chosen(rows, divergence, GAN, STEPS), chosen(rows, divergence, 0.0, STEPS))
-            if len(pairs) in T_QUANTILES:
-                figures = [difference(pairs, name) if name in pairs[0][0] or name == "FD" else "" for name in COMPARED]
-                body.append([data, STUDENTS[divergence], *figures])
-    about = f"With the GAN term ({GAN}) less without it, same seed, {STEPS} steps; intervals and counts as above."
-    return f"{markdown(['data', 'divergence', *COMPARED], body)}\n{about}\n"
+    for data, divergence in product(("digits", "imbalanced"), STUDENTS):
+        pairs = pairs_of(data, divergence)
+        if len(pairs) in T_QUANTILES:
+            body.append([data, STUDENTS[divergence], *(difference(pairs, name) for name in COMMON)])
+    table = markdown(["data", "divergence", *map(said, COMMON)], body)
+    return f"{table}\n{about}; intervals and counts as above.\n"
 
 
-def rows_of(results: dict[str, Any], data: str) -> list[Row]:
-    return [row for row in results["rows"] if row["data"] == data and row["status"] == "ok"]
+def said(name: str) -> str:
+    """A figure's name, as a table's head has it."""
+    return {"class_distance": "shares off"}.get(name, name)
+
+
+def rows_of(results: dict[str, Any], data: str, *, levels: str = "raised") -> list[Row]:
+    """The teacher's and the students' at some levels of noise that came to an end."""
+    rows = [row for row in results["rows"] if row["data"] == data and row["status"] == "ok"]
+    return [row for row in rows if row["divergence"] == "teacher" or row["levels"] == levels]
 
 
 def chosen(rows: list[Row], divergence: str, gan: float, steps: int) -> list[Row]:
@@ -157,7 +189,7 @@ def difference(pairs: list[tuple[Row, Row]], name: str) -> str:
     """The mean difference and its interval, and in how many pairs it has the mean's sign."""
     differences = [value_of(one, name) - value_of(other, name) for one, other in pairs]
     same = sum(one * mean(differences) > 0 for one in differences)
-    return f"{interval(differences, places=COMPARED[name], signed=True)}, {same} of {len(pairs)}"
+    return f"{interval(differences, places=PLACES[name], signed=True)}, {same} of {len(pairs)}"
 
 
 def interval(values: list[float], *, places: int = 2, signed: bool = False) -> str:
@@ -184,7 +216,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "digits-students-paired": ("digits_students.json", partial(paired_table, data="digits")),
     "digits-imbalanced": ("digits_students.json", partial(students_table, data="imbalanced")),
     "digits-imbalanced-paired": ("digits_students.json", partial(paired_table, data="imbalanced")),
+    "digits-levels": ("digits_students.json", levels_table),
     "digits-gan": ("digits_students.json", gan_table),
     "digits-stacked": ("digits_students.json", partial(students_table, data="stacked")),
+    "digits-stacked-paired": ("digits_students.json", partial(paired_table, data="stacked")),
     "mnist-students": ("mnist_students.json", partial(students_table, data="mnist")),
 }

@@ -122,7 +122,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for divergence in arguments.divergences:
         steps, gan = (TEACHER_STEPS, 0.0) if divergence == TEACHER else (STEPS, GAN)
-        key = {"data": "mnist", "divergence": divergence, "gan": gan, "seed": SEED, "steps": steps}
+        key = {"data": "mnist", "divergence": divergence, "gan": gan, "seed": SEED, "steps": steps, "levels": "raised"}
         if not arguments.again and key_of(key) in {key_of(row) for row in read(arguments.out)["rows"]}:
             continue
         row = in_own_process(measured, divergence, steps, arguments.work, wall_limit=3600.0)

@@ -24,7 +24,8 @@ def on_path(monkeypatch: pytest.MonkeyPatch):
 
 def row(divergence: str, seed: int, frechet: float, *, gan: float = 0.0, **more: Any) -> dict[str, Any]:
     figures = {"precision": 0.5, "recall": 0.5, "density": 0.5, "coverage": 0.5, "frechet_floor": 1.25}
-    about = {"data": "digits", "status": "ok", "steps": 800, "commit": "abc", "seconds": 9.0, "modes": 9, "of": 10}
+    figures |= {"class_distance": 0.1, "modes": 9, "of": 10}
+    about = {"data": "digits", "status": "ok", "steps": 800, "levels": "raised", "commit": "abc", "seconds": 9.0}
     # Draws that average to the figure.
     return {
         "divergence": divergence,
@@ -64,9 +65,21 @@ def test_the_gan_term_is_compared_with_its_own_divergence():
     rows = [row("js", seed, 5.0 + seed) for seed in range(3)]
     rows += [row("js", seed, 4.0 + seed, gan=1e-3) for seed in range(3)]
     rows += [row("kl", seed, 100.0, gan=1e-3) for seed in range(3)]
-    table = tables.gan_table(results(*rows))
+    table = tables.gan_table(results(*({**one, "levels": "training"} for one in rows)))
     assert cells(table, "| digits | JS")[2] == "-1.00 ± 0.00, 3 of 3"
     assert "forward KL" not in table
+    assert "JS" not in tables.gan_table(results(*rows)), "at the other levels"
+
+
+def test_levels_are_compared_within_a_divergence_and_seed():
+    tables = importlib.import_module("digits_tables")
+    rows = [row("js", seed, 5.0 + seed, gan=1e-3) for seed in range(3)]
+    rows += [row("js", seed, 7.0 + seed, gan=1e-3, levels="training") for seed in range(3)]
+    rows += [row("kl", seed, 1.0, gan=1e-3, levels="training") for seed in range(3)]
+    table = tables.levels_table(results(*rows))
+    assert cells(table, "| digits | JS")[2] == "-2.00 ± 0.00, 3 of 3"
+    assert "forward KL" not in table
+    assert cells(tables.students_table(results(*rows), "digits"), "| JS")[3].startswith("6.00 ")
 
 
 def test_two_seeds_have_no_interval_and_failed_runs_no_line():
@@ -96,3 +109,19 @@ def test_groups_stand_beside_one_another_in_their_order(tmp_path: Path):
     width = sheet.shape[1] // 5
     columns = [sheet[:, k * width : (k + 1) * width] for k in range(5)]
     assert [int(np.median(part)) for part in columns] == [0, 0, 255, 128, 128]
+
+
+def test_three_digits_are_judged_together_and_each_alone():
+    bench = importlib.import_module("digits_students")
+    images, labels = bench.data_of("stacked")
+    judge = bench.judge_of("stacked")
+    rows = torch.arange(3000)
+    assert (judge.classes(images[rows]) == labels[rows]).float().mean() > 0.95
+    right = bench.figures("stacked", [images[rows]])
+    # The same three digits in one image after another: each is real, and no two of an image go together by chance.
+    wrong = bench.figures("stacked", [images[rows, :1].expand(-1, 3, -1, -1)])
+    assert right["precision"] > 0.9
+    assert wrong["precision"] == pytest.approx(right["precision"], abs=0.02)
+    assert wrong["frechet"] > 20 * right["frechet"]
+    assert wrong["modes"] < 50 < 900 < right["modes"]
+    assert wrong["class_distance"] > 0.9 > 0.3 > right["class_distance"]
