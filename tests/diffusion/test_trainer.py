@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
 
@@ -103,6 +104,14 @@ def test_few_steps_and_a_discriminator_that_sees_all_warns(tmp_path: Path):
     with pytest.warns(UserWarning, match="accuracy"):
         out = Trainer(distiller, far, out=tmp_path, batch_size=16, critic_rate=1e-2, progress=False).fit(10)
     assert len(out.times) == 3
+
+
+@pytest.mark.filterwarnings("ignore:step.*accuracy")
+def test_a_student_far_wider_than_the_data_warns(tmp_path: Path):
+    student = Generator(copy.deepcopy(network_teacher()), times=(3.0,))
+    narrow = Distiller(network_teacher(), student=student)
+    with pytest.warns(UserWarning, match=r"spread is .*leaves the data's range"):
+        Trainer(narrow, 1e-3 * samples(50), out=tmp_path, batch_size=16, progress=False).fit(1)
 
 
 @pytest.mark.parametrize(

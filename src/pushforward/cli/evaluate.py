@@ -40,7 +40,7 @@ class Evaluate:
     """
 
     model: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="MODEL")]
-    """The model's folder, for instance RUN/seed-0/student; or a run of train-diffusion or distill-diffusion."""
+    """The model's folder, for instance RUN/seed-0/student; or a generator, as `sample` takes it."""
     task: Annotated[TaskName | None, TASK] = None
     """Sentence classification task."""
     data: Annotated[Path | None, tyro.conf.arg(metavar="DATA"), NONE] = None

@@ -22,7 +22,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Draw images from a generator: a one-step student, or a teacher of `train-diffusion` by Heun's steps.
+    """Draw images from a generator: a one-step student, or by Heun's steps a diffusion model, trained here or by diffusers.
 
     A file that ends in .png gets all of them side by side; one that ends in .npz gets `images` (N, H, W, C), uint8,
     and `labels` where they were asked for.
@@ -31,7 +31,7 @@ class Sample:
     """
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The folder of a run, or of a teacher or student in it."""
+    """The folder of a run, of a teacher or student in it, or of a pipeline of diffusers."""
     num: int = 64
     """How many."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")] = None

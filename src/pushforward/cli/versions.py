@@ -26,8 +26,10 @@ def machine() -> str:
     """System, processor and threads in one line."""
     import torch
 
+    threads = torch.get_num_threads()
     return (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, torch on {torch.get_num_threads()} threads"
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"torch on {threads} thread{'s' if threads > 1 else ''}"
     )
 
 

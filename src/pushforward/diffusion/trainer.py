@@ -42,7 +42,7 @@ Check = Callable[[int, Generator], dict[str, float]]
 
 # Critics must follow the student, not the other way round.
 CRITIC_RATE = 3.0
-LEAST_SHARE, MOST_ACCURACY = 0.3, 0.9
+LEAST_SHARE, MOST_ACCURACY, MOST_SPREAD = 0.3, 0.9, 1.5
 
 
 @dataclass
@@ -212,6 +212,7 @@ class _Run:
         log.write(step, record)
         self._warn("effective_share", record, lambda share: share < LEAST_SHARE, "few samples carry the step")
         self._warn("accuracy", record, lambda share: share > MOST_ACCURACY, "the discriminator tells all apart")
+        self._warn("spread", record, lambda ratio: ratio > MOST_SPREAD, "the student leaves the data's range")
 
     def _warn(self, name: str, record: dict[str, float], bad: Callable[[float], bool], meaning: str) -> None:
         if name in record and bad(record[name]) and name not in self.warned and is_main():
