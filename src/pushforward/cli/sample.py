@@ -22,7 +22,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Draw images from a generator: a one-step student, or by Heun's steps a diffusion model, trained here or by diffusers.
+    """Draw images from a one-step student, or by Heun's steps from a diffusion model, trained here or by diffusers.
 
     A file that ends in .png gets all of them side by side; one that ends in .npz gets `images` (N, H, W, C), uint8,
     and `labels` where they were asked for.
