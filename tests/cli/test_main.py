@@ -10,6 +10,7 @@ from collections.abc import Callable
 import pytest
 
 import pushforward as pf
+from pushforward.cli.main import main
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,19 @@ def test_help_imports_nothing_heavy(verb: list[str]):
     done = subprocess.run([sys.executable, "-c", code, *verb, "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "usage: pushforward" in done.stdout
+
+
+def test_a_verb_asked_for_help_tells_more_than_the_list(capsys: pytest.CaptureFixture[str]):
+    shown = []
+    for words in (["--help"], ["solve", "--help"]):
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert not stop.value.code
+        shown.append(capsys.readouterr().out)
+    listed, solve = shown
+    assert "Solve transport between pictures" in listed
+    assert "Exit code" not in listed
+    assert "Exit code 0: converged. 1: not converged" in solve
 
 
 def test_help_is_quick():

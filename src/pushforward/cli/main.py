@@ -6,7 +6,7 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
-from typing import Annotated
+from typing import Annotated, Any, Union, cast
 
 import tyro
 
@@ -24,29 +24,18 @@ from pushforward.cli.train_diffusion import TrainDiffusion
 
 __all__ = ["main"]
 
-Verb = (
-    Annotated[DistillLm, tyro.conf.subcommand("distill-lm", description="Distil a language model into a smaller one.")]
-    | Annotated[
-        DistillDiffusion,
-        tyro.conf.subcommand("distill-diffusion", description="Distil a diffusion model into a one-step generator."),
-    ]
-    | Annotated[
-        Evaluate, tyro.conf.subcommand("evaluate", description="Judge a language model, or a generator of images.")
-    ]
-    | Annotated[
-        TrainDiffusion, tyro.conf.subcommand("train-diffusion", description="Train a diffusion model on images.")
-    ]
-    | Annotated[Sample, tyro.conf.subcommand("sample", description="Draw images from a generator.")]
-    | Annotated[FitMap, tyro.conf.subcommand("fit-map", description="Learn a map from one distribution to another.")]
-    | Annotated[ApplyMap, tyro.conf.subcommand("apply-map", description="Apply a learned map to new points.")]
-    | Annotated[
-        Solve, tyro.conf.subcommand("solve", description="Solve transport between pictures, points, or for a cost.")
-    ]
-    | Annotated[
-        Tour, tyro.conf.subcommand("tour", description="Run the library on real data and write one page about it.")
-    ]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor", description="Print what is installed and solve on each device.")]
-)
+_VERBS = {
+    DistillLm: ("distill-lm", "Distil a language model into a smaller one."),
+    DistillDiffusion: ("distill-diffusion", "Distil a diffusion model into a one-step generator."),
+    Evaluate: ("evaluate", "Judge a language model, or a generator of images."),
+    TrainDiffusion: ("train-diffusion", "Train a diffusion model on images."),
+    Sample: ("sample", "Draw images from a generator."),
+    FitMap: ("fit-map", "Learn a map from one distribution to another."),
+    ApplyMap: ("apply-map", "Apply a learned map to new points."),
+    Solve: ("solve", "Solve transport between pictures, points, or for a cost."),
+    Tour: ("tour", "Run the library on real data and write one page about it."),
+    Doctor: ("doctor", "Print what is installed and solve on each device."),
+}
 
 _Verb = ApplyMap | DistillDiffusion | DistillLm | Doctor | Evaluate | FitMap | Sample | Solve | Tour | TrainDiffusion
 
@@ -76,11 +65,18 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _parse(args: Sequence[str] | None) -> _Verb:
+    args = sys.argv[1:] if args is None else args
+    # In the list of all verbs each has one line; asked for help itself, a verb says all that its docstring does.
+    listed = not args or args[0] not in {name for name, _ in _VERBS.values()}
+    verbs = [
+        Annotated[verb, tyro.conf.subcommand(name, description=summary if listed else None)]
+        for verb, (name, summary) in _VERBS.items()
+    ]
     said = io.StringIO()
     try:
         with redirect_stderr(said):
             return tyro.cli(
-                Verb,  # pyright: ignore[reportArgumentType]  a union of annotated classes is a type form
+                cast(Any, Union[tuple(verbs)]),  # noqa: UP007  made of a list
                 prog="pushforward",
                 description=_DESCRIPTION,
                 args=args,
