@@ -88,10 +88,13 @@ def data_of(name: str) -> tuple[Tensor, Tensor]:
     if name == "imbalanced":
         kept = torch.rand(len(labels), generator=generator(0, name)) < 0.5**labels
         return images[kept], labels[kept]
-    if name == "stacked":
-        rows = torch.randint(len(images), (STACKED, 3), generator=generator(0, name))
-        return images[rows, 0], labels[rows] @ PLACES
-    return images, labels
+    return stacked(STACKED, seed=0) if name == "stacked" else (images, labels)
+
+
+def stacked(count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    images, labels = digits()
+    rows = torch.randint(len(images), (count, 3), generator=generator(seed, "stacked"))
+    return images[rows, 0], labels[rows] @ PLACES
 
 
 class StackedJudge:
@@ -109,7 +112,7 @@ class StackedJudge:
         self.reference, self.other = features[: STACKED // 2], features[STACKED // 2 :]
         self.floor = metrics.frechet_distance(self.reference, self.other)
         self.shares = shares(labels)
-        self.off = total_variation(shares(self.classes(images[:COUNT])), self.shares)
+        self.off = total_variation(shares(self.classes(stacked(COUNT, seed=1)[0])), self.shares)
 
     def features(self, drawn: Tensor) -> Tensor:
         return torch.cat([self.single.features(channel) for channel in drawn.split(1, 1)], 1)
