@@ -11,7 +11,7 @@ stacked      three digits as the channels of one image, 20,000 drawn            
 
 A row is one training: of the teacher (`--work` keeps it), or of a student from that teacher. All students of a seed
 start from the same weights and see the same noise and batches. Every generator is judged on three draws of 10,000
-samples by `diffusion.judge.Judge`, whose classifier also says which mode a sample shows; stacked digits by
+samples by `diffusion.judge.Judge`, and that of all digits says which one a sample shows; stacked digits by
 `StackedJudge`.
 
 levels       at which distributions are matched
@@ -153,7 +153,10 @@ def judge_of(name: str) -> Judge | StackedJudge:
 def figures(name: str, drawn: list[Tensor]) -> Row:
     judge = judge_of(name)
     _, labels = data_of(name)
-    shown = judge.classes(drawn[0]) if isinstance(judge, StackedJudge) else classes_of(judge, drawn[0])
+    # By a classifier that has seen all the digits: one of imbalanced digits knows little of the rare ones.
+    teller = judge if isinstance(judge, StackedJudge) else judge_of("digits")
+    shown = teller.classes(drawn[0])
+    assert shown is not None
     found = judge(drawn[0]) | {
         "draws": [metrics.frechet_distance(judge.reference, judge.features(one)) for one in drawn],
         "modes": int(torch.isin(labels.unique(), shown).sum()),
