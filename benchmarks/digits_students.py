@@ -226,16 +226,16 @@ def measured(key: Row, work: Path) -> Row:
     return {"status": "ok", "seconds": seconds, "times": list(student.times), **figures(name, drawn)}
 
 
-def picture(file: Path, work: Path, *, data: str = "imbalanced", count: int = 40) -> None:
+def picture(file: Path, work: Path, levels: str, *, data: str = "imbalanced", count: int = 40) -> None:
     """Data, the teacher and students by reverse KL and JS, in this order, `count` of each in rows of 8."""
     images, _ = data_of(data)
     shape = tuple(images.shape[1:])
-    teacher = teacher_of(data, work)
+    teacher, setting = teacher_of(data, work), SETTING | {"levels": levels}
     parts = [images[:count], sample(teacher, count, shape, generator=torch.Generator().manual_seed(0))]
     for divergence in ("reverse_kl", "js"):
         with tempfile.TemporaryDirectory() as out:
             student, _ = distilled(
-                teacher, images, divergence=divergence, gan=GAN[1], seed=0, steps=STEPS, out=Path(out)
+                teacher, images, divergence=divergence, gan=GAN[1], seed=0, steps=STEPS, out=Path(out), setting=setting
             )
         pipe = OneStepPipeline(student, shape=shape)
         parts.append(pipe(count, generator=torch.Generator().manual_seed(0), output_type="raw").images)
@@ -281,7 +281,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.picture:
         torch.set_num_threads(1)
-        picture(arguments.picture, arguments.work)
+        picture(arguments.picture, arguments.work, arguments.levels)
         return
     wanted = itertools.product(arguments.data, arguments.seeds, arguments.gan, arguments.divergences)
     for name, seed, gan, divergence in wanted:
