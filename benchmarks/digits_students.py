@@ -130,7 +130,7 @@ class StackedJudge:
         }
 
 
-def classes_of(judge: Judge, drawn: Tensor) -> Tensor:
+def classes_of(judge: Judge | StackedJudge, drawn: Tensor) -> Tensor:
     found = judge.classes(drawn)
     assert found is not None  # all judges here know labels
     return found
@@ -155,8 +155,7 @@ def figures(name: str, drawn: list[Tensor]) -> Row:
     _, labels = data_of(name)
     # By a classifier that has seen all the digits: one of imbalanced digits knows little of the rare ones.
     teller = judge if isinstance(judge, StackedJudge) else judge_of("digits")
-    shown = teller.classes(drawn[0])
-    assert shown is not None
+    shown = classes_of(teller, drawn[0])
     found = judge(drawn[0]) | {
         "draws": [metrics.frechet_distance(judge.reference, judge.features(one)) for one in drawn],
         "modes": int(torch.isin(labels.unique(), shown).sum()),
@@ -289,7 +288,8 @@ def main() -> None:
             continue
         steps = TEACHERS[name]["steps"] if divergence == TEACHER else arguments.steps
         key = {"data": name, "divergence": divergence, "gan": gan, "seed": seed, "steps": steps}
-        key["levels"] = arguments.levels
+        # A teacher is one row, whatever is asked of its students.
+        key |= {"gan": 0.0, "seed": 0, "levels": "raised"} if divergence == TEACHER else {"levels": arguments.levels}
         if not arguments.again and key_of(key) in {key_of(row) for row in read(arguments.out)["rows"]}:
             continue
         row = in_own_process(measured, key, arguments.work, wall_limit=3600.0)
