@@ -13,6 +13,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -54,11 +55,23 @@ T* at(const Array<T>& array, std::vector<Index> shape, const char* name) {
     return array.data();
 }
 
+// Starts serve(1), serve(2), ... each on a thread of its own, `most` of them or as many as the system has left: fewer do the same
+// work. Nothing may be thrown once a thread runs, since the destructor of a running one ends the process.
+template <class Serve>
+void start(std::vector<std::thread>& threads, int most, const Serve& serve) {
+    threads.reserve(most);
+    try {
+        while (int(threads.size()) < most) threads.emplace_back(serve, int(threads.size()) + 1);
+    } catch (const std::system_error&) {
+    } catch (const std::bad_alloc&) {
+    }
+}
+
 // Threads for one call. They spin between tasks: a task may be some microseconds long.
 class Crew {
   public:
     explicit Crew(int workers) : pending_(0), epoch_(0), ended_(false) {
-        for (int worker = 1; worker < workers; ++worker) threads_.emplace_back([this, worker] { serve(worker); });
+        start(threads_, workers - 1, [this](int worker) { serve(worker); });
     }
     ~Crew() {
         ended_ = true;
@@ -113,7 +126,7 @@ void each(Index batch, int threads, Index scratch, const Work& work) {
         for (Index k; (k = next++) < batch;) work(Team{1, nullptr, nullptr}, k, own.data() + worker * scratch);
     };
     std::vector<std::thread> others;
-    for (int worker = 1; worker < threads; ++worker) others.emplace_back(serve, worker);
+    start(others, threads - 1, serve);
     serve(0);
     for (std::thread& thread : others) thread.join();
 }
