@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
+    "ConvergenceWarning",
     "InfeasibleError",
     "InvalidArgument",
     "MassError",
@@ -59,6 +60,10 @@ class NotConverged(PushforwardError, RuntimeError):
 
 class InfeasibleError(NotConverged):
     """No plan with these marginals avoids the forbidden (infinite-cost) pairs."""
+
+
+class ConvergenceWarning(UserWarning):
+    """An answer that is returned did not reach its tolerance; the message has the error reached and the error asked."""
 
 
 class CheckpointError(PushforwardError, RuntimeError):

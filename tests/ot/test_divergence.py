@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.ot import compat
 
 
 @pytest.fixture
@@ -113,23 +112,3 @@ def test_the_module_trains(rng):
         loss(x, y).backward()
         optimiser.step()
     assert float(loss(x, y).detach()) < 0.1 * first
-
-
-def test_compat_gives_pots_plan(rng):
-    pot = pytest.importorskip("ot")
-    cost, a, b = rng.random((9, 7)), rng.dirichlet(np.ones(9)), rng.dirichlet(np.ones(7))
-    expected = pot.sinkhorn(a, b, cost, 0.1, stopThr=1e-14, numItermax=100_000)
-    np.testing.assert_allclose(compat.sinkhorn(a, b, cost, 0.1), expected, atol=1e-9)
-    assert compat.sinkhorn2(a, b, cost, 0.1) == pytest.approx((expected * cost).sum(), abs=1e-9)
-    uniform = pot.sinkhorn([], [], cost, 0.1, stopThr=1e-14, numItermax=100_000)
-    np.testing.assert_allclose(compat.sinkhorn([], [], cost, 0.1), uniform, atol=1e-9)
-
-
-def test_compat_for_torch(rng):
-    pot = pytest.importorskip("ot")
-    cost = torch.from_numpy(rng.random((6, 5)))
-    a, b = (torch.full((n,), 1 / n, dtype=torch.float64) for n in (6, 5))
-    plan = compat.sinkhorn(a, b, cost, 0.1)
-    assert isinstance(plan, torch.Tensor)
-    expected = pot.sinkhorn(a.numpy(), b.numpy(), cost.numpy(), 0.1, stopThr=1e-14, numItermax=100_000)
-    np.testing.assert_allclose(plan.numpy(), expected, atol=1e-9)

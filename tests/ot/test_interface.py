@@ -349,3 +349,19 @@ def test_point_costs_give_back_what_came(rng):
     assert isinstance(pf.solve(pf.PointCost(x.numpy(), y.numpy())).f, np.ndarray)
     assert pf.solve(pf.PointCost(x.numpy(), y.numpy())).f.dtype == np.float32
     assert pf.solve(pf.PointCost([[0, 1], [2, 3]], [[1, 1]])).f.dtype == np.float64
+
+
+def test_a_solution_and_its_plan_print_as_one_line(rng):
+    alone, batch = pf.solve(rng.random((40, 30)), epsilon=0.1), pf.solve(torch.rand(3, 4, 5), epsilon=0.1)
+    assert repr(alone).startswith(f"Solution(CONVERGED, value={alone.value:.6g}, marginal_error=")
+    assert "Plan(shape=(40, 30), dtype=torch.float64)" in repr(alone)
+    assert "Plan(shape=(3, 4, 5), dtype=torch.float32)" in repr(batch)
+    assert max(len(repr(alone)), len(repr(batch))) < 250
+
+
+def test_numpy_reads_a_plan_as_a_matrix(rng):
+    plan = pf.solve(torch.tensor(rng.random((4, 3)), requires_grad=True), epsilon=0.1).plan
+    np.testing.assert_array_equal(np.asarray(plan), plan.to_dense().detach().numpy())
+    assert np.asarray(plan.T, dtype=np.float32).shape == (3, 4)
+    with pytest.raises(ValueError, match="without a copy"):
+        np.array(plan, copy=False)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,6 +97,15 @@ class Plan(Generic[Array]):
     def T(self) -> Plan[Array]:  # noqa: N802 - the name that arrays have
         """The plan read from the columns' side."""
         return Plan(self._problem.transposed(), self._g, self._f, self._output)
+
+    def __repr__(self) -> str:
+        return f"Plan(shape={self.shape}, dtype={self._output.dtype})"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The plan as a numpy matrix, for `np.asarray(plan)`; as `to_dense`."""
+        if copy is False:
+            raise ValueError("a plan is an operator; its matrix is computed, so that it cannot be had without a copy")
+        return to_tensor("plan", self.to_dense()).detach().cpu().numpy().astype(dtype, copy=False)
 
     def __matmul__(self, v: Array) -> Array:
         """P v for v of shape (m,), (m, k), or with the batch axis in front."""
@@ -228,6 +238,15 @@ class Solution(Generic[Array]):
     epsilon: float
     method: str
     internals: Internals = field(repr=False)
+
+    def __repr__(self) -> str:
+        values = to_tensor("value", self.value).detach().reshape(-1).tolist()
+        errors = torch.as_tensor(self.marginal_error).reshape(-1).tolist()
+        shown = f"{values[0]:.6g}" if len(values) == 1 else f"{min(values):.6g} to {max(values):.6g}"
+        return (
+            f"Solution({self.status.name}, value={shown}, marginal_error={max(errors):.2g}, "
+            f"epsilon={self.epsilon:.4g}, method={self.method!r}, plan={self.plan!r})"
+        )
 
     @functools.cached_property
     def transport_cost(self) -> Array:

@@ -1,0 +1,116 @@
+"""POT's exact transport: `ot.emd` and `ot.emd2`, answered by `pushforward.exact` with its certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import scipy.sparse
+import torch
+from torch import Tensor
+
+from pushforward._interop import to_tensor
+from pushforward.ot.compat._arrays import back_to, weights_or_none
+from pushforward.ot.solvers.exact import ExactSolution, exact
+
+__all__ = ["emd", "emd2"]
+
+
+def emd(
+    a: Any,
+    b: Any,
+    M: Any,
+    numItermax: int = 100_000,
+    log: bool = False,
+    center_dual: bool = True,
+    numThreads: int | str = 1,
+    check_marginals: bool = True,
+    potentials_init: Any = None,
+) -> Any:
+    """The optimal plan of `ot.emd(a, b, M)`, (n, m), sparse where M is.
+
+    Args:
+        a, b: Weights of rows (n,) and columns (m,), of equal masses; empty or None means uniform.
+        M: (n, m) costs; +inf, or a pair that a sparse M does not hold, is forbidden.
+        numItermax, numThreads, potentials_init: Without effect: the plan is optimal or an error is raised.
+        log: Whether to return a dictionary too, with POT's keys `cost`, `u`, `v`, `warning`, `result_code`.
+        center_dual: Whether the prices in the dictionary are shifted so that <u, a> = <v, b>.
+        check_marginals: Whether unequal masses are an error; else b is scaled to the mass of a.
+
+    Returns:
+        The plan; with `log=True` a pair of it and the dictionary.
+
+    Example:
+        >>> emd([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]]).tolist()
+        [[0.5, 0.0], [0.0, 0.5]]
+    """
+    found, back = _solve(a, b, M, check_marginals)
+    plan = _plan(found, M, back)
+    return (plan, _log(found, a, b, back, center_dual)) if log else plan
+
+
+def emd2(
+    a: Any,
+    b: Any,
+    M: Any,
+    processes: int = 1,
+    numItermax: int = 100_000,
+    log: bool = False,
+    return_matrix: bool = False,
+    center_dual: bool = True,
+    numThreads: int | str = 1,
+    check_marginals: bool = True,
+    potentials_init: Any = None,
+) -> Any:
+    """The optimal cost of `ot.emd2(a, b, M)`; a list of k of them for b of shape (m, k).
+
+    Arguments as `emd`; `processes` is without effect. `return_matrix` adds the plan to the dictionary, as `G`.
+    """
+    columns = weights_or_none("b", b)
+    if columns is not None and columns.ndim == 2:
+        each = columns.T if isinstance(b, Tensor) else columns.T.numpy()
+        settings = {"log": log, "return_matrix": return_matrix, "center_dual": center_dual}
+        return [emd2(a, column, M, check_marginals=check_marginals, **settings) for column in each]
+    found, back = _solve(a, b, M, check_marginals)
+    if not (log or return_matrix):
+        return _cost(found, back)
+    return _cost(found, back), _log(found, a, b, back, center_dual) | (
+        {"G": _plan(found, M, back)} if return_matrix else {}
+    )
+
+
+def _solve(a: Any, b: Any, M: Any, check_marginals: bool) -> tuple[ExactSolution[Any], Callable[[Tensor], Any]]:
+    rows, columns = weights_or_none("a", a), weights_or_none("b", b)
+    if not check_marginals and rows is not None and columns is not None:
+        columns = columns * (rows.sum() / columns.sum())
+    return exact(M if _is_sparse(M) else to_tensor("M", M), rows, columns), back_to(M, a, b)
+
+
+def _is_sparse(M: Any) -> bool:
+    return scipy.sparse.issparse(M) or (isinstance(M, Tensor) and M.layout is not torch.strided)
+
+
+def _cost(found: ExactSolution[Any], back: Callable[[Tensor], Any]) -> Any:
+    """The cost as a number of the caller's library and dtype."""
+    return back(torch.as_tensor(found.cost, dtype=to_tensor("price", found.f).dtype))
+
+
+def _plan(found: ExactSolution[Any], M: Any, back: Callable[[Tensor], Any]) -> Any:
+    """The plan, sparse where M is."""
+    return found.plan if _is_sparse(M) else back(found.plan.to_dense())
+
+
+def _log(found: ExactSolution[Any], a: Any, b: Any, back: Callable[[Tensor], Any], center_dual: bool) -> dict[str, Any]:
+    """POT's dictionary; with `center_dual`, prices u - s and v + s that give both sides the same share of the cost."""
+    u, v = (to_tensor("price", price) for price in (found.f, found.g))
+    if center_dual:
+        shift = 0.5 * (_mean(u, weights_or_none("a", a)) - _mean(v, weights_or_none("b", b)))
+        u, v = u - shift, v + shift
+    return {"cost": _cost(found, back), "u": back(u), "v": back(v), "warning": None, "result_code": 1}
+
+
+def _mean(prices: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean of prices under weights, uniform ones if None."""
+    if weights is None:
+        return prices.mean()
+    return torch.where(weights > 0, prices * weights, 0.0).sum() / weights.sum()
