@@ -18,12 +18,14 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pushforward._interop import like_input, result_dtype
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
+from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.maps import saved
+from pushforward.maps.outliers import without_outliers
+from pushforward.maps.points import by_name, column_names, in_dtype, read_points
 from pushforward.ot.cost import GroundCost
 from pushforward.ot.divergence import sinkhorn_divergence
 
@@ -47,6 +49,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     n_features_in_: int
     feature_names_in_: np.ndarray
+    _columns: tuple[str, ...] | None
+    """The names of X's columns, those that are no text included; None where it had none."""
 
     _precise: ClassVar[bool] = True
     """Whether it takes float64 points as they are; a network gets float32."""
@@ -58,7 +62,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
         Args:
             X: Source points, (n, d): numpy, a tensor, or a data frame.
-            Y: Target points, (m, d), on the same device.
+            Y: Target points, (m, d), on the same device. Of two data frames columns are paired by name.
             condition: One condition a point, for maps that can depend on one (`MongeMap`).
 
         Returns:
@@ -66,13 +70,17 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
         Raises:
             InvalidArgument: An argument cannot be used; the message names it.
+
+        Warns:
+            UserWarning: Rows are so far from all others that they alone would set the map's scale (`outliers`); it is
+                fitted without them.
         """
         if condition is not None:
             raise InvalidArgument(
                 f"condition was given, but {type(self).__name__} learns one map for all; use MongeMap"
             )
         x, y = self._read_both(X, Y)
-        self._fit(x, y)
+        self._fit(x[without_outliers("X", x)], y[without_outliers("Y", y)])
         self._fitted = True
         return self
 
@@ -80,7 +88,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         """Where the points go.
 
         Args:
-            X: Points, (n, d), of the width that the map was fitted on.
+            X: Points, (n, d), of the width that the map was fitted on. A data frame must have the columns of the
+                fit's, in their order.
             condition: As in `fit`.
 
         Returns:
@@ -111,6 +120,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         x, y = self._read("X", X, reset=False), self._read("Y", Y, reset=None)
         if x.shape[1] != y.shape[1]:
             raise ShapeError(f"Y has points of dimension {y.shape[1]} but X of dimension {x.shape[1]}")
+        y = by_name("Y", y, column_names(Y), self._columns, "the fit's X")
         with torch.no_grad():
             return score_images(_some(self._images(x, condition)), _some(y), self._ground())
 
@@ -134,6 +144,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             "fitted": self._state(),
             "width": int(self.n_features_in_),
             "names": None if names is None else [str(name) for name in names],
+            "columns": None if self._columns is None else list(self._columns),
         }
         saved.write(Path(folder), type(self).__name__, content)
 
@@ -157,6 +168,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             made.n_features_in_ = content["width"]
             if content["names"] is not None:
                 made.feature_names_in_ = np.asarray(content["names"], dtype=object)
+            columns = content.get("columns", content["names"])
+            made._columns = None if columns is None else tuple(columns)
             made._restore(content["fitted"])
         except (KeyError, TypeError, AttributeError, IndexError) as error:
             raise CheckpointError(f"{folder} holds a {cls.__name__} of another version: {error!r}") from error
@@ -201,6 +214,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         x, y = self._read("X", X, reset=True), self._read("Y", Y, reset=None)
         if x.shape[1] != y.shape[1]:
             raise ShapeError(f"X has points of dimension {x.shape[1]} but Y of dimension {y.shape[1]}")
+        self._columns = column_names(X)
+        y = by_name("Y", y, column_names(Y), self._columns, "X")
         if isinstance(X, Tensor) and isinstance(Y, Tensor) and X.device != Y.device:
             raise InvalidArgument(f"Y is on {Y.device} but X is on {X.device}; move one of them")
         for name, points in (("X", x), ("Y", y)):
@@ -211,25 +226,10 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     def _read(self, name: str, value: Any, *, reset: bool | None) -> Tensor:
         """A caller's points in the dtype that the map computes in; `reset` notes their width, False compares it."""
-        if not isinstance(value, Tensor):
-            try:
-                array = check_array(value, ensure_all_finite=False, input_name=name)
-            except ValueError as error:
-                raise InvalidArgument(f"{name} cannot be used as points: {error}") from None
-            points = torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
-        elif value.ndim != 2 or 0 in value.shape or value.is_complex():
-            raise ShapeError(
-                f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; real points are needed, "
-                "as (how many, dimension)"
-            )
-        else:
-            points = value.detach()
+        points = read_points(name, value, precise=self._precise)
         if reset is not None:
             self._compare_width(value, points.shape[1], reset=reset)
-        # Integers count as float64, and half precision as float32, which is the least that a map is computed in.
-        own = result_dtype(points)
-        points = points.to(own if self._precise and own.itemsize > 4 else torch.float32)
-        return _finite(name, points)
+        return points
 
     def _compare_width(self, X: Any, width: int, *, reset: bool) -> None:
         if not reset and width != self.n_features_in_:
@@ -237,7 +237,16 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                 f"X has {width} features, but {type(self).__name__} is expecting {self.n_features_in_} features as "
                 "input: the width of the points that it was fitted on"
             )
-        validate_data(self, X, reset=reset, skip_check_array=True)
+        try:
+            validate_data(self, X, reset=reset, skip_check_array=True)
+        except (TypeError, ValueError) as error:
+            raise InvalidArgument(f"X has columns that cannot be used: {error}") from None
+        names = None if reset else column_names(X)
+        if names is not None and self._columns is not None and names != self._columns:
+            raise InvalidArgument(
+                f"X has the columns {', '.join(names[:6])} ..., but the map was fitted on "
+                f"{', '.join(self._columns[:6])} ..., in this order"
+            )
 
     def _images(self, x: Tensor, condition: Any) -> Tensor:
         """Images of points (n, d); maps with conditions override this."""
@@ -252,10 +261,11 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     @staticmethod
     def _like(given: Any, result: Tensor) -> Any:
         if isinstance(given, Tensor):
-            return result.to(device=given.device, dtype=result_dtype(given))
+            return in_dtype("X", result, result_dtype(given)).to(given.device)
         dtype = getattr(given, "dtype", None)
         kept = dtype if isinstance(dtype, np.dtype) and dtype.kind == "f" else np.dtype(np.float64)
-        return like_input(result, as_numpy=True).astype(kept, copy=False)
+        fits = in_dtype("X", result, torch.float16) if kept.itemsize == 2 else result
+        return like_input(fits, as_numpy=True).astype(kept, copy=False)
 
 
 def score_images(images: Tensor, y: Tensor, cost: GroundCost, *, epsilon: float | None = None) -> float:
@@ -272,14 +282,3 @@ def _some(points: Tensor) -> Tensor:
     if len(points) <= SCORED:
         return points
     return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:SCORED].to(points.device)]
-
-
-def _finite(name: str, points: Tensor) -> Tensor:
-    bad = ~torch.isfinite(points).all(1)
-    if bool(bad.any()):
-        rows = bad.nonzero()[:, 0]
-        raise NonFiniteError(
-            f"{name} has {len(rows)} of {len(points)} rows with a NaN, an infinity or a number beyond {points.dtype}, "
-            f"the first of them row {int(rows[0])}; leave those points out or fill in what they lack"
-        )
-    return points

@@ -30,7 +30,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import torch
 from sklearn.utils import check_random_state
 from torch import Tensor, nn
@@ -41,7 +40,7 @@ from pushforward._interop import compute_dtype
 from pushforward.errors import InvalidArgument
 from pushforward.maps import saved
 from pushforward.maps.base import TransportMap
-from pushforward.maps.conditions import Conditions, Group, groups_of, read, read_sides
+from pushforward.maps.conditions import Conditions, Group, read, read_given
 from pushforward.maps.costs import Cost, SquaredEuclidean, StructuredCost, resolve
 from pushforward.maps.entropic import EntropicMap, mean_cost
 from pushforward.maps.fitting import MARGIN, Course, Progress, train
@@ -50,6 +49,7 @@ from pushforward.maps.judge import JUDGED, Judge
 from pushforward.maps.linear import Affine
 from pushforward.maps.networks import Form, MapNetwork
 from pushforward.maps.objective import Objective
+from pushforward.maps.outliers import without_outliers
 from pushforward.maps.reading import Reading, judged_reading
 from pushforward.maps.stages import MongeGap, Regression, Stage, entropic_targets
 from pushforward.maps.start import identity_start, known_conditions, linear_start, shifts_under
@@ -175,7 +175,7 @@ class MongeMap(TransportMap):
 
         Args:
             X: Source points, (n, d).
-            Y: Target points, (m, d).
+            Y: Target points, (m, d). Of two data frames columns are paired by name.
             condition: For one map of many conditions, a pair: of the source points and of the target points, each
                 strings (n,) or numbers (n,) or (n, k); or, where every condition starts from all source points, those
                 of the target points alone. Only maps fitted with numbers can predict for new conditions, which are
@@ -190,9 +190,17 @@ class MongeMap(TransportMap):
         Raises:
             InvalidArgument: An argument cannot be used; the message names it.
             CheckpointError: `checkpoint` holds another training.
+
+        Warns:
+            UserWarning: Rows are so far from all others that they alone would set the map's scale (`outliers`): it is
+                fitted without them. Or the map is judged worse than the identity or the mean shift.
         """
         x, y = self._read_both(X, Y)
-        self._fit(x, y, condition, groups)
+        self._check_parameters()
+        given = read_given(condition, groups, X, Y)
+        kept_x, kept_y = without_outliers("X", x), without_outliers("Y", y)
+        self.conditions_ = given.encoding
+        self._fit_groups(given.groups(x, y, kept_x, kept_y))
         self._fitted = True
         return self
 
@@ -205,15 +213,14 @@ class MongeMap(TransportMap):
             )
         if self.conditions_ is None:
             return self._in_blocks(x)
-        c = self.conditions_.encode(read("condition", condition, len(x))).to(x.device)
+        values = read("condition", condition, len(x), names=self.conditions_.names)
+        c = self.conditions_.encode(values).to(x.device)
         with torch.no_grad():
             pairs = zip(x.split(self._rows), c.split(self._rows), strict=True)
             return torch.cat([self._transform(points, conditions) for points, conditions in pairs])
 
-    def _fit(self, x: Tensor, y: Tensor, condition: Any = None, groups: Any = None) -> None:
-        self._check_parameters()
-        self.conditions_, found = _grouped(x, y, condition, groups)
-        self._fit_groups(found)
+    def _fit(self, x: Tensor, y: Tensor) -> None:
+        self._fit_groups([Group(name="all", x=x, y=y)])
 
     def _fit_groups(self, groups: list[Group]) -> None:
         cost = resolve(self.cost)
@@ -446,22 +453,6 @@ class MongeMap(TransportMap):
             )
         network.load_state_dict(weights)
         self.network_ = network.requires_grad_(False)
-
-
-def _grouped(x: Tensor, y: Tensor, condition: Any, groups: Any) -> tuple[Conditions | None, list[Group]]:
-    """The points by condition or by group, and how conditions are read."""
-    if groups is not None:
-        if condition is not None:
-            raise InvalidArgument("condition and groups were both given; conditions are groups already: give one")
-        if not (isinstance(groups, tuple) and len(groups) == 2):
-            raise InvalidArgument("groups must be a pair: the groups of X's points and those of Y's")
-        return None, groups_of(x, y, *read_sides("groups", groups[0], groups[1], x, y), None)
-    if condition is None:
-        return None, [Group(name="all", x=x, y=y)]
-    one, other = condition if isinstance(condition, tuple) else (None, condition)
-    of_x, of_y = read_sides("condition", one, other, x, y)
-    conditions = Conditions.of(of_y if of_x is None else np.concatenate([of_x, of_y]))
-    return conditions, groups_of(x, y, of_x, of_y, conditions)
 
 
 def _gap(course: Course) -> float:

@@ -176,9 +176,11 @@ def entropic_targets(group: Group, *, cost: Cost, seed: int) -> tuple[Tensor, Te
     total = torch.zeros_like(points)
     for half in range(2):
         x, y = group.x[half::2], group.y[half::2]
-        fitted = EntropicMap("auto" if share is None else share, cost=cost, random_state=seed).fit(x, y)
+        fitted = EntropicMap("auto" if share is None else share, cost=cost, random_state=seed)
+        # The public `fit` would look for outliers in each half anew.
+        fitted._fit(x, y)  # pyright: ignore[reportPrivateUsage]
         share = fitted.share_
-        total += 0.5 * fitted.transform(points)
+        total += 0.5 * fitted._in_blocks(points)  # pyright: ignore[reportPrivateUsage]
     if isinstance(cost, SquaredEuclidean):
         total = bures_map(total, group.y)(total)
     return points, total
