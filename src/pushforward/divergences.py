@@ -195,8 +195,8 @@ def named(name: str) -> FDivergence:
         >>> named("kl") is KL, named("generalised_js(0.3)").name
         (True, 'generalised_js(0.3)')
     """
-    if name in CATALOGUE:
-        return CATALOGUE[name]
+    if str(name) in CATALOGUE:
+        return CATALOGUE[str(name)]
     families = {"generalised_js": generalised_js, "skewed_kl": skewed_kl}
     parts = re.fullmatch(r"(\w+)\((\d+\.?\d*(?:e-?\d+)?)\)", str(name))
     if parts and parts[1] in families:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pushforward import divergences
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
-from pushforward.lm.losses import KD, Context
+from pushforward.lm import chunked, losses
+from pushforward.lm.losses import KD, Context, SquaredError
 from pushforward.lm.sinkhorn import SinkhornKD
 
 
@@ -121,3 +123,118 @@ def test_a_bad_logit_is_named(name: str, bad: float):
         KD("kl")(both["student"], both["teacher"])
     with pytest.raises(NonFiniteError, match=rf"{name}_logits\[2, 1\] is"):
         SinkhornKD()(both["student"], both["teacher"])
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        KD("kl"),
+        SinkhornKD(),
+        SinkhornKD(epsilon=0),
+        SinkhornKD(value="transport_cost"),
+        SinkhornKD(published=True),
+        SinkhornKD(support="classes", cost=1 - torch.eye(3)),
+        SquaredError(),
+        KD("js") + SinkhornKD(epsilon=0),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_every_loss_names_a_logit_that_is_no_number(loss, masked: bool):
+    student, teacher = logits(4, 3, seed=17), logits(4, 3, seed=18)
+    mask = torch.tensor([True, False, True, True]) if masked else None
+    student[2, 1] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"student_logits\[2, 1\] is nan"):
+        loss(student, teacher, mask)
+
+
+def test_one_column_has_no_softmax_but_a_score_to_learn():
+    student, teacher = logits(5, 1, seed=19), logits(5, 1, seed=20)
+    for loss in (KD(), SinkhornKD(), 0.9 * KD() + SquaredError()):
+        with pytest.raises(InvalidArgument, match=r"softmax over one column is 1 .* SquaredError\(\)"):
+            loss(student, teacher)
+    torch.testing.assert_close(SquaredError()(student, teacher), ((student - teacher) ** 2).mean())
+    assert torch.autograd.gradcheck(lambda s: SquaredError()(s, teacher), student.requires_grad_())
+
+
+@pytest.mark.parametrize("name", [[], None, 3])
+def test_what_is_no_name_of_a_divergence_is_refused(name):
+    with pytest.raises(InvalidArgument, match="no divergence is named"):
+        KD(name)
+
+
+@pytest.fixture
+def chunks_of_five(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "SMALL", 0)
+    monkeypatch.setattr(chunked, "CHUNK", 5 * 4)
+
+
+def both_ways(loss, monkeypatch: pytest.MonkeyPatch, student, *others):
+    """Value and gradient by chunks and by the plain formula."""
+    found = []
+    for small in (0, 2**20):
+        monkeypatch.setattr(losses, "SMALL", small)
+        leaf = student.detach().clone().requires_grad_()
+        value = loss(leaf, *others)
+        (1.5 * value).backward()
+        found.append((value.detach(), leaf.grad))
+    return found
+
+
+@pytest.mark.usefixtures("chunks_of_five")
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", sorted(divergences.CATALOGUE))
+def test_chunks_give_the_plain_value_and_gradient(name: str, masked: bool, monkeypatch: pytest.MonkeyPatch):
+    student, teacher = logits(3, 6, 4, seed=21), logits(3, 6, 4, seed=22)
+    mask = torch.rand(3, 6, generator=torch.Generator().manual_seed(23)) < 0.7 if masked else None
+    if mask is not None:
+        student[~mask] = torch.nan  # of no concern
+    (value, gradient), (plain_value, plain_gradient) = both_ways(
+        KD(name, temperature=1.7), monkeypatch, student, teacher, mask
+    )
+    torch.testing.assert_close(value, plain_value, rtol=1e-13, atol=1e-15)
+    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.usefixtures("chunks_of_five")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_chunks_keep_the_precision_of_single(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch):
+    student, teacher = logits(20, 4, seed=24).to(dtype), logits(20, 4, seed=25).to(dtype)
+    loss = 0.9 * KD("kl") + 0.5 * SinkhornKD()
+    (value, gradient), (plain_value, plain_gradient) = both_ways(loss, monkeypatch, student, teacher)
+    assert (value.dtype, gradient.dtype) == (torch.float32, dtype)
+    torch.testing.assert_close(value, plain_value, rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradient, plain_gradient, rtol=2e-6 if dtype is torch.float32 else 8e-3, atol=1e-6)
+
+
+@pytest.mark.usefixtures("chunks_of_five")
+def test_chunks_are_differentiated_twice_and_their_graph_may_be_kept():
+    teacher, student = logits(11, 4, seed=26), logits(11, 4, seed=27).requires_grad_()
+    assert torch.autograd.gradgradcheck(lambda s: KD("js")(s, teacher), student)
+    value = KD("js")(student, teacher)
+    first, second = (torch.autograd.grad(value, student, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
+    teacher[10, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match=r"teacher_logits\[10, 2\] is nan"):
+        KD("js")(student, teacher)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("name", ["kl", "js"])
+def test_nothing_of_the_logits_size_is_made_but_their_gradient(name: str, masked: bool):
+    rows, width = 4096, 512  # twice what is computed in one piece
+    made: list[int] = []
+
+    class Sizes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and not func.is_view and not func._schema.is_mutable:
+                made.append(out.numel())
+            return out
+
+    student, teacher = logits(rows, width, seed=28).float().requires_grad_(), logits(rows, width, seed=29).float()
+    mask = torch.arange(rows) % 3 > 0 if masked else None
+    with Sizes():
+        KD(name)(student, teacher, mask).backward()
+    assert sum(size == rows * width for size in made) == 1
+    assert sorted(made)[-2] <= chunked.CHUNK

@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pushforward.lm.losses import KD, Context, DistillationLoss
+    from pushforward.lm.losses import KD, Context, DistillationLoss, SquaredError
     from pushforward.lm.sinkhorn import SinkhornKD, TokenCost
     from pushforward.lm.students import parse_student, student_from_layers, with_lora
     from pushforward.lm.tasks import TASKS, Examples, Task, from_dataset, metrics, read
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pushforward.lm.vocab import check_same_tokenizer, match_widths
 
 _HOMES = {
-    "losses": ("KD", "Context", "DistillationLoss"),
+    "losses": ("KD", "Context", "DistillationLoss", "SquaredError"),
     "sinkhorn": ("SinkhornKD", "TokenCost"),
     "students": ("parse_student", "student_from_layers", "with_lora"),
     "tasks": ("TASKS", "Examples", "Task", "from_dataset", "metrics", "read"),
@@ -34,6 +34,7 @@ __all__ = [
     "DistillationTrainer",
     "Examples",
     "SinkhornKD",
+    "SquaredError",
     "Task",
     "TokenCost",
     "check_same_tokenizer",

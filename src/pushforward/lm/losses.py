@@ -25,8 +25,9 @@ from pushforward import divergences
 from pushforward._checks import check_instance, check_logits, check_mask, check_positive, check_weight
 from pushforward.divergences import FDivergence
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.lm.chunked import SMALL, mean_divergence, row_divergences, softened
 
-__all__ = ["KD", "Context", "DistillationLoss", "WeightedSum", "softened"]
+__all__ = ["KD", "Context", "DistillationLoss", "SquaredError", "WeightedSum", "softened"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,10 +65,23 @@ class DistillationLoss:
     """Whether the loss ties every row of the student to its own row of the teacher, so that it can stand alone."""
     needs_representations = False
     """Whether the call must bring `Context.representations`."""
+    of_classes = False
+    """Whether it takes a softmax over the columns, which are then the classes of one question."""
+    needs_finite = False
+    """Whether `rows` cannot be given NaN, so that the logits are looked at before and not after."""
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
         """The loss of N rows, (N, K) against (N, K) and what `context` says of them: a scalar."""
         raise TypeError(f"{type(self).__name__} is not a loss: it has no rows()")
+
+    def many(self, student_logits: Tensor, teacher_logits: Tensor, kept: Tensor | None, context: Context) -> Tensor:
+        """The loss of the rows at the places `kept`, (n,), or of all where it is None, when there are many.
+
+        A loss that needs no copy of these rows says so here; `context` speaks of the n rows alone.
+        """
+        if kept is None:
+            return self.rows(student_logits, teacher_logits, context)
+        return self.rows(student_logits[kept], teacher_logits[kept], context)
 
     def __call__(
         self,
@@ -91,17 +105,25 @@ class DistillationLoss:
         Raises:
             ShapeError: The shapes differ, or the mask's is not that of the positions.
             NonFiniteError: A logit at a position that counts is NaN or +inf.
-            InvalidArgument: The mask leaves nothing, or the logits are not floating point.
+            InvalidArgument: The mask leaves nothing, the logits are not floating point, or a loss between classes is
+                given logits of a single column, the softmax of which is 1 whatever they are.
         """
-        student, teacher, mask = _rows_that_count(student_logits, teacher_logits, mask)
+        student, teacher, mask = _checked(student_logits, teacher_logits, mask, of_classes=self.of_classes)
         shape = student_logits.shape[:-1]
         context = context or Context()
         flat = Context(
             group_ids=context.rows("group_ids", shape, mask),
             representations=context.rows("representations", shape, mask),
         )
+        if self.needs_finite:
+            _refuse_non_finite("student_logits", student_logits, mask)
+            _refuse_non_finite("teacher_logits", teacher_logits, mask)
+        kept = None if mask is None else mask.reshape(-1).nonzero()[:, 0]
         with torch.autocast(student.device.type, enabled=False):
-            total = self.rows(student, teacher, flat)
+            if student.numel() > SMALL:
+                total = self.many(student, teacher, kept, flat)
+            else:
+                total = DistillationLoss.many(self, student, teacher, kept, flat)
         if not math.isfinite(float(total.detach())):
             # Only a bad scalar sends us back over the logits, to say where it came from.
             _refuse_non_finite("student_logits", student_logits, mask)
@@ -133,6 +155,8 @@ class WeightedSum(DistillationLoss):
         self.parts = parts
         self.alone = any(weight > 0 and loss.alone for weight, loss in parts)
         self.needs_representations = any(loss.needs_representations for _, loss in parts)
+        self.of_classes = any(loss.of_classes for _, loss in parts)
+        self.needs_finite = any(loss.needs_finite for _, loss in parts)
 
     def __repr__(self) -> str:
         """The sum as it would be written."""
@@ -141,6 +165,11 @@ class WeightedSum(DistillationLoss):
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
         """The weighted sum of the parts."""
         return torch.stack([w * loss.rows(student_logits, teacher_logits, context) for w, loss in self.parts]).sum()
+
+    def many(self, student_logits: Tensor, teacher_logits: Tensor, kept: Tensor | None, context: Context) -> Tensor:
+        """The weighted sum of the parts, each in its own way."""
+        parts = [w * loss.many(student_logits, teacher_logits, kept, context) for w, loss in self.parts]
+        return torch.stack(parts).sum()
 
 
 class KD(DistillationLoss):
@@ -158,6 +187,8 @@ class KD(DistillationLoss):
         0.3278
     """
 
+    of_classes = True
+
     def __init__(self, divergence: str | FDivergence = "kl", *, temperature: float = 2.0) -> None:
         self.divergence = divergence if isinstance(divergence, FDivergence) else divergences.named(divergence)
         self.temperature = check_positive("temperature", temperature)
@@ -169,39 +200,64 @@ class KD(DistillationLoss):
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
         """The loss of N rows: a scalar."""
         del context
-        log_q = softened(student_logits, self.temperature).log_softmax(-1)
-        log_p = softened(teacher_logits, self.temperature).log_softmax(-1)
-        return self.temperature**2 * self.divergence.between(log_p, log_q).mean()
+        each = row_divergences(student_logits, teacher_logits, self.divergence, self.temperature)
+        return self.temperature**2 * each.mean()
+
+    def many(self, student_logits: Tensor, teacher_logits: Tensor, kept: Tensor | None, context: Context) -> Tensor:
+        """The same, of rows that are taken a few at a time (`pushforward.lm.chunked`)."""
+        del context
+        return mean_divergence(student_logits, teacher_logits, kept, self.divergence, self.temperature)
 
 
-def softened(logits: Tensor, temperature: float) -> Tensor:
-    """Logits / T in float32, or float64 where the logits are."""
-    wide = logits if logits.dtype is torch.float64 else logits.float()
-    return wide if temperature == 1 else wide / temperature
+class SquaredError(DistillationLoss):
+    """The mean squared difference of the logits: what there is to learn from a head that gives scores.
+
+    A regression head (STS-B's) has one column, and each column of a multi-label head is a question of its own: no
+    softmax goes over them. Logits of classes may be matched so too.
+
+    Example:
+        >>> float(SquaredError()(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]])))
+        2.0
+    """
+
+    def __repr__(self) -> str:
+        """The call that makes it."""
+        return "SquaredError()"
+
+    def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
+        """The loss of N rows: a scalar."""
+        del context
+        return (softened(student_logits, 1.0) - softened(teacher_logits, 1.0)).square().mean()
 
 
 def _parts(loss: DistillationLoss) -> tuple[tuple[float, DistillationLoss], ...]:
     return loss.parts if isinstance(loss, WeightedSum) else ((1.0, loss),)
 
 
-def _rows_that_count(
-    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None
+def _checked(
+    student_logits: Tensor, teacher_logits: Tensor, mask: Tensor | None, *, of_classes: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Student's and teacher's rows that count, (N, K) each, and the mask as a boolean tensor."""
+    """Student's and teacher's logits as rows, (N, K) each, and the mask as a boolean tensor."""
     check_logits(student_logits, teacher_logits)
     width = student_logits.shape[-1]
+    if width == 1 and of_classes:
+        raise InvalidArgument(
+            f"student_logits has shape {tuple(student_logits.shape)}: a softmax over one column is 1 whatever the "
+            "logits are, so that there is nothing to learn; for a head that gives a score take SquaredError()"
+        )
     student, teacher = student_logits.reshape(-1, width), teacher_logits.detach().reshape(-1, width)
-    if mask is not None:
-        mask = check_mask(mask, student_logits)
-        student, teacher = student[mask.reshape(-1)], teacher[mask.reshape(-1)]
-    if student.numel() == 0:
+    mask = None if mask is None else check_mask(mask, student_logits)
+    if student.numel() == 0 or (mask is not None and not bool(mask.any())):
         why = "no mask" if mask is None else "a mask that is False everywhere"
         raise InvalidArgument(f"no position is left: logits of shape {tuple(student_logits.shape)} and {why}")
     return student, teacher, mask
 
 
 def _refuse_non_finite(name: str, logits: Tensor, mask: Tensor | None) -> None:
-    # -inf is how a token is forbidden: its probability is 0, which is a number.
+    # A sum holds nothing of the logits' size; -inf, which is how a token is forbidden, makes it -inf, and two large
+    # numbers may make it infinite, which the second look excuses.
+    if mask is None and not math.isnan(total := float(logits.detach().sum(dtype=torch.float32))) and total < math.inf:
+        return
     bad = logits.detach().isnan() | (logits.detach() == torch.inf)
     if mask is not None:
         bad &= mask[..., None]

@@ -116,6 +116,8 @@ class SinkhornKD(DistillationLoss):
     """
 
     alone = False
+    of_classes = True
+    needs_finite = True
 
     def __init__(  # noqa: PLR0913 - settings, keyword-only
         self,
