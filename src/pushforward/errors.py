@@ -15,6 +15,7 @@ __all__ = [
     "MassError",
     "NonFiniteError",
     "NotConverged",
+    "NotConvergedWarning",
     "PushforwardError",
     "ShapeError",
     "TooLargeError",
@@ -56,6 +57,10 @@ class NotConverged(PushforwardError, RuntimeError):
     def __init__(self, message: str, solution: Solution[Any] | None = None) -> None:
         super().__init__(message)
         self.solution = solution
+
+
+class NotConvergedWarning(UserWarning):
+    """A value is used that did not reach its tolerance; the message gives the error reached beside the error asked."""
 
 
 class InfeasibleError(NotConverged):

@@ -85,10 +85,10 @@ def test_the_module_is_the_function(clouds):
     x, y = clouds
     loss = pf.SinkhornLoss(epsilon=0.2)
     assert isinstance(loss, torch.nn.Module)
-    assert float(loss(x, y)) == float(pf.sinkhorn_divergence(x, y, epsilon=0.2))
+    assert float(loss(x, y)) == float(pf.sinkhorn_divergence(x, y, epsilon=0.2, tol=1e-6))
     biased = pf.SinkhornLoss(epsilon=0.2, debias=False)
-    assert float(biased(x, y)) == float(pf.solve(pf.PointCost(x, y), epsilon=0.2).value)
-    manhattan = pf.SinkhornLoss(cost="manhattan", epsilon=0.2)
+    assert float(biased(x, y)) == float(pf.solve(pf.PointCost(x, y), epsilon=0.2, tol=1e-6).value)
+    manhattan = pf.SinkhornLoss(cost="manhattan", epsilon=0.2, tol=1e-9)
     assert float(manhattan(x, y)) == float(pf.sinkhorn_divergence(x, y, cost="manhattan", epsilon=0.2))
 
 
@@ -112,3 +112,45 @@ def test_the_module_trains(rng):
         loss(x, y).backward()
         optimiser.step()
     assert float(loss(x, y).detach()) < 0.1 * first
+
+
+def test_a_training_loop_outlives_an_epsilon_below_rounding(recwarn):
+    torch.manual_seed(0)
+    x, y = torch.randn(64, 2), torch.randn(64, 2) + 1
+    nearest = pf.exact(pf.PointCost(x, y)).cost  # the terms within a cloud vanish
+    for epsilon in (1e-5, 1e-7, 1e-8):
+        loss = pf.SinkhornLoss(epsilon=epsilon)
+        assert float(loss(x, y)) == pytest.approx(nearest, rel=1e-6)
+        assert loss.marginal_error <= loss.tol
+    assert not recwarn.list
+    loss = pf.SinkhornLoss(epsilon=1e-11)
+    for _ in range(3):
+        assert float(loss(x, y)) == pytest.approx(nearest, rel=1e-3)
+        assert loss.marginal_error > loss.tol
+    (said,) = recwarn.list  # once, not at every step
+    assert said.category is pf.errors.NotConvergedWarning
+    assert "asked 1e-06" in str(said.message)
+
+
+def test_what_did_not_converge_raises_where_that_is_asked(clouds):
+    x, y = clouds
+    loss = pf.SinkhornLoss(epsilon=1e-11, throw=True)
+    for function in (loss, lambda p, q: pf.sinkhorn_divergence(p, q, epsilon=1e-11)):
+        with pytest.raises(pf.errors.NotConverged, match="pass throw=False") as caught:
+            function(x, y)
+        assert caught.value.solution is not None
+    with pytest.warns(pf.errors.NotConvergedWarning, match="sinkhorn_divergence reached a marginal error of"):
+        value = pf.sinkhorn_divergence(x, y, epsilon=1e-11, throw=False)
+    assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("share", [0.05, 0.001])
+def test_the_losss_tolerance_is_above_its_gradients_error(seed: int, share: float):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(64, 3, dtype=torch.float64, generator=generator).requires_grad_()
+    y = 0.5 * torch.randn(64, 3, dtype=torch.float64, generator=generator) + 1
+    epsilon = share * float(pf.PointCost(x.detach(), y).matrix().mean())
+    (gradient,) = torch.autograd.grad(pf.SinkhornLoss(epsilon=epsilon)(x, y), x)
+    (expected,) = torch.autograd.grad(pf.sinkhorn_divergence(x, y, epsilon=epsilon, tol=1e-11), x)
+    assert float((gradient - expected).norm() / expected.norm()) < 1e-6

@@ -105,6 +105,62 @@ def test_derivatives_in_the_points(rng, cost: str):
     assert gradgradcheck(function, (x, y), atol=1e-6)
 
 
+@READING
+@pytest.mark.parametrize("rho", [None, (0.4, math.inf)], ids=str)
+def test_the_default_epsilon_is_differentiated(rng, reading: str, rho: tuple[float, float] | None):
+    """It is 0.05 of the mean cost, which changes with the cost."""
+    cost = leaf(rng.random((3, 2)))
+
+    def function(c: Tensor) -> Tensor:
+        return READINGS[reading](pf.solve(c, unbalanced=rho, tol=TOL))
+
+    assert gradcheck(function, (cost,), atol=1e-6)
+    if rho is not None:
+        assert gradgradcheck(function, (cost,), atol=1e-5)
+
+
+@READING
+def test_derivatives_in_epsilon(rng, reading: str):
+    cost, epsilon = leaf(rng.random((2, 3, 2))), torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+
+    def function(c: Tensor, e: Tensor) -> Tensor:
+        sol = pf.solve(c, epsilon=e, tol=TOL)
+        return sol.plan @ torch.ones(2, 2, dtype=torch.float64) if reading == "plan @ v" else READINGS[reading](sol)
+
+    assert gradcheck(function, (cost, epsilon), atol=1e-6)
+    if reading in ("value", "f"):
+        assert gradgradcheck(function, (cost, epsilon), atol=1e-5)
+
+
+def test_the_derivative_of_the_value_in_epsilon_is_a_divergence(rng):
+    """KL(P | a b^T), by the envelope theorem; on a grid, too."""
+    a = torch.from_numpy(rng.dirichlet(np.ones(9)))
+    epsilon = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    sol = pf.solve(pf.GridCost((3, 3)), a, epsilon=epsilon)
+    sol.value.backward()
+    plan = sol.plan.to_dense().detach()
+    assert float(epsilon.grad) == pytest.approx(float((plan * (plan / (a[:, None] / 9)).log()).sum()), rel=1e-9)
+
+
+def test_forbidden_pairs_are_not_in_the_default_epsilon(rng):
+    finite, allowed = leaf(rng.random(7)), torch.ones(3, 3, dtype=torch.bool)
+    allowed[0, 1] = allowed[2, 0] = False
+
+    def function(c: Tensor) -> Tensor:
+        costs = torch.full((3, 3), torch.inf, dtype=torch.float64).masked_scatter(allowed, c)
+        sol = pf.solve(costs, tol=TOL)
+        return torch.stack([sol.value, sol.transport_cost])
+
+    assert gradcheck(function, (finite,), atol=1e-6)
+    assert gradgradcheck(function, (finite,), atol=1e-5)
+
+
+def test_a_cost_of_zero_has_a_derivative():
+    cost = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
+    pf.solve(cost).value.backward()
+    torch.testing.assert_close(cost.grad, torch.full_like(cost, 1 / 6))
+
+
 def test_derivatives_of_the_divergence(rng):
     x, y, a = leaf(rng.normal(size=(3, 2))), leaf(rng.normal(size=(2, 2))), leaf(rng.normal(size=3))
 
@@ -113,6 +169,33 @@ def test_derivatives_of_the_divergence(rng):
 
     assert gradcheck(function, (x, y, a), atol=1e-7)
     assert gradgradcheck(function, (x, y, a), atol=1e-6)
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "manhattan", "cosine"])
+def test_gradcheck_holds_with_every_default(rng, cost: str):
+    x, y = leaf(rng.normal(size=(3, 2))), leaf(rng.normal(size=(2, 2)))
+    assert gradcheck(lambda p, q: pf.sinkhorn_divergence(p, q, cost=cost), (x, y))
+    assert gradcheck(pf.SinkhornLoss(cost=cost), (x, y))
+    assert gradcheck(pf.SinkhornLoss(cost=cost, debias=False), (x, y))
+    assert gradcheck(lambda p, q: pf.solve(pf.PointCost(p, q, cost)).value, (x, y))
+
+
+def test_second_derivatives_hold_with_the_default_epsilon(rng):
+    x, y = leaf(rng.normal(size=(3, 2))), leaf(rng.normal(size=(2, 2)))
+    assert gradgradcheck(lambda p, q: pf.sinkhorn_divergence(p, q, tol=1e-13), (x, y), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 2, 31])
+def test_second_derivatives_where_a_plan_is_in_pieces(seed: int):
+    """A cloud's plan to itself is nearly diagonal: its linear system is singular to rounding, and gave NaN."""
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (torch.randn(3, 2, dtype=torch.float64, generator=generator) for _ in range(2))
+    epsilon = 0.05 * float(pf.PointCost(x, y).matrix().mean())
+
+    def function(p: Tensor) -> Tensor:
+        return pf.sinkhorn_divergence(p, y, epsilon=epsilon, tol=1e-12)
+
+    assert gradgradcheck(function, (x.requires_grad_(),), atol=1e-5)
 
 
 def test_derivatives_of_the_loss(rng):

@@ -66,7 +66,7 @@ def monge_gap(
     *,
     cost: str | Cost | Callable[[Tensor, Tensor], Tensor] = "sqeuclidean",
     estimator: Estimator = "debiased",
-    epsilon: float | None = None,
+    epsilon: float | Tensor | None = None,
     tol: float = 1e-9,
 ) -> Any:
     """The cost of sending each point to its image, over that of the best way to reach the same images.
@@ -76,8 +76,8 @@ def monge_gap(
         tx: Their images in the same order, (n, d).
         cost: What moving a point costs (`pushforward.maps.costs.resolve`).
         estimator: "debiased", "entropic" or "exact": the module's table.
-        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost between x and tx. "exact" has
-        none.
+        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost between x and tx, and derivatives
+        pass through it. "exact" has none.
         tol: Marginal error to which each regularised problem is solved.
 
     Returns:
@@ -96,7 +96,8 @@ def monge_gap(
     """
     check_choice("estimator", estimator, get_args(Estimator))
     tol = check_positive("tol", tol)
-    epsilon = None if epsilon is None else check_positive("epsilon", epsilon)
+    if epsilon is not None and not isinstance(epsilon, Tensor):  # `solve` checks a tensor, which may have a graph
+        epsilon = check_positive("epsilon", epsilon)
     ground = resolve(cost)
     points, images = _pairs(x, tx)
     paid = ground.paired(points, images).mean()
@@ -104,7 +105,7 @@ def monge_gap(
         gap = paid - _assignment(points, images, ground)
     elif estimator == "entropic":
         best = solve(PointCost(points, images, ground), epsilon=epsilon, tol=tol)
-        gap = paid - best.value + 2.0 * best.epsilon * math.log(len(points))
+        gap = paid - best.value + 2.0 * best.internals.epsilon * math.log(len(points))
     else:
         gap = paid - sinkhorn_divergence(points, images, cost=ground, epsilon=epsilon, tol=tol)
     return like_input(gap.to(result_dtype(to_tensor("x", x))), not isinstance(x, Tensor))

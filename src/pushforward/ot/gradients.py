@@ -11,73 +11,78 @@ y)/a, b_bar = -epsilon (P^T x)/b. The value's own derivative needs no system: it
 constants, in a. Each function below is written with operations that have derivatives themselves, A^-1 with its own,
 so derivatives of any order exist.
 
+A change of epsilon acts on the conditions as the change dC = S d epsilon/epsilon of the cost does, S = f_i + g_j - C,
+so that epsilon_bar = <C_bar, S>/epsilon for the potentials; for the value it is KL(P | a b^T), where KL includes the
+masses. This serves an epsilon that is a tensor with a graph, and the default, 0.05 of the mean cost.
+
 symbol      meaning                                     shape
 C, P        cost, plan                                  (B, n, m)
 f, a, x     potential, weight, cotangent of the rows    (B, n)
 g, b, y     the same of the columns                     (B, m)
+epsilon     regularisation, one for the whole batch     ()
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pushforward.ot.plan import HIGHEST_EXPONENT, LOWEST_EXPONENT, DenseGeometry, DenseKernel
+from pushforward.ot.problem import Geometry
 from pushforward.ot.solution import Internals, Solution
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 
-__all__ = ["attach"]
+__all__ = ["attach", "mean_size"]
 
 # L1 residual of the implicit systems, over the right-hand side's: below what a finite difference could see.
 ACCURACY = 1e-13
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Prices:
-    """epsilon, rho_a and rho_b of the problem."""
+class _Constants:
+    """What has no derivative: rho_a and rho_b, and whether a pair is forbidden."""
 
-    epsilon: float
     rho_a: float
     rho_b: float
+    forbidden: bool
 
     @property
     def balanced(self) -> bool:
         return self.rho_a == self.rho_b == math.inf
 
 
-def attach(solution: Solution[Any], cost: Tensor) -> Solution[Any]:
+def attach(solution: Solution[Any], cost: Tensor, epsilon: Tensor) -> Solution[Any]:
     """The same solution with its value, potentials and transport cost connected to the caller's tensors.
 
     Args:
         solution: As computed, without a graph.
         cost: The (B, n, m) costs with their graph; the weights with theirs are in the solution's problem.
+        epsilon: The regularisation used, with its graph if it has one, ().
     """
     inside = solution.internals
     problem = inside.problem
-    prices = _Prices(problem.epsilon, problem.rho_a, problem.rho_b)
+    fixed = _Constants(problem.rho_a, problem.rho_b, problem.geometry.forbidden)
     a, b = problem.a, problem.b
-    f, g = _Potentials.apply(cost, a, b, inside.f, inside.g, prices)
-    value = _Value.apply(
-        cost, a, b, f, g, prices, _value(cost.detach(), a.detach(), b.detach(), f.detach(), g.detach(), prices)
-    )
-    if prices.balanced:  # derivatives, too, are those of the potentials with <f, a> = <g, b>
+    f, g = _Potentials.apply(cost, a, b, epsilon, inside.f, inside.g, fixed)
+    value = _Value.apply(cost, a, b, epsilon, f, g, fixed)
+    if fixed.balanced:  # derivatives, too, are those of the potentials with <f, a> = <g, b>
         shift = 0.5 * ((b * g).sum(-1) - (a * f).sum(-1)) / a.sum(-1)
         f, g = f + shift[:, None], g - shift[:, None]
     output = inside.output
 
     def transport_cost() -> Tensor:
-        finite = torch.where(torch.isfinite(cost), cost, 0.0)
-        return (_plan(cost, a, b, f, g, prices) * finite).sum((-2, -1))
+        return (_plan(cost, a, b, epsilon, f, g, fixed) * _finite(cost, fixed)).sum((-2, -1))
 
     geometry = DenseGeometry(cost, problem.geometry.forbidden, problem.geometry.mean)
     attached = Internals(
         problem=dataclasses.replace(problem, geometry=geometry),
         f=f,
         g=g,
+        epsilon=epsilon,
         output=output,
         transport_cost=transport_cost,
         duality_gap=inside.duality_gap,
@@ -85,24 +90,71 @@ def attach(solution: Solution[Any], cost: Tensor) -> Solution[Any]:
     return dataclasses.replace(solution, value=output(value), f=output(f), g=output(g), internals=attached)
 
 
-def _density(cost: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> Tensor:
+class _MeanSize(torch.autograd.Function):
+    """The mean |C| over finite entries, already known."""
+
+    @staticmethod
+    def forward(ctx: Any, cost: Tensor, forbidden: bool, mean: float) -> Tensor:
+        ctx.save_for_backward(cost)
+        ctx.forbidden = forbidden
+        return cost.new_tensor(mean)
+
+    @staticmethod
+    def backward(ctx: Any, *bars: Tensor) -> Any:
+        (cost,) = ctx.saved_tensors
+        sign = cost.detach().sign()
+        if not ctx.forbidden:
+            return sign * (bars[0] / cost.numel()), None, None
+        allowed = cost != torch.inf
+        return torch.where(allowed, sign, 0.0) * (bars[0] / allowed.sum()), None, None
+
+
+def mean_size(cost: Tensor, geometry: Geometry) -> Tensor:
+    """The mean absolute value of the finite costs, (), with its derivative in them.
+
+    Args:
+        cost: (B, n, m) costs with their graph.
+        geometry: The same without it, its mean computed.
+    """
+    return cast(Tensor, _MeanSize.apply(cost, geometry.forbidden, geometry.mean))
+
+
+def _finite(cost: Tensor, fixed: _Constants) -> Tensor:
+    return torch.where(cost == torch.inf, 0.0, cost) if fixed.forbidden else cost
+
+
+def _density(cost: Tensor, epsilon: Tensor, f: Tensor, g: Tensor, fixed: _Constants) -> Tensor:
     """P / (a b^T); zero on forbidden pairs."""
-    exponent = (f[..., None] + g[:, None] - cost) / prices.epsilon
-    return torch.where(cost == torch.inf, 0.0, exponent.clamp(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp())
+    exponent = f[..., None] + g[:, None]
+    if torch.is_grad_enabled():
+        exponent = (exponent - _finite(cost, fixed)) / epsilon  # a derivative in epsilon of infinity is none
+        density = exponent.clamp(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp()
+    else:  # the same in one matrix
+        density = exponent.sub_(cost).div_(epsilon).clamp_(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp_()
+    return torch.where(cost == torch.inf, 0.0, density) if fixed.forbidden else density
 
 
-def _plan(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> Tensor:
-    return a[..., None] * _density(cost, f, g, prices) * b[:, None]
+def _plan(cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, f: Tensor, g: Tensor, fixed: _Constants) -> Tensor:
+    density = _density(cost, epsilon, f, g, fixed)
+    if torch.is_grad_enabled():
+        return a[..., None] * density * b[:, None]
+    return density.mul_(a[..., None]).mul_(b[:, None])
 
 
-def _value(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices) -> Tensor:
+def _slack_sum(pull: Tensor, cost: Tensor, f: Tensor, g: Tensor, fixed: _Constants) -> Tensor:
+    """Sum of pull o (f_i + g_j - C_ij), (), for a pull that is zero on forbidden pairs."""
+    linear = (f * pull.sum(-1)).sum() + (g * pull.sum(-2)).sum()
+    return linear - torch.dot(pull.flatten(), _finite(cost, fixed).flatten())
+
+
+def _value(a: Tensor, b: Tensor, epsilon: Tensor, f: Tensor, g: Tensor, fixed: _Constants) -> Tensor:
     """The dual at converged potentials, whose plan has the mass of its target rows."""
 
     def side(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
         return (weights * (potential if rho == math.inf else -rho * torch.expm1(-potential / rho))).sum(-1)
 
-    mass = (a * torch.exp(-f / prices.rho_a)).sum(-1)
-    return side(a, f, prices.rho_a) + side(b, g, prices.rho_b) - prices.epsilon * (mass - a.sum(-1) * b.sum(-1))
+    mass = (a * torch.exp(-f / fixed.rho_a)).sum(-1)
+    return side(a, f, fixed.rho_a) + side(b, g, fixed.rho_b) - epsilon * (mass - a.sum(-1) * b.sum(-1))
 
 
 class _Value(torch.autograd.Function):
@@ -110,53 +162,63 @@ class _Value(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices, value: Tensor
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, f: Tensor, g: Tensor, fixed: _Constants
     ) -> Tensor:
-        ctx.save_for_backward(cost, a, b, f, g)
-        ctx.prices = prices
-        return value
+        ctx.save_for_backward(cost, a, b, epsilon, f, g)
+        ctx.fixed = fixed
+        return _value(a, b, epsilon, f, g, fixed)
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> Any:
-        cost, a, b, f, g = ctx.saved_tensors
-        prices: _Prices = ctx.prices
+        cost, a, b, epsilon, f, g = ctx.saved_tensors
+        fixed: _Constants = ctx.fixed
         bar = bars[0][:, None]
 
         def side(potential: Tensor, rho: float, others: Tensor) -> Tensor:
             linear = potential if rho == math.inf else -rho * torch.expm1(-potential / rho)
-            return linear + prices.epsilon * (others.sum(-1, keepdim=True) - torch.exp(-potential / rho))
+            return linear + epsilon * (others.sum(-1, keepdim=True) - torch.exp(-potential / rho))
 
-        cost_bar = bar[..., None] * _plan(cost, a, b, f, g, prices) if ctx.needs_input_grad[0] else None
-        a_bar = bar * side(f, prices.rho_a, b) if ctx.needs_input_grad[1] else None
-        b_bar = bar * side(g, prices.rho_b, a) if ctx.needs_input_grad[2] else None
-        return cost_bar, a_bar, b_bar, None, None, None, None
+        cost_bar = epsilon_bar = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
+            cost_bar = bar[..., None] * _plan(cost, a, b, epsilon, f, g, fixed)
+        if cost_bar is not None and ctx.needs_input_grad[3]:
+            mass = (a * torch.exp(-f / fixed.rho_a)).sum(-1)
+            free = (bar[:, 0] * (a.sum(-1) * b.sum(-1) - mass)).sum()
+            epsilon_bar = _slack_sum(cost_bar, cost, f, g, fixed) / epsilon + free
+        a_bar = bar * side(f, fixed.rho_a, b) if ctx.needs_input_grad[1] else None
+        b_bar = bar * side(g, fixed.rho_b, a) if ctx.needs_input_grad[2] else None
+        return cost_bar, a_bar, b_bar, epsilon_bar, None, None, None
 
 
 class _Potentials(torch.autograd.Function):
-    """(f, g) as functions of cost and weights, by the implicit-function theorem."""
+    """(f, g) as functions of cost, weights and epsilon, by the implicit-function theorem."""
 
     @staticmethod
     def forward(
-        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor, prices: _Prices
+        ctx: Any, cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, f: Tensor, g: Tensor, fixed: _Constants
     ) -> tuple[Tensor, Tensor]:
         f, g = f.clone(), g.clone()
-        ctx.save_for_backward(cost, a, b, f, g)
-        ctx.prices = prices
+        ctx.save_for_backward(cost, a, b, epsilon, f, g)
+        ctx.fixed = fixed
         return f, g
 
     @staticmethod
     def backward(ctx: Any, *bars: Tensor) -> Any:
-        cost, a, b, f, g = ctx.saved_tensors
-        prices: _Prices = ctx.prices
-        density = _density(cost, f, g, prices)
+        cost, a, b, epsilon, f, g = ctx.saved_tensors
+        fixed: _Constants = ctx.fixed
+        density = _density(cost, epsilon, f, g, fixed)
         plan = a[..., None] * density * b[:, None]
-        rows = (1 + prices.epsilon / prices.rho_a) * a * torch.exp(-f / prices.rho_a)
-        cols = (1 + prices.epsilon / prices.rho_b) * b * torch.exp(-g / prices.rho_b)
-        x, y = _Inverse.apply(plan, rows, cols, bars[0], bars[1], prices.balanced)
-        cost_bar = plan * (x[..., None] + y[:, None]) if ctx.needs_input_grad[0] else None
-        a_bar = -prices.epsilon * (density @ (b * y)[..., None])[..., 0] if ctx.needs_input_grad[1] else None
-        b_bar = -prices.epsilon * ((a * x)[:, None] @ density)[:, 0] if ctx.needs_input_grad[2] else None
-        return cost_bar, a_bar, b_bar, None, None, None
+        rows = (1 + epsilon / fixed.rho_a) * a * torch.exp(-f / fixed.rho_a)
+        cols = (1 + epsilon / fixed.rho_b) * b * torch.exp(-g / fixed.rho_b)
+        x, y = _Inverse.apply(plan, rows, cols, bars[0], bars[1], fixed.balanced)
+        cost_bar = epsilon_bar = None
+        if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
+            cost_bar = plan * (x[..., None] + y[:, None])
+        if cost_bar is not None and ctx.needs_input_grad[3]:
+            epsilon_bar = _slack_sum(cost_bar, cost, f, g, fixed) / epsilon
+        a_bar = -epsilon * (density @ (b * y)[..., None])[..., 0] if ctx.needs_input_grad[1] else None
+        b_bar = -epsilon * ((a * x)[:, None] @ density)[:, 0] if ctx.needs_input_grad[2] else None
+        return cost_bar, a_bar, b_bar, epsilon_bar, None, None, None
 
 
 class _Inverse(torch.autograd.Function):

@@ -301,7 +301,7 @@ class DenseGeometry:
                 plan.mul_(scale[..., None])
         return Measured(f, cols, cost_by_col)
 
-    def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
+    def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The plan at (f, g), dense, shape (B, n, m); exactly zero on forbidden pairs and where a weight is zero."""
         exponent = torch.add(f[..., None], g[:, None]).sub_(self.cost).div_(epsilon)  # f + g first: both may be large
         density = exponent.clamp_(LOWEST_EXPONENT, HIGHEST_EXPONENT).exp_()
@@ -312,7 +312,7 @@ class DenseGeometry:
         )
         return plan.masked_fill(self.cost == torch.inf, 0.0) if self.forbidden else plan
 
-    def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """P v for v of shape (B, m, k), in blocks of rows: the plan is never held. Returns (B, n, k)."""
         out = v.new_empty(*a.shape, v.shape[-1])
         for k, i in self._blocks():

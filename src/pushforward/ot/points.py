@@ -147,11 +147,11 @@ class PointGeometry:
             cols += more
         return rows, cols
 
-    def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
+    def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The same contract as `DenseGeometry.plan`."""
         return DenseGeometry(self.matrix(), forbidden=False, mean=math.nan).plan(f, g, epsilon, a, b)
 
-    def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """P v for v of shape (1, m, k); the same contract as `DenseGeometry.product`."""
         parts = [part.product(f[:, i], g, epsilon, a[:, i], b, v) for i, part in self.parts()]
         return torch.cat(parts, dim=1)

@@ -84,8 +84,8 @@ class Plan(Generic[Array]):
         tensor([0.5000, 0.5000], dtype=torch.float64)
     """
 
-    def __init__(self, problem: Problem, f: Tensor, g: Tensor, output: Output) -> None:
-        self._problem, self._f, self._g, self._output = problem, f, g, output
+    def __init__(self, problem: Problem, f: Tensor, g: Tensor, epsilon: float | Tensor, output: Output) -> None:
+        self._problem, self._f, self._g, self._epsilon, self._output = problem, f, g, epsilon, output
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -96,7 +96,7 @@ class Plan(Generic[Array]):
     @property
     def T(self) -> Plan[Array]:  # noqa: N802 - the name that arrays have
         """The plan read from the columns' side."""
-        return Plan(self._problem.transposed(), self._g, self._f, self._output)
+        return Plan(self._problem.transposed(), self._g, self._f, self._epsilon, self._output)
 
     def __repr__(self) -> str:
         return f"Plan(shape={self.shape}, dtype={self._output.dtype})"
@@ -117,7 +117,7 @@ class Plan(Generic[Array]):
         wide = wide[..., None] if vector else wide
         if wide.ndim != 3 or wide.shape[:2] != (batch, m):
             raise ShapeError(f"v has shape {tuple(given.shape)} but the plan has shape {self.shape}")
-        result = p.geometry.product(self._f, self._g, p.epsilon, p.a, p.b, wide)
+        result = p.geometry.product(self._f, self._g, self._epsilon, p.a, p.b, wide)
         return self._output(result[..., 0] if vector else result)
 
     def barycentric(self, y: Array) -> Array:
@@ -135,7 +135,7 @@ class Plan(Generic[Array]):
                 "a point for each column is needed"
             )
         both = torch.cat([wide, torch.ones_like(wide[..., :1])], dim=-1)
-        moved = p.geometry.product(self._f, self._g, p.epsilon, p.a, p.b, both)
+        moved = p.geometry.product(self._f, self._g, self._epsilon, p.a, p.b, both)
         return self._output(moved[..., :-1] / moved[..., -1:])
 
     def to_dense(self) -> Array:
@@ -146,7 +146,7 @@ class Plan(Generic[Array]):
         """
         p = self._problem
         refuse_if_too_large("the dense plan", p.geometry.shape, p.a)
-        return self._output(p.geometry.plan(self._f, self._g, p.epsilon, p.a, p.b))
+        return self._output(p.geometry.plan(self._f, self._g, self._epsilon, p.a, p.b))
 
     def to_sparse(self, threshold: float = 1e-12) -> Any:
         """The entries of at least `threshold` times the mass.
@@ -197,6 +197,7 @@ class Internals:
     Args:
         problem: What was solved; where there is a graph, its cost and weights carry it.
         f, g: Potentials, (B, n) and (B, m).
+        epsilon: The problem's; a tensor () where there is a graph.
         output: How results go back to the caller.
         transport_cost, duality_gap: Give <P, C> and the gap, (B,), when they are asked for.
     """
@@ -204,6 +205,7 @@ class Internals:
     problem: Problem
     f: Tensor
     g: Tensor
+    epsilon: float | Tensor
     output: Output
     transport_cost: Callable[[], Tensor]
     duality_gap: Callable[[], Tensor]
@@ -262,7 +264,7 @@ class Solution(Generic[Array]):
     def plan(self) -> Plan[Array]:
         """The plan as an operator."""
         inside = self.internals
-        return Plan(inside.problem, inside.f, inside.g, inside.output)
+        return Plan(inside.problem, inside.f, inside.g, inside.epsilon, inside.output)
 
     @property
     def converged(self) -> bool:

@@ -31,7 +31,7 @@ from pushforward._interop import compute_dtype, result_dtype, to_tensor
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
 from pushforward.ot.cost import GridCost, PointCost
-from pushforward.ot.gradients import attach
+from pushforward.ot.gradients import attach, mean_size
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.plan import DenseGeometry, Measured
 from pushforward.ot.points import PointGeometry
@@ -51,6 +51,8 @@ LIMITS = {"auto": 2000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
 # A batch is solved in one go while its problems are small; above this many entries each, one after the other is as
 # fast.
 SMALL = 256 * 256
+# Regularisation where the caller sets none, over the mean absolute cost.
+DEFAULT_EPSILON = 0.05
 # Costs of more pairs of points than this, half a gigabyte, are not held.
 MATRIX = 1 << 26
 
@@ -62,6 +64,7 @@ class Question:
     cost: Tensor | None
     problem: Problem
     output: Output
+    epsilon: Tensor | None = None
 
 
 def solve(  # noqa: PLR0913 - three of data, eight of settings
@@ -69,7 +72,7 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
     a: Any = None,
     b: Any = None,
     *,
-    epsilon: float | None = None,
+    epsilon: float | Tensor | None = None,
     method: Method = "auto",
     tol: float = 1e-9,
     max_iterations: int | None = None,
@@ -87,7 +90,7 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
         a: Weights of the rows, (n,) or (B, n), at least 0; uniform if None.
         b: Weights of the columns, (m,) or (B, m), of the same mass as a.
         epsilon: Regularisation, in units of the cost; None is 0.05 of the mean absolute cost (`Solution.epsilon`
-        tells).
+        tells). Derivatives pass through the default, and through a tensor that has a graph.
         method: "auto"; "newton" (ours), "sns" (as published), "sinkhorn"; or their settings objects.
         tol: L1 error of both marginals over the mass that counts as converged.
         max_iterations: Sinkhorn and Newton steps at most; None leaves it to the method.
@@ -125,7 +128,8 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
         g = _solve_all(problem, start, tol, recorder, name, settings)
         solution = _assess(question, g, tol, recorder, name)
     if question.cost is not None:
-        solution = attach(solution, question.cost)
+        assert question.epsilon is not None  # it comes with the cost
+        solution = attach(solution, question.cost, question.epsilon)
     if throw and not solution.converged:
         kind = InfeasibleError if solution.status is Status.INFEASIBLE else NotConverged
         error = float(np.max(np.asarray(_plain(solution.marginal_error))))
@@ -153,7 +157,7 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     """Check what a caller passed to `solve` or `exact`, and put it into computing form."""
     if isinstance(cost, GridCost):
         return _ask_grid(cost, a, b, epsilon, unbalanced)
-    if isinstance(cost, PointCost) and _too_many(cost):
+    if isinstance(cost, PointCost) and _too_many(cost, a, b, epsilon):
         return _ask_points(cost, a, b, epsilon, unbalanced)
     if isinstance(cost, PointCost):
         as_numpy, matrix = not isinstance(cost.x, Tensor), cost.matrix()
@@ -166,19 +170,32 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     n, m = matrix.shape[-2:]
     weights_a = check_weights("a", a, n, batch, matrix, "row")
     weights_b = check_weights("b", b, m, batch, matrix, "column")
-    needs_graph = torch.is_grad_enabled() and any(t.requires_grad for t in (matrix, weights_a, weights_b))
+    needs_graph = _needs_graph(matrix, weights_a, weights_b, epsilon)
     computed = matrix.to(compute_dtype(matrix.device))
     computed = computed if batch is not None else computed[None]
     geometry = DenseGeometry.of(computed.detach())
     problem = _problem(geometry, weights_a, weights_b, epsilon, unbalanced, mass_tolerance(a, b))
-    return Question(computed if needs_graph else None, problem, Output(batch is not None, as_numpy, dtype))
+    output = Output(batch is not None, as_numpy, dtype)
+    if not needs_graph:
+        return Question(None, problem, output)
+    return Question(computed, problem, output, _epsilon_graph(epsilon, computed, geometry, problem.epsilon))
 
 
-def _too_many(cost: PointCost) -> bool:
+def _needs_graph(*inputs: Any) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
+
+
+def _epsilon_graph(given: Any, cost: Tensor, geometry: Geometry, used: float) -> Tensor:
+    """The regularisation as a tensor, (): the caller's own, or the default, which depends on the cost."""
+    if given is None and cost.requires_grad and geometry.mean > 0:
+        return DEFAULT_EPSILON * mean_size(cost, geometry)
+    return given.reshape(()).to(cost) if isinstance(given, Tensor) else cost.new_tensor(used)
+
+
+def _too_many(cost: PointCost, *others: Any) -> bool:
     """Whether the costs of these points are better computed whenever they are needed than held."""
     x, y = cost.tensors()
-    needs_graph = torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)
-    return len(x) * len(y) > MATRIX and x.device.type == "cpu" and not needs_graph
+    return len(x) * len(y) > MATRIX and x.device.type == "cpu" and not _needs_graph(x, y, *others)
 
 
 def _ask_points(cost: PointCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> Question:
@@ -208,11 +225,12 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     weights = [check_weights(name, value, n, batch, like, "pixel") for name, value in (("a", a), ("b", b))]
     geometry = GridGeometry(cost.axis_costs(like.device, compute_dtype(like.device)), batch or 1)
     problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced, mass_tolerance(*given.values()))
-    graph = None
-    if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
-        refuse_if_too_large("the derivative of a grid's plan", geometry.shape, problem.a)
-        graph = geometry.matrix()
-    return Question(graph, problem, Output(batch is not None, not tensors, result_dtype(like)))
+    output = Output(batch is not None, not tensors, result_dtype(like))
+    if not _needs_graph(*weights, epsilon):
+        return Question(None, problem, output)
+    refuse_if_too_large("the derivative of a grid's plan", geometry.shape, problem.a)
+    matrix = geometry.matrix()
+    return Question(matrix, problem, output, _epsilon_graph(epsilon, matrix, geometry, problem.epsilon))
 
 
 def _problem(geometry: Geometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced: Any, tolerance: float) -> Problem:
@@ -221,8 +239,9 @@ def _problem(geometry: Geometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced:
         check_equal_mass(a, b, tolerance)
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
     if epsilon is None:
-        epsilon = 0.05 * geometry.mean or 1.0
-    return Problem(geometry=geometry, a=a, b=b, epsilon=check_positive("epsilon", epsilon), rho_a=rho_a, rho_b=rho_b)
+        epsilon = DEFAULT_EPSILON * geometry.mean or 1.0
+    number = check_positive("epsilon", epsilon.detach() if isinstance(epsilon, Tensor) else epsilon)
+    return Problem(geometry=geometry, a=a, b=b, epsilon=number, rho_a=rho_a, rho_b=rho_b)
 
 
 def _relaxation(unbalanced: Any) -> tuple[float, float]:
@@ -355,6 +374,7 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
             problem=question.problem,
             f=f,
             g=g,
+            epsilon=problem.epsilon,
             output=output,
             transport_cost=lambda: measured.cost_by_col.sum(-1),
             duality_gap=gap,

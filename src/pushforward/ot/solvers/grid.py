@@ -283,11 +283,11 @@ class GridGeometry:
             total = total + cost.view(*(len(cost) if axis in (k, n + k) else 1 for axis in range(2 * n)))
         return total.reshape(1, *self.shape[1:]).expand(self.shape)
 
-    def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
+    def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The same contract as `DenseGeometry.plan`."""
         return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean).plan(f, g, epsilon, a, b)
 
-    def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """P v for v of shape (B, N, k); the same contract as `DenseGeometry.product`."""
         kernel, exact_f, _ = self._factors(g, epsilon, a, b, 1.0)
         moved = torch.where(a > 0, torch.exp((f - exact_f) / epsilon), 0.0)

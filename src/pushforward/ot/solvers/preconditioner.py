@@ -198,9 +198,14 @@ class LinearSolver:
             direction = z if direction is None else torch.addcmul(z, new_power / power, direction)
             power = new_power
             image = direction - product(direction)
-            length = power / (direction * image).sum(-1, keepdim=True)
+            curvature = (direction * image).sum(-1, keepdim=True)
+            # A plan in pieces makes H singular to rounding: across the pieces there is nothing to divide by.
+            seen = curvature > torch.finfo(x.dtype).eps * (direction * direction).sum(-1, keepdim=True)
+            if not bool((active & seen).any()):
+                return x, residual, used, True
+            length = power / curvature
             if active.shape[0] > 1:
-                length = torch.where(active, length, 0.0)
+                length = torch.where(active & seen, length, 0.0)
             x = torch.addcmul(x, length, direction)
             residual = torch.addcmul(residual, length, image, value=-1)
         return x, residual, most, False
