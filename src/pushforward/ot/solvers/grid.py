@@ -289,7 +289,7 @@ class GridGeometry:
 
     def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """P v for v of shape (B, N, k); the same contract as `DenseGeometry.product`."""
-        kernel, exact_f, _ = self._factors(g, epsilon, a, b, 1.0)
+        kernel, exact_f, _ = self._factors(g, float(epsilon), a, b, 1.0)
         moved = torch.where(a > 0, torch.exp((f - exact_f) / epsilon), 0.0)
         return torch.stack([kernel.rows(column.contiguous()) * moved for column in v.unbind(-1)], dim=-1)
 

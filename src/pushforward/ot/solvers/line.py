@@ -196,7 +196,7 @@ class LineGeometry:
     ) -> tuple[LineKernel, Tensor, Tensor]:
         """The plan at g with exact rows; the same contract as `DenseGeometry.kernel`, where epsilon `fits`."""
         del out  # factors are small: there is nothing to reuse
-        right, top = self._right(g, epsilon, b)
+        right, top = self._right(g, float(epsilon), b)
         right_in_order = self._over_y.sort_branches(right)
         logs = self._over_y.sums(right_in_order).log_().add_(top).sub_(self._rise_x / epsilon)
         f = -damping * epsilon * torch.logaddexp(logs[:, 0], logs[:, 1])
@@ -214,20 +214,20 @@ class LineGeometry:
 
     def displacement(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
         """sum_j P_ij s sign(x_i - y_j), sign(0) = 0: the derivative of <P, C> in x where P is fixed; (B, n)."""
-        right, top = self._right(g, epsilon, b)
+        right, top = self._right(g, float(epsilon), b)
         below = torch.searchsorted(self._sorted_y, self._x)
         apart = _Runs(self._over_y.order, torch.stack([below, self._over_y.at[:, 1]], 1))
         branches = apart.sums(apart.sort_branches(right)) * self._left(f, epsilon, a, top)
         return self.scale * (branches[:, 0] - branches[:, 1])
 
-    def plan(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> Tensor:
+    def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
         """The same contract as `DenseGeometry.plan`."""
         return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean).plan(f, g, epsilon, a, b)
 
-    def product(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
+    def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
         """P v for v of shape (B, m, k); the same contract as `DenseGeometry.product`."""
-        right, top = self._right(g, epsilon, b)
-        left, in_order = self._left(f, epsilon, a, top), self._over_y.sort_branches(right)
+        right, top = self._right(g, float(epsilon), b)
+        left, in_order = self._left(f, float(epsilon), a, top), self._over_y.sort_branches(right)
         sums = (self._over_y.sums(in_order * self._over_y.sort(column.contiguous())) for column in v.unbind(-1))
         return torch.stack([torch.linalg.vecdot(each, left, dim=1) for each in sums], dim=-1)
 
