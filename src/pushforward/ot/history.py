@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 __all__ = ["Iterations", "Recorder", "Step"]
@@ -64,12 +65,28 @@ class Recorder:
     plan_evaluations: int = 0
     products: int = 0
     steps: list[Step] = field(default_factory=list)
+    _spent: bool = False
     _began: float = field(default_factory=time.perf_counter)
 
     @property
     def exhausted(self) -> bool:
-        """Whether the limit of steps is used up."""
-        return self.sinkhorn + self.newton >= self.limit
+        """Whether the limit of steps is used up; of a batch solved one by one, whether any problem's is."""
+        return self._spent or self.left <= 0
+
+    @property
+    def left(self) -> int:
+        """How many steps are still allowed."""
+        return self.limit - self.sinkhorn - self.newton
+
+    @contextlib.contextmanager
+    def at_most(self, steps: int) -> Iterator[None]:
+        """Allow only so many steps for a while: the rest is another method's."""
+        whole = self.limit
+        self.limit = min(whole, whole - self.left + steps)
+        try:
+            yield
+        finally:
+            self.limit = whole
 
     def record(self, kind: str, epsilon: float, error: float, at: float | None = None) -> None:
         """Note the error before a step of this kind, and count the step; `at` is when, on `time.perf_counter`."""
@@ -85,7 +102,9 @@ class Recorder:
             self.hook(step)
 
     def absorb(self, other: Recorder) -> None:
-        """Add the counts and steps of another problem of the same batch."""
+        """Add the counts and steps of another problem of the same batch, which had a limit of its own."""
+        self.limit += other.sinkhorn + other.newton
+        self._spent |= other.exhausted
         for name in ("sinkhorn", "newton", "cg", "plan_evaluations", "products"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.steps += other.steps

@@ -47,7 +47,13 @@ __all__ = ["Method", "Question", "read_problem", "solve", "solve_detached"]
 Method = Literal["auto", "newton", "sns", "sinkhorn"] | Newton | SNS | Sinkhorn
 
 # Steps allowed where the caller sets no limit. A Newton step is worth hundreds of Sinkhorn's.
-LIMITS = {"auto": 2000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
+LIMITS = {"auto": 52_000, "newton": 2000, "sns": 1000, "sinkhorn": 100_000}
+# Callers inside the library do without an answer, or with a rough one, rather than wait for Sinkhorn's iteration.
+DETACHED_LIMIT = 2000
+# Of those of "auto", what each of its Newton paths may take: half of what is left, between these.
+FEW, MOST_NEWTON = 100, 1000
+# A path with small steps, every level of which is solved to the end: slower than the usual one, and surer.
+GENTLE = Newton(factor=2.0, level_tol=1e-300)
 # A batch is solved in one go while its problems are small; above this many entries each, one after the other is as
 # fast.
 SMALL = 256 * 256
@@ -279,21 +285,27 @@ def _solve_all(
     batch, n, m = problem.geometry.shape
     problem = _detached(problem)
     together = not isinstance(problem.geometry, DenseGeometry) or n * m <= SMALL
-    if (batch == 1 or together) and name != "sns":
-        return _solve_some(problem, start, tol, recorder, name, settings)
-    parts = []
-    for k in range(batch):
+    if batch == 1:
+        return _solve_some(problem, start, tol, recorder, name, settings)[0]
+    found, left = torch.zeros_like(problem.b), range(batch)
+    if together and name != "sns":
+        found, done = _solve_some(problem, start, tol, recorder, name, settings)
+        if done or name == "sinkhorn" or recorder.exhausted:
+            return found
+        error = problem.error(problem.measure(found), found)[:, 0]
+        left = (~(error <= 0.5 * tol)).nonzero()[:, 0].tolist()  # each of them alone, with what is left of the limit
+    for k in left:
         here = slice(k, k + 1)
         one = dataclasses.replace(problem, geometry=_only(problem.geometry, k), a=problem.a[here], b=problem.b[here])
-        own = Recorder(recorder.limit, recorder.hook)
-        parts.append(_solve_some(one, None if start is None else start[k : k + 1], tol, own, name, settings))
+        own = Recorder(recorder.left, recorder.hook)
+        found[here], _ = _solve_some(one, None if start is None else start[here], tol, own, name, settings)
         recorder.absorb(own)
-    return torch.cat(parts)
+    return found
 
 
 def solve_detached(problem: Problem, tol: float) -> Tensor:
     """Column potentials of a problem already in computing form, for callers inside the library."""
-    return _solve_all(problem, None, tol, Recorder(LIMITS["auto"]), "auto", None)
+    return _solve_all(problem, None, tol, Recorder(DETACHED_LIMIT), "auto", None)
 
 
 def _only(geometry: Geometry, k: int) -> Geometry:
@@ -306,39 +318,86 @@ def _detached(problem: Problem) -> Problem:
     return dataclasses.replace(problem, a=problem.a.detach(), b=problem.b.detach())
 
 
-def _solve_some(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
-    """Potentials of problems solved together; what has no weight is left out where that saves work."""
+def _solve_some(
+    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any
+) -> tuple[Tensor, bool]:
+    """Potentials of problems solved together, and whether all are solved; one alone without what has no weight."""
     if problem.balanced:  # g does not depend on the unit of mass, and a mass of 1 keeps f of the size of the costs
         problem = dataclasses.replace(problem, a=problem.a / problem.mass, b=problem.b / problem.mass)
     if name == "sns" and isinstance(problem.geometry, GridGeometry):  # it holds the plan in any case
         dense = DenseGeometry(problem.geometry.matrix(), forbidden=False, mean=problem.geometry.mean)
         problem = dataclasses.replace(problem, geometry=dense)
-    rows, cols = problem.a[0] > 0, problem.b[0] > 0
-    if len(problem.a) > 1 or isinstance(problem.geometry, GridGeometry) or bool(rows.all() and cols.all()):
+    alone = len(problem.a) == 1 and not isinstance(problem.geometry, GridGeometry)
+    rows, cols = (_mattering(weights[0], problem, tol) for weights in (problem.a, problem.b))
+    if not alone or bool(rows.all() and cols.all()):
         return _run(problem, g, tol, recorder, name, settings)
-    inner = dataclasses.replace(
-        problem, geometry=problem.geometry.select(rows, cols), a=problem.a[:, rows], b=problem.b[:, cols]
-    )
+    a, b = problem.a[:, rows], problem.b[:, cols]
+    if problem.balanced:
+        b = b * (a.sum() / b.sum())
+    inner = dataclasses.replace(problem, geometry=problem.geometry.select(rows, cols), a=a, b=b)
     found = torch.zeros_like(problem.b)
-    found[:, cols] = _run(inner, None if g is None else g[:, cols], tol, recorder, name, settings)
-    return found
+    found[:, cols], done = _run(inner, None if g is None else g[:, cols], tol, recorder, name, settings)
+    small = ~cols & (problem.b[0] > 0)
+    if bool(small.any()):  # one update of their own makes these columns exact
+        recorder.plan_evaluations += 1
+        f = inner.measure(found[:, cols]).f
+        beside = problem.geometry.select(rows, small).transposed()
+        found[:, small] = beside.measure(f, problem.epsilon, problem.b[:, small], a).f
+    return found, done
 
 
-def _run(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any) -> Tensor:
+# All weights that are left out together hold less than this share of the tolerance.
+NEGLIGIBLE = 1e-2
+
+
+def _mattering(weights: Tensor, problem: Problem, tol: float) -> Tensor:
+    """Which of the weights (k,) a solver has to know of: those that are not 0, and not too small to make an error.
+
+    Tails of bells reach 1e-300. Kernels hold no numbers of that size, and steps that are scaled to them go nowhere.
+    """
+    least = 0.0
+    if problem.balanced and not problem.geometry.forbidden:
+        least = NEGLIGIBLE * tol * float(problem.mass[0]) / (2 * len(weights))
+    return weights > least
+
+
+def _run(
+    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any
+) -> tuple[Tensor, bool]:
+    """Column potentials, and whether the method says that they are at the tolerance."""
     if name == "sinkhorn":
-        return sinkhorn(problem, g, 0.5 * tol, recorder, settings)[0]
+        return sinkhorn(problem, g, 0.5 * tol, recorder, settings)
     if name == "sns":
-        return sns(problem, g, 0.5 * tol, recorder, settings)[0]
-    found, done = newton(problem, g, tol, recorder, settings)
-    if done and isinstance(problem.geometry, GridGeometry):  # what a separable kernel lost is not seen from inside
-        done = bool((problem.error(problem.measure(found), found) <= tol).all())
-    hopeless = problem.geometry.forbidden and not done and is_infeasible(problem, problem.measure(found).f)
-    if done or hopeless or recorder.exhausted or name != "auto":
-        return found
-    # Where the usual path fails, a slower one with small steps; where that fails too, what Sinkhorn makes of it.
-    gentle = Newton(factor=2.0, level_tol=1e-7)
-    second, done = newton(problem, None, tol, recorder, gentle)
-    return second if done else sinkhorn(problem, second, 0.5 * tol, recorder)[0]
+        return sns(problem, g, 0.5 * tol, recorder, settings)
+    if name == "newton":
+        return newton(problem, g, tol, recorder, settings)
+    return _auto(problem, g, tol, recorder)
+
+
+def _auto(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder) -> tuple[Tensor, bool]:
+    """The first answer that is at the tolerance: of Newton's usual path, a slower one, Sinkhorn's iteration; or the best.
+
+    Each leaves steps for those that follow. Problems of a batch that fail are the caller's, to be solved alone.
+    """
+    best, least = torch.zeros_like(problem.b), math.inf
+    for settings in (Newton(), GENTLE):
+        with recorder.at_most(min(MOST_NEWTON, max(recorder.left // 2, FEW))):
+            found, done = newton(problem, g, tol, recorder, settings)
+        if done and isinstance(problem.geometry, GridGeometry):  # what a separable kernel lost is not seen from inside
+            done = bool((problem.error(problem.measure(found), found) <= tol).all())
+        if done or len(problem.a) > 1 or recorder.exhausted:
+            return found, done
+        measured = problem.measure(found)
+        error = float(problem.error(measured, found).nan_to_num(nan=math.inf))
+        best, least = (found, error) if error < least else (best, least)
+        if problem.geometry.forbidden and problem.balanced and is_infeasible(problem, measured.f):
+            return best, False
+        if error <= 2 * float(_rounding(problem, measured.f, found)):  # no other method would do better
+            return best, False
+        g = None
+    found, done = sinkhorn(problem, best, 0.5 * tol, recorder)
+    error = float(problem.error(problem.measure(found), found).nan_to_num(nan=math.inf))
+    return (found, done) if done or error < least else (best, False)
 
 
 def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name: str) -> Solution[Any]:
@@ -391,13 +450,20 @@ def _returned_error(
     error = (measured.cols - target_b).abs().sum(-1)
     # Rounding f, g and C moves the exponents by a few ulp of the potentials over epsilon, and the plan by that share
     # of itself.
-    sizes = (measured.f.abs() * target_a).sum(-1) + (g.abs() * target_b).sum(-1)
-    rounding = 8 * torch.finfo(f.dtype).eps * sizes / problem.epsilon
+    rounding = 8 * _rounding(problem, measured.f, g) * problem.mass[:, 0]
     if bool((rounding > 0.05 * tol * problem.mass[:, 0]).any()):
         recorder.plan_evaluations += 2
         rows, cols = problem.marginals(f, g)
         return ((rows - target_a).abs().sum(-1) + (cols - target_b).abs().sum(-1)) / problem.mass[:, 0]
     return (error + rounding) / problem.mass[:, 0]
+
+
+def _rounding(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
+    """L1 error over the mass, (B,), that one ulp in every potential makes."""
+    f, g = torch.where(problem.a > 0, f, 0.0), torch.where(problem.b > 0, g, 0.0)
+    target_a, target_b = problem.targets(f, g)
+    sizes = (f.abs() * target_a).sum(-1) + (g.abs() * target_b).sum(-1)
+    return torch.finfo(f.dtype).eps * sizes / problem.epsilon / problem.mass[:, 0]
 
 
 def _status(problem: Problem, f: Tensor, error: Tensor, value: Tensor, tol: float, recorder: Recorder) -> Status:

@@ -8,6 +8,7 @@ costs microseconds instead of the calls. Problems of a batch go on by themselves
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -27,10 +28,13 @@ from pushforward.ot.sparse import SparseKernel
 if TYPE_CHECKING:
     from pushforward.ot.solvers.newton import Newton
 
-__all__ = ["Reason", "Rebuild", "descend"]
+__all__ = ["HAND_OVER", "PATIENCE", "SHARPENING", "Reason", "Rebuild", "descend"]
 
 Rebuild = Callable[[Tensor | None, Tensor], tuple[SemiDual, Point]]
 
+# Steps without the error falling by a third: for each SHARPENING of them, Newton's systems are solved ten times more
+# accurately; after HAND_OVER the factor is bought, whatever CG has cost; after PATIENCE a level has stalled.
+SHARPENING, HAND_OVER, PATIENCE = 8, 24, 100
 # What a CG iteration of compiled code takes on one core: seconds for an entry, by kind of kernel, and besides; and what
 # changing over to torch takes.
 DENSE_ENTRY, SPARSE_ENTRY, CALL, CHANGE = 3e-10, 1.4e-9, 5e-6, 5e-3
@@ -92,7 +96,7 @@ def descend(
         settings: Of `newton`.
 
     Returns:
-        Where it ended and why; after `Reason.FACTOR` and `Reason.UNFIT` `newton` has to go on with torch.
+        Where it ended and why; after `FACTOR`, `STALLED` and `UNFIT` `newton` has to go on with torch.
     """
     dual, point = rebuild(f, g)
     problem, recorder, compiled = dual.problem, dual.recorder, _compiled(dual.kernel)
@@ -103,12 +107,14 @@ def descend(
     state = np.zeros((batch, 5))  # error, error before the last Sinkhorn step, best error, Sinkhorn steps left, waited
     state[:, 2:4] = np.inf, 2
     cg_left, cg_before = _worth(dual, point), 0
+    patience = HAND_OVER if LinearSolver.price(_system(dual, point)) < math.inf else PATIENCE
     while compiled is not None:
         state[:, 0] = point.error[:, 0].numpy()
         v, u, cols = (x.clone(memory_format=torch.contiguous_format) for x in (point.v, point.u, point.cols))
-        steps = min(MOST_STEPS, recorder.limit - recorder.sinkhorn - recorder.newton)
+        steps = min(MOST_STEPS, recorder.left)
         notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
-        bounds = [tol, settings.forcing, settings.shift, dual.kernel.farthest, dual.kernel.together]
+        drift = [dual.kernel.farthest, dual.kernel.together]
+        bounds = [tol, settings.forcing, settings.shift, *drift, patience, SHARPENING]
         began = time.perf_counter()
         compiled.descend(
             *marginals,
@@ -150,9 +156,12 @@ def _worth(dual: SemiDual, point: Point) -> int:
     """CG iterations that cost as much as a factor; a batch never buys one."""
     if len(point.v) > 1:
         return UNLIMITED
-    system = System(dual.kernel, point.cols, point.u, point.v, singular=True)
     entry = SPARSE_ENTRY if isinstance(dual.kernel, SparseKernel) else DENSE_ENTRY
-    return int(min(UNLIMITED, (CHANGE + LinearSolver.price(system)) / (CALL + entry * dual.kernel.entries)))
+    return int(min(UNLIMITED, (CHANGE + LinearSolver.price(_system(dual, point))) / (CALL + entry * dual.kernel.entries)))
+
+
+def _system(dual: SemiDual, point: Point) -> System:
+    return System(dual.kernel, point.cols, point.u, point.v, singular=True)
 
 
 def _record(dual: SemiDual, notes: np.ndarray, counts: np.ndarray, began: float) -> None:

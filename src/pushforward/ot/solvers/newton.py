@@ -23,7 +23,7 @@ from pushforward.ot.history import Recorder
 from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import Problem
-from pushforward.ot.solvers.native import Reason, Rebuild, descend
+from pushforward.ot.solvers.native import HAND_OVER, PATIENCE, SHARPENING, Reason, Rebuild, descend
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
 from pushforward.ot.sparse import MARGIN, SparsePattern
@@ -58,14 +58,16 @@ class Newton:
             raise InvalidArgument(f"factor must be above 1 and forcing below 1, got {self.factor} and {self.forcing}")
 
 
+# Steps that a warm start may take.
+WARM_STEPS = 100
 # In units of epsilon: a step moves no log v further.
 LONGEST_STEP = 10.0
 # Radii that a pattern is tried with, over what it needs: a wider one serves the next levels, too.
 RADII = (1.15, 1.0)
 # Pairs kept at most where the cost is not held, 12 bytes each and 8 for the plan on them; points of a sample.
 MOST_PAIRS, SAMPLE = 4e7, 5000
-# Newton steps without the error falling by a third, after which a level has stalled.
-PATIENCE = 100
+# Steps without gain after which a step that LONGEST_STEP cuts short is tried at any length, and evaluations of one such.
+LEAP_AFTER, LEAP_TRIALS = 6, 80
 # Error at which CG's share of the residual begins to fall, inverted.
 STEEPENING = 1e3
 
@@ -135,12 +137,26 @@ def newton(
 
     Args:
         problem: Weights positive, or any on a grid or in a batch.
-        g: Where to start, (B, m); then the path is the last level alone.
+        g: Where to start, (B, m): on the last level alone. A start that leads nowhere in WARM_STEPS is left for the
+            path's own.
         tol: L1 error of the marginals over the mass.
         recorder: Counts, and sets the limit of steps.
         settings: `Newton()` by default.
     """
     settings = Newton() if settings is None else settings
+    if g is not None:
+        with recorder.at_most(min(WARM_STEPS, recorder.left // 2 + 1)):
+            found, done = _from(problem, g, tol, recorder, settings)
+        # Potentials far off are rounded by more than the tolerance allows, and stay so.
+        rounded = torch.finfo(found.dtype).eps * float(found.abs().max()) / problem.epsilon > 0.05 * tol
+        if (done and not rounded) or recorder.exhausted:
+            return found, done
+    return _from(problem, None, tol, recorder, settings)
+
+
+def _from(
+    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: Newton
+) -> tuple[Tensor, bool]:
     _, n, m = problem.geometry.shape
     if m > n:  # the smaller side holds the unknowns
         start = None if g is None else problem.measure(g).f
@@ -219,8 +235,8 @@ class _Path:
 
         dual, point, reason = descend(rebuild, f, g, tol, self.settings)
         done = reason is Reason.DONE
-        if reason in (Reason.FACTOR, Reason.UNFIT):
-            linear = LinearSolver(rent=math.inf if reason is Reason.FACTOR else 0.0)
+        if reason in (Reason.FACTOR, Reason.STALLED, Reason.UNFIT):
+            linear = LinearSolver(rent=0.0 if reason is Reason.UNFIT else math.inf)
             dual, point, done = self._descend(dual, point, tol, rebuild, linear)
         f, g = dual.potentials(point, exact_cols=not last)
         return f, g, done
@@ -245,15 +261,46 @@ class _Path:
                 point = dual.sinkhorn(point)
             else:
                 self.recorder.record("newton", dual.problem.epsilon, worst)
-                point, length = self._step(dual, point, tol, linear)
+                if waited > HAND_OVER:
+                    linear.buy()
+                move = self._direction(dual, point, tol, linear, 0.1 ** (waited // SHARPENING))
+                far = self._leap(dual, point, move) if waited > LEAP_AFTER else None
+                if far is not None:
+                    sinkhorn_left, before = 2, 0.0
+                    dual, point = rebuild(*far)
+                    continue
+                point, length = self._step(dual, point, move)
                 sinkhorn_left, before = 2 if length < 0.2 else 0, 0.0
             if self._drifted(dual, point):
                 dual, point = rebuild(*dual.potentials(point))
         return dual, point, done
 
-    def _step(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> tuple[Point, float]:
+    def _leap(self, dual: SemiDual, point: Point, move: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Potentials (f, g) at which the dual, along `move`, has stopped rising as it does here; None if that is near.
+
+        Where the plan has come apart into pieces of unequal mass, the dual rises along a line, as far as the next pair
+        between them that can carry the difference: thousands of epsilons. The kernel knows nothing of pairs that far,
+        hence passes over the whole cost; the slope, falling along the line, says when to turn back.
+        """
+        problem, slope = dual.problem, (point.residual * move).sum(-1, keepdim=True)
+        length = LONGEST_STEP / vector_norm(move, math.inf, dim=-1, keepdim=True)
+        if bool((length >= 0.5).all()) or not bool((slope > 0).all()):
+            return None
+        start, low, high = dual.potentials(point)[1], torch.zeros_like(length), torch.full_like(length, math.inf)
+        for _ in range(LEAP_TRIALS):
+            self.recorder.plan_evaluations += 1
+            g = start + problem.epsilon * length * move
+            measured = problem.measure(g)
+            here = ((problem.targets(measured.f, g)[1] - measured.cols) * move).sum(-1, keepdim=True) / slope
+            rising = here > 0.5
+            if bool(((here > -0.1) & ~rising | (length == low)).all()):
+                return measured.f, g
+            low, high = torch.where(rising, length, low), torch.where(rising, high, length)
+            length = torch.where(high < math.inf, 0.5 * (low + high), 2 * length)
+        return None
+
+    def _step(self, dual: SemiDual, point: Point, move: Tensor) -> tuple[Point, float]:
         """One Newton step with its line search; also the length that the worst problem of the batch took."""
-        move = self._direction(dual, point, tol, linear)
         slope = (point.residual * move).sum(-1, keepdim=True)
         length = torch.clamp(LONGEST_STEP / vector_norm(move, math.inf, dim=-1, keepdim=True), max=1.0)
         rounding = 1e-14 * dual.problem.mass
@@ -267,15 +314,17 @@ class _Path:
             length = torch.where(good, length, 0.5 * length)
         return dual.sinkhorn(point), 0.0
 
-    def _direction(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver) -> Tensor:
-        """Where Newton's method points: H with a Levenberg shift, solved as well as the error deserves.
+    def _direction(
+        self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver, sharpness: float
+    ) -> Tensor:
+        """Where Newton's method points: H with a Levenberg shift, solved as well as the error deserves, times `sharpness`.
 
         Problems of the batch that are at the tolerance are left where they are.
         """
         # Superlinear once the error is small: steps are fewer, and CG gets the faster the longer it runs. A factor
         # makes digits cheap, so ask for quadratic convergence.
         near = STEEPENING * point.error
-        share = self.settings.forcing * torch.clamp(near if linear.has_factor else near.sqrt(), max=1.0)
+        share = sharpness * self.settings.forcing * torch.clamp(near if linear.has_factor else near.sqrt(), max=1.0)
         tolerance = dual.problem.mass * torch.clamp(share * point.error, min=0.2 * tol)
         tolerance.masked_fill_(point.error <= tol, math.inf)
         left, right = dual.coupling(point)

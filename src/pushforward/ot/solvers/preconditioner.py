@@ -133,6 +133,11 @@ class LinearSolver:
         """Whether a factor has been bought."""
         return self._factor is not None
 
+    def buy(self) -> None:
+        """Have the next system bring a factor, if it has a price and there is none yet."""
+        if self._factor is None:
+            self._rent = math.inf
+
     def solve(self, system: System, rhs: Tensor, tolerance: Tensor, most: int = 500) -> Tensor:
         """The x with |rhs - H x|_1 <= tolerance, or the best after `most` iterations.
 
