@@ -392,7 +392,7 @@ def _auto(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder) ->
         best, least = (found, error) if error < least else (best, least)
         if problem.geometry.forbidden and problem.balanced and is_infeasible(problem, measured.f):
             return best, False
-        if error <= 2 * float(_rounding(problem, measured.f, found)):  # no other method would do better
+        if error <= _least_rounding(problem, measured.f, found):  # no other method would do better
             return best, False
         g = None
     found, done = sinkhorn(problem, best, 0.5 * tol, recorder)
@@ -464,6 +464,12 @@ def _rounding(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
     target_a, target_b = problem.targets(f, g)
     sizes = (f.abs() * target_a).sum(-1) + (g.abs() * target_b).sum(-1)
     return torch.finfo(f.dtype).eps * sizes / problem.epsilon / problem.mass[:, 0]
+
+
+def _least_rounding(problem: Problem, f: Tensor, g: Tensor) -> float:
+    """An error that rounding alone explains, whatever the method: of these potentials, unless they ran away."""
+    spread = 2 * torch.finfo(f.dtype).eps * (problem.geometry.peak - problem.geometry.least) / problem.epsilon
+    return min(2 * float(_rounding(problem, f, g)), spread)
 
 
 def _status(problem: Problem, f: Tensor, error: Tensor, value: Tensor, tol: float, recorder: Recorder) -> Status:

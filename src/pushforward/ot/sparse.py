@@ -21,7 +21,17 @@ import torch
 from torch import Tensor
 
 from pushforward.ot._native import kernels
-from pushforward.ot.plan import BLOCK, DENSE_SPEED, FARTHEST, NEGLIGIBLE, DenseGeometry, Kernel, threads_for
+from pushforward.ot.plan import (
+    BLOCK,
+    DENSE_SPEED,
+    FARTHEST,
+    HIGHEST_EXPONENT,
+    LOWEST_EXPONENT,
+    NEGLIGIBLE,
+    DenseGeometry,
+    Kernel,
+    threads_for,
+)
 from pushforward.ot.points import PointGeometry
 
 __all__ = ["MARGIN", "SparseKernel", "SparsePattern"]
@@ -94,11 +104,11 @@ class SparsePattern:
         np.take(log_row.numpy(), self.row, out=values)
         values += log_col.numpy()[self.col]
         values -= self.cost / epsilon
-        np.exp(values, out=values)
-        sums = np.bincount(self.row, values, self.shape[0])
+        np.exp(np.clip(values, LOWEST_EXPONENT, HIGHEST_EXPONENT, out=values), out=values)
+        sums = np.bincount(self.row, values, self.shape[0]).astype(np.float64)  # of no pairs at all it counts
         scale = np.divide(a[0].numpy(), sums, out=np.ones_like(sums), where=(sums > 0) & (a[0].numpy() > 0))
         values *= scale[self.row]
-        cols[0] = torch.from_numpy(np.bincount(self.col, values, self.shape[1]))
+        cols[0] = torch.from_numpy(np.bincount(self.col, values, self.shape[1]).astype(np.float64))
         return (
             SparseKernel(values, self.col, self.starts, self.shape),
             f + epsilon * torch.from_numpy(np.log(scale)),

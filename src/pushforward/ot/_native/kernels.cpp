@@ -477,7 +477,7 @@ struct Path {
         for (Index i = 0; i < n; ++i) left[i] = d.u[i] * d.u[i] / (d.a[i] > TINY ? d.a[i] : TINY);
         const double near = __builtin_sqrt(STEEPENING * d.error);
         double share = d.forcing * (near < 1.0 ? near : 1.0);
-        for (double steps = d.sharpening; steps <= double(d.waited) && share > 1e-12; steps += d.sharpening) share *= 0.1;
+        for (int k = 1; k <= 12 && k * d.sharpening <= double(d.waited); ++k) share *= 0.1;
         const double wanted = share * d.error, least = 0.2 * d.tolerance;
         const double tolerance = d.mass * (wanted > least ? wanted : least), goal = tolerance * tolerance / diagonals;
         for (Index used = 0; power > goal && used < d.cg_most; ++used) {

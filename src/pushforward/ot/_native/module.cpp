@@ -316,7 +316,7 @@ class Plans {
         double *vs = at(v, {batch, m}, "v"), *us = at(u, {batch, n}, "u"), *sums = at(cols, {batch, m}, "cols");
         double *states = at(state, {batch, 5}, "state"), *noted = at(notes, {batch, steps, 4}, "notes");
         Index* out = at(counts, {batch, 5}, "counts");
-        if (settings.size() != 7 || !(settings[6] >= 1)) throw std::invalid_argument("seven settings are needed, the last at least 1");
+        if (settings.size() != 7) throw std::invalid_argument("seven settings are needed");
         each(batch, threads, 12 * (n + m), [&](const Team& team, Index k, double* scratch) {
             Descent d{};
             Plan plan = plans_[k];
