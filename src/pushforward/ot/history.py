@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 __all__ = ["Iterations", "Recorder", "Step"]
@@ -79,7 +79,7 @@ class Recorder:
         return self.limit - self.sinkhorn - self.newton
 
     @contextlib.contextmanager
-    def at_most(self, steps: int) -> Iterator[None]:
+    def at_most(self, steps: int) -> Generator[None]:
         """Allow only so many steps for a while: the rest is another method's."""
         whole = self.limit
         self.limit = min(whole, whole - self.left + steps)

@@ -327,21 +327,23 @@ def _solve_some(
     if name == "sns" and isinstance(problem.geometry, GridGeometry):  # it holds the plan in any case
         dense = DenseGeometry(problem.geometry.matrix(), forbidden=False, mean=problem.geometry.mean)
         problem = dataclasses.replace(problem, geometry=dense)
-    alone = len(problem.a) == 1 and not isinstance(problem.geometry, GridGeometry)
+    geometry = problem.geometry
+    if len(problem.a) > 1 or isinstance(geometry, GridGeometry):
+        return _run(problem, g, tol, recorder, name, settings)
     rows, cols = (_mattering(weights[0], problem, tol) for weights in (problem.a, problem.b))
-    if not alone or bool(rows.all() and cols.all()):
+    if bool(rows.all() and cols.all()):
         return _run(problem, g, tol, recorder, name, settings)
     a, b = problem.a[:, rows], problem.b[:, cols]
     if problem.balanced:
         b = b * (a.sum() / b.sum())
-    inner = dataclasses.replace(problem, geometry=problem.geometry.select(rows, cols), a=a, b=b)
+    inner = dataclasses.replace(problem, geometry=geometry.select(rows, cols), a=a, b=b)
     found = torch.zeros_like(problem.b)
     found[:, cols], done = _run(inner, None if g is None else g[:, cols], tol, recorder, name, settings)
     small = ~cols & (problem.b[0] > 0)
     if bool(small.any()):  # one update of their own makes these columns exact
         recorder.plan_evaluations += 1
         f = inner.measure(found[:, cols]).f
-        beside = problem.geometry.select(rows, small).transposed()
+        beside = geometry.select(rows, small).transposed()
         found[:, small] = beside.measure(f, problem.epsilon, problem.b[:, small], a).f
     return found, done
 
@@ -375,7 +377,7 @@ def _run(
 
 
 def _auto(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder) -> tuple[Tensor, bool]:
-    """The first answer that is at the tolerance: of Newton's usual path, a slower one, Sinkhorn's iteration; or the best.
+    """The first answer at the tolerance, of Newton's usual path, a slower one, and Sinkhorn's iteration; or the best.
 
     Each leaves steps for those that follow. Problems of a batch that fail are the caller's, to be solved alone.
     """

@@ -157,7 +157,9 @@ def _worth(dual: SemiDual, point: Point) -> int:
     if len(point.v) > 1:
         return UNLIMITED
     entry = SPARSE_ENTRY if isinstance(dual.kernel, SparseKernel) else DENSE_ENTRY
-    return int(min(UNLIMITED, (CHANGE + LinearSolver.price(_system(dual, point))) / (CALL + entry * dual.kernel.entries)))
+    return int(
+        min(UNLIMITED, (CHANGE + LinearSolver.price(_system(dual, point))) / (CALL + entry * dual.kernel.entries))
+    )
 
 
 def _system(dual: SemiDual, point: Point) -> System:

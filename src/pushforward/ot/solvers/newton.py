@@ -66,7 +66,7 @@ LONGEST_STEP = 10.0
 RADII = (1.15, 1.0)
 # Pairs kept at most where the cost is not held, 12 bytes each and 8 for the plan on them; points of a sample.
 MOST_PAIRS, SAMPLE = 4e7, 5000
-# Steps without gain after which a step that LONGEST_STEP cuts short is tried at any length, and evaluations of one such.
+# Steps without gain after which a step that LONGEST_STEP cuts short is tried at any length, and trials of one such.
 LEAP_AFTER, LEAP_TRIALS = 6, 80
 # Error at which CG's share of the residual begins to fall, inverted.
 STEEPENING = 1e3
@@ -154,9 +154,7 @@ def newton(
     return _from(problem, None, tol, recorder, settings)
 
 
-def _from(
-    problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: Newton
-) -> tuple[Tensor, bool]:
+def _from(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, settings: Newton) -> tuple[Tensor, bool]:
     _, n, m = problem.geometry.shape
     if m > n:  # the smaller side holds the unknowns
         start = None if g is None else problem.measure(g).f
@@ -314,10 +312,8 @@ class _Path:
             length = torch.where(good, length, 0.5 * length)
         return dual.sinkhorn(point), 0.0
 
-    def _direction(
-        self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver, sharpness: float
-    ) -> Tensor:
-        """Where Newton's method points: H with a Levenberg shift, solved as well as the error deserves, times `sharpness`.
+    def _direction(self, dual: SemiDual, point: Point, tol: float, linear: LinearSolver, sharpness: float) -> Tensor:
+        """Where Newton's method points: H with a Levenberg shift, solved as well as error and sharpness deserve.
 
         Problems of the batch that are at the tolerance are left where they are.
         """
