@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pushforward.diffusion import Generator, OneStepPipeline, teacher_training
-from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.judge import Judge, with_error
 from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import load_teacher
 from pushforward.diffusion.teachers import from_diffusers
@@ -50,12 +50,14 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
     assert (outcome.code, outcome.err) == (0, "")
     result = json.loads(outcome.out)
     assert result == json.loads(Path("run/result.json").read_text())
-    assert (result["images"], result["shape"], result["features"]) == (40, [1, 4, 5], "a small classifier's features")
+    assert (result["images"], result["shape"], result["seed"]) == (40, [1, 4, 5], 0)
+    named = "2 principal components of a small classifier's 64 features and the length of what they leave out"
+    assert result["features"] == named
     recipe = json.loads(Path("run/recipe.json").read_text())
     assert (recipe["verb"], recipe["data"], recipe["steps"]) == ("train-diffusion", "two.npz", 4)
     teacher, shape = load_teacher("run/teacher")
     assert shape == (1, 4, 5)
-    drawn = sample(teacher, 30, shape, generator=torch.Generator().manual_seed(1))
+    drawn = sample(teacher, 30, shape, generator=torch.Generator().manual_seed(0))
     with np.load("two.npz") as found:
         data = torch.from_numpy(found["images"]).float()[:, None] / 127.5 - 1
         expected = Judge(data, torch.from_numpy(found["labels"]))(drawn)
@@ -64,14 +66,16 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
     assert Image.open("run/samples.png").size == (8 * 37 + 2, 8 * 30 + 2)
     page = Path("run/index.html").read_text()
     assert "40 of 1 x 4 x 5" in page
-    assert f"{result['figures']['frechet']:.4g}" in page
+    assert with_error(result["figures"]["frechet"], result["figures"]["frechet_error"]) in page
+    assert named.replace("'", "&#39;") in page, "the page names the features that the command line names"
     assert page.count("data:image/png") + page.count("<svg") >= 3, "the data, the model's samples and the loss"
 
 
 def test_what_is_printed_without_labels(run: Callable, images: Path):
     outcome = run("train-diffusion", "plain.npz", *QUICK.split(), "--out", "run")
     assert outcome.code == 0, outcome.err
-    assert "figures in pixels" in outcome.out
+    assert "2 principal components of the pixels" in outcome.out
+    assert "warning           the model is " in outcome.out, "four steps teach nothing"
     assert "class_distance" not in outcome.out
 
 
@@ -102,6 +106,52 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     )
 
 
+def test_a_model_has_one_figure_for_one_seed(run: Callable, images: Path):
+    flags = "--steps 4 --batch-size 16 --quiet --seed 3".split()
+    assert run("train-diffusion", "two.npz", *flags, "--judged", 30, "--out", "run").code == 0
+    trained = json.loads(Path("run/result.json").read_text())["figures"]
+    evaluated = json.loads(run("evaluate", "run", *"--data two.npz --num 30 --seed 3 --json".split()).out)
+    assert {name: evaluated[name] for name in trained} == trained
+    flags = "--steps 2 --batch-size 16 --quiet --seed 3 --critic-steps 1 --judged 100".split()
+    assert run("distill-diffusion", "--teacher", "run", "--data", "two.npz", *flags, "--out", "student").code == 0
+    distilled = json.loads(Path("student/results.json").read_text())
+    for row, place in (("teacher", "run"), ("student", "student")):
+        found = json.loads(run("evaluate", place, *"--data two.npz --num 100 --seed 3 --json".split()).out)
+        assert distilled["features"] == found["features"]
+        named = {name: found[name] for name in found if name in distilled[row]}
+        assert len(named) > 8
+        assert named == pytest.approx({name: distilled[row][name] for name in named}, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_classes_are_those_that_occur(run: Callable, images: Path):
+    with np.load("two.npz") as found:
+        np.savez("odd.npz", images=found["images"], labels=2 * found["labels"] + 1)
+    assert run("train-diffusion", "odd.npz", *QUICK.split(), "--conditional", "--out", "run").code == 0
+    flags = "--steps 2 --batch-size 16 --quiet --conditional --critic-steps 1 --judged 100".split()
+    assert run("distill-diffusion", "--teacher", "run", "--data", "odd.npz", *flags, "--out", "student").code == 0
+    for place in ("run", "student"):
+        assert run("sample", place, "--num", 4, "--out", "s.npz").code == 0
+        with np.load("s.npz") as found:
+            assert found["labels"].tolist() == [1, 1, 3, 3]
+        assert "--label 2: " + place + " knows 1, 3" in run("sample", place, "--label", 2, "--out", "s.npz").err
+    assert (
+        "two: has the labels 0, but the model knows 1, 3"
+        in run("evaluate", "run", "--data", "two.npz", "--num", 20).err
+    )
+    refused = run("distill-diffusion", "--teacher", "run", "--data", "two.npz", *flags, "--out", "other")
+    assert "has the labels 0, but the model knows 1, 3" in refused.err
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_a_student_without_labels_is_sampled_without(run: Callable, trained: str):
+    flags = "--steps 2 --batch-size 16 --quiet --critic-steps 1 --judged 100".split()
+    assert run("distill-diffusion", "--teacher", "run", "--data", "plain.npz", *flags, "--out", "student").code == 0
+    assert run("sample", "student", "--num", 4, "--out", "s.npz").code == 0
+    with np.load("s.npz") as found:
+        assert "labels" not in found
+
+
 def test_samples_as_an_array(run: Callable, trained: str):
     outcome = run("sample", trained, "--num", 6, "--steps", 5, "--seed", 3, "--out", "s.npz")
     assert (outcome.code, outcome.out, outcome.err) == (0, "s.npz\n", "")
@@ -130,7 +180,8 @@ def test_evaluate_judges_what_sample_draws(run: Callable, trained: str):
     outcome = run("evaluate", trained, *"--data two.npz --num 25 --seed 4 --steps 3 --json".split())
     assert (outcome.code, outcome.err) == (0, "")
     found = json.loads(outcome.out)
-    assert (found["samples"], found["features"]) == (25, "a small classifier's features")
+    assert (found["samples"], found["seed"]) == (25, 4)
+    assert "a small classifier's 64 features" in found["features"]
     teacher, shape = load_teacher("run/teacher")
     labels = torch.tensor([0] * 13 + [1] * 12)
     drawn = sample(teacher, 25, shape, steps=3, condition=labels, generator=torch.Generator().manual_seed(4))

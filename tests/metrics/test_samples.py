@@ -102,11 +102,25 @@ def test_counted_classes():
     assert metrics.modes(torch.tensor(labels)) == 3
 
 
+def test_the_error_of_a_distance_is_its_spread_over_draws():
+    rng = np.random.default_rng(1)
+    reports = [metrics.judge_samples(rng.normal(size=(200, 3)), 1 + rng.normal(size=(400, 3))) for _ in range(40)]
+    spread = np.std([report.frechet for report in reports], ddof=1)
+    assert np.mean([report.frechet_error for report in reports]) == pytest.approx(spread, rel=0.3)
+
+
+def test_too_few_rows_for_the_features_are_named(rng):
+    few, many = rng.normal(size=(60, 64)), rng.normal(size=(500, 64))
+    with pytest.warns(UserWarning, match="real has 60 rows of 64 features"):
+        metrics.judge_samples(few, many)
+
+
 def test_a_report_is_its_parts(rng):
     real, generated, other = (rng.normal(size=(n, 4)) for n in (50, 50, 40))
     report = metrics.judge_samples(real, generated, other=other, labels=rng.integers(0, 2, 50))
     assert list(report.figures()) == [
-        *("frechet", "frechet_floor", "precision", "recall", "density", "coverage", "modes")
+        *("frechet", "frechet_error", "frechet_floor", "floor_error"),
+        *("precision", "recall", "density", "coverage", "modes"),
     ]
     assert report.frechet == metrics.frechet_distance(real, generated)
     assert report.frechet_floor == metrics.frechet_distance(real, other)

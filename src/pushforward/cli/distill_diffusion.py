@@ -54,7 +54,9 @@ class Settings:
     """In which the networks compute."""
     every: int = 500
     """Steps between checkpoints, grids of samples and figures."""
-    judged: int = 10000
+    judged: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 10000, of a U-Net 1000)")
+    ] = None
     """Images that are drawn for the final figures."""
     seed: int = 0
     """Of everything that is drawn."""
@@ -118,7 +120,7 @@ def _check(settings: Settings) -> Path:
             raise InputError(f"--{name.replace('_', '-')} {getattr(settings, name)}: must be at least {least}")
     if settings.generator_steps > 4:
         raise InputError(f"--generator-steps {settings.generator_steps}: must be 4 at most")
-    if settings.judged < 100:
+    if settings.judged is not None and settings.judged < 100:
         raise InputError(f"--judged {settings.judged}: must be at least 100, or the figures say nothing")
     if not (math.isfinite(settings.learning_rate) and settings.learning_rate > 0):
         raise InputError(f"--learning-rate {settings.learning_rate}: must be a finite number above 0")

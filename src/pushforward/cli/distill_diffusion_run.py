@@ -18,23 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from pushforward import report
 from pushforward.cli.errors import InputError
+from pushforward.cli.generators import draw, evenly, judged_of
 from pushforward.cli.image_inputs import Images, read_images
-from pushforward.cli.teacher_inputs import classes_of, load_teacher
+from pushforward.cli.teacher_inputs import check_known, labels_of, load_teacher
 from pushforward.cli.versions import footer
 from pushforward.diffusion import Denoiser, Distiller, Generator, Guided, OneStepPipeline, Teacher, Trainer
-from pushforward.diffusion.judge import Judge
-from pushforward.diffusion.samplers import STEPS, sample
+from pushforward.diffusion.judge import Judge, comparison, remarks, written
+from pushforward.diffusion.samplers import STEPS
 from pushforward.errors import PushforwardError
 from pushforward.report.generators import generators_table, judged_by, samples_picture, save_grid
 from pushforward.report.training import curves_picture
 from pushforward.training import read_log
 from pushforward.training.distributed import is_main
-from pushforward.training.random import generator, seeded
+from pushforward.training.random import seeded
 
 if TYPE_CHECKING:
     from pushforward.cli.distill_diffusion import Settings
@@ -72,12 +72,28 @@ class Job:
     images: Images
     trainer: Trainer
 
-    def conditions(self, count: int) -> Tensor | None:
-        """Labels of so many images to be drawn, in the data's shares; None of an unconditional run."""
-        if not self.settings.conditional or self.images.labels is None:
-            return None
-        rows = torch.randint(len(self.images.labels), (count,), generator=generator(self.settings.seed, "conditions"))
-        return self.images.labels[rows]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image."""
+        return tuple(self.images.samples.shape[1:])
+
+    @property
+    def judged(self) -> int:
+        """How many images of student and teacher are judged."""
+        network: Any = self.trainer.distiller.student.denoiser.network
+        return self.settings.judged or judged_of(getattr(network, "network", network))
+
+    def draw(self, source: Generator | Teacher, count: int) -> Tensor:
+        """Images of the student or the teacher, on the CPU, in the data's classes where the run is conditional."""
+        told = self.images.labels if self.settings.conditional else None
+        return draw(
+            OneStepPipeline(source, shape=self.shape) if isinstance(source, Generator) else source,
+            count,
+            self.shape,
+            seed=self.settings.seed,
+            labels=None if told is None else evenly(told, count),
+            device=next(self.trainer.distiller.student.parameters()).device,
+        ).cpu()
 
 
 def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
@@ -143,13 +159,14 @@ def run(job: Job) -> str:
     if not is_main():
         return ""
     results = _results(job, judge, student, time.perf_counter() - began)
-    results["warnings"] = sorted({str(warning.message) for warning in said})
+    results["warnings"] = [*sorted({str(warning.message) for warning in said}), *results.pop("remarks")]
     (job.out / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     page = _page(job, student, results)
-    names = ("frechet", "frechet_floor", "precision", "recall", "evaluations", "seconds")
+    names = ("frechet", "frechet_floor", "frechet_noise", "precision", "recall", "evaluations", "seconds")
     lines = [f"{'':<12}" + "".join(f"{name.replace('_', ' '):>16}" for name in names)]
-    for row in ("student", "teacher"):
-        lines.append(f"{row:<12}" + "".join(f"{results[row].get(name, float('nan')):>16.4g}" for name in names))
+    for row, figures in _written(job, results).items():
+        lines.append(f"{row:<12}" + "".join(f"{figures[name]:>16}" for name in names))
+    lines.append(f"figures in  {results['features']}; {results['images']} images of each, seed {results['seed']}")
     lines += [f"warning: {text}" for text in results["warnings"]]
     return "\n".join([*lines, f"student     {job.out / 'student'}", f"page        {page}"])
 
@@ -158,65 +175,55 @@ def _told(settings: Settings, teacher: Denoiser, images: Images) -> Teacher:
     """The teacher as it is asked: with labels, under guidance, or as it is."""
     if not settings.conditional:
         return teacher
-    classes = classes_of(teacher)
+    known = labels_of(teacher)
     if images.labels is None:
         raise InputError(f"--conditional: {settings.data} has no labels")
-    if classes is None:
+    if known is None:
         raise InputError(f"--conditional: the network of {settings.teacher} takes no labels")
-    if images.classes is not None and images.classes > classes:
-        raise InputError(
-            f"--conditional: {settings.data} has {images.classes} classes, but the teacher knows {classes}"
-        )
+    check_known(f"--conditional: {settings.data}", images.labels, known)
     if settings.guidance is None:
         return teacher
     return Guided(teacher=teacher, scale=settings.guidance)
 
 
-def _draw(job: Job, student: Generator, count: int) -> Tensor:
-    pipe = OneStepPipeline(student, shape=tuple(job.images.samples.shape[1:]))
-    with seeded(job.settings.seed, f"drawing {count}"):
-        condition = job.conditions(count)
-        device = next(student.parameters()).device
-        told = None if condition is None else condition.to(device)
-        return pipe(count, told, output_type="raw", batch_size=1000).images.cpu()
-
-
-def _ask(job: Job, count: int) -> Tensor:
-    """The teacher's own images."""
-    device = next(job.trainer.distiller.student.parameters()).device
-    random = torch.Generator(device).manual_seed(job.settings.seed)
-    shape, condition = tuple(job.images.samples.shape[1:]), job.conditions(count)
-    told = None if condition is None else condition.to(device)
-    return sample(job.teacher, count, shape, condition=told, generator=random).cpu()
+def _written(job: Job, results: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The figures as text, by row, the teacher first."""
+    rows = min(len(job.images.samples) // 2, results["images"])
+    return {row: written(results[row], rows=rows) for row in ("teacher", "student")}
 
 
 def _look(job: Job, judge: Judge, step: int, student: Generator) -> dict[str, float]:
-    drawn = _draw(job, student, min(_CHECKED, job.settings.judged))
+    drawn = job.draw(student, min(_CHECKED, job.judged))
     save_grid(job.out / "samples" / f"step-{step}.png", drawn[:_SHOWN])
     return judge(drawn)
 
 
 def _results(job: Job, judge: Judge, student: Generator, seconds: float) -> dict[str, Any]:
-    count = job.settings.judged
-    began = time.perf_counter()
-    theirs = _ask(job, count)
-    slow = time.perf_counter() - began
-    began = time.perf_counter()
-    ours = _draw(job, student, count)
-    fast = time.perf_counter() - began
+    evaluations = {"teacher": 2 * STEPS - 1, "student": len(student.times)}
+    rows: dict[str, dict[str, float]] = {}
+    for name, source in (("teacher", job.teacher), ("student", student)):
+        began = time.perf_counter()
+        drawn = job.draw(source, job.judged)
+        took = time.perf_counter() - began
+        rows[name] = judge(drawn) | {"evaluations": evaluations[name], "seconds": took}
+    theirs, ours = rows["teacher"], rows["student"]
+    said = [*remarks(ours, name="the student"), *remarks(theirs, name="the teacher")]
     return {
-        "student": judge(ours) | {"evaluations": len(student.times), "seconds": fast},
-        "teacher": judge(theirs) | {"evaluations": 2 * STEPS - 1, "seconds": slow},
+        "student": ours,
+        "teacher": theirs,
+        "remarks": said or comparison(ours, theirs),
+        "features": judge.name,
+        "seed": job.settings.seed,
         "times": list(student.times),
-        "images": count,
+        "images": job.judged,
         "training_seconds": seconds,
         "steps": job.settings.steps,
     }
 
 
 def _page(job: Job, student: Generator, results: dict[str, Any]) -> Path:
-    settings, labels = job.settings, job.images.labels
-    caption = judged_by(labels is not None, results["images"], results["student"]["frechet_floor"])
+    settings, rows = job.settings, _written(job, results)
+    caption = judged_by(rows["student"], features=results["features"], count=results["images"], seed=settings.seed)
     facts = {
         "divergence": settings.divergence,
         "GAN weight": f"{settings.gan_weight:g}",
@@ -229,13 +236,13 @@ def _page(job: Job, student: Generator, results: dict[str, Any]) -> Path:
     }
     grids = (
         ("data", job.images.samples[:_SHOWN], "The data."),
-        ("teacher", _ask(job, _SHOWN), f"The teacher, {2 * STEPS - 1} evaluations an image."),
-        ("student", _draw(job, student, _SHOWN), f"The student, {len(student.times)} an image."),
+        ("teacher", job.draw(job.teacher, _SHOWN), f"The teacher, {2 * STEPS - 1} evaluations an image."),
+        ("student", job.draw(student, _SHOWN), f"The student, {len(student.times)} an image."),
     )
     blocks: list[report.Block] = [
         report.Facts(facts=tuple(facts.items())),
         *(samples_picture(job.out, name, images, caption=told) for name, images, told in grids),
-        generators_table({row: results[row] for row in ("teacher", "student")}, caption=caption),
+        generators_table(rows, caption=caption),
         *(report.Text(text=text) for text in results["warnings"]),
     ]
     page = report.Report(

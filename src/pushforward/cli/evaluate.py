@@ -33,8 +33,8 @@ class Evaluate:
     """Judge a language model on a task by the task's own metrics, or on a text by its perplexity.
 
     With a teacher, also by how near it is to that. A generator of images is judged by how near its samples come to
-    --data: Frechet distance beside its floor, precision, recall, density, coverage; in a small classifier's features
-    where the data has labels, in pixels where not.
+    --data: Frechet distance between its floor and that of noise, precision, recall, density, coverage; in a small
+    classifier's features where the data has labels, in principal components of the pixels where not.
 
     Exit code 0: done. 2: a wrong flag or file.
     """
@@ -55,7 +55,9 @@ class Evaluate:
     """Tokens after which a text is cut, or tokens of a block of --text."""
     batch_size: int = 32
     """Rows at a time."""
-    num: int = 10_000
+    num: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 10000, of a U-Net 1000)")] = (
+        None
+    )
     """Of a generator: samples that are judged."""
     steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 18)")] = None
     """Of a generator that is a teacher: steps of its sampler."""
@@ -88,8 +90,11 @@ class Evaluate:
                 raise InputError(f"--{flag}: is for language models; {self.model} holds a generator of images")
         if self.data is None:
             raise InputError("--data: is needed, the images that the samples should be like")
-        if self.num < 8 or (self.steps is not None and self.steps < 1):
-            raise InputError(f"--num {self.num}, --steps {self.steps}: must be at least 8, and 1")
+        for flag, value, least in (("num", self.num, 8), ("steps", self.steps, 1)):
+            if value is not None and value < least:
+                raise InputError(f"--{flag} {value}: must be at least {least}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed {self.seed}: must be at least 0, and below 2^32")
 
         from pushforward.cli.generators import judge_generator, load_generator
         from pushforward.cli.image_inputs import read_images
@@ -98,8 +103,14 @@ class Evaluate:
         found = judge_generator(load_generator(self.model), images, self.num, seed=self.seed, steps=self.steps)
         if self.json:
             print(json.dumps(found, indent=2))
-        else:
-            print("\n".join(f"{name:<18}{v if isinstance(v, str) else f'{v:.6g}'}" for name, v in found.items()))
+            return OK
+        from pushforward.diffusion.judge import written
+
+        said, about = found.pop("remarks"), ("features", "samples", "seed")
+        figures = {name: value for name, value in found.items() if name not in about}
+        lines = {name: str(found[name]) for name in about}
+        lines |= written(figures, rows=min(len(images.samples) // 2, found["samples"]))
+        print("\n".join(f"{name:<18}{text}" for name, text in [*lines.items(), *(("warning", one) for one in said)]))
         return OK
 
     def _judge(self, name: TaskName | None, place: Path) -> dict[str, float]:

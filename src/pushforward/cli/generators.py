@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 from pushforward.cli.errors import InputError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from pushforward.cli.image_inputs import Images
     from pushforward.diffusion.pipeline import OneStepPipeline
-    from pushforward.diffusion.teachers import Denoiser
+    from pushforward.diffusion.teachers import Denoiser, Teacher
 
-__all__ = ["JUDGED", "Source", "find_generator", "judge_generator", "load_generator"]
+__all__ = ["JUDGED", "Source", "draw", "evenly", "find_generator", "judge_generator", "judged_of", "load_generator"]
 
-# So many samples are judged: Frechet distances of fewer jump with the draw.
-JUDGED = 10_000
+# So many samples are judged: Frechet distances of fewer jump with the draw. And so many are drawn at a time.
+JUDGED, JUDGED_UNET, BATCH = 10_000, 1000, 1000
 _KINDS = ("student", "teacher")
 
 
@@ -79,11 +80,11 @@ class Source:
         return getattr(network, "network", network)
 
     @property
-    def classes(self) -> int | None:
-        """How many labels it knows; None where it takes none."""
-        from pushforward.cli.teacher_inputs import classes_of
+    def labels(self) -> Tensor | None:
+        """The labels that it knows, sorted; None where it takes none."""
+        from pushforward.cli.teacher_inputs import labels_of
 
-        return classes_of(self.denoiser)
+        return labels_of(self.denoiser)
 
     def draw(
         self, count: int, *, seed: int, steps: int | None = None, labels: Tensor | None = None
@@ -96,41 +97,89 @@ class Source:
             steps: Of a teacher's sampler; None for its own number.
             labels: Of a generator that takes some, those to ask for, as often as they occur; None for all alike.
         """
-        import torch
+        known = self.labels
+        asked = None if known is None else evenly(known if labels is None else labels, count)
+        return draw(self.student or self.denoiser, count, self.shape, seed=seed, steps=steps, labels=asked), asked
 
-        from pushforward.diffusion.samplers import STEPS, sample
 
-        device = next(self.denoiser.parameters()).device
-        generator = torch.Generator(device).manual_seed(seed)
-        asked = None
-        if self.classes is not None:
-            known = torch.arange(self.classes) if labels is None else labels
-            # Evenly through what is known, so that shares are kept, whatever the count.
-            asked = known.sort().values[torch.arange(count) * len(known) // count].to(device)
-        if self.student is not None:
-            drawn = self.student(count, asked, generator=generator, output_type="raw", batch_size=1000).images
-            return drawn, asked
-        return sample(
-            self.denoiser, count, self.shape, steps=steps or STEPS, condition=asked, generator=generator
-        ), asked
+def evenly(labels: Tensor, count: int) -> Tensor:
+    """So many labels, sorted, in the shares that these have, whatever the count."""
+    import torch
+
+    return labels.sort().values[torch.arange(count) * len(labels) // count]
+
+
+def draw(
+    source: OneStepPipeline | Teacher,
+    count: int,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    steps: int | None = None,
+    labels: Tensor | None = None,
+    device: torch.device | str = "cpu",
+) -> Tensor:
+    """Samples (count, ...) of a student or a teacher: the one way in which all verbs draw what they judge.
+
+    So a model has one figure for one seed, on every page. The noise comes from the CPU, whatever the device.
+
+    Args:
+        source: What draws.
+        count: How many.
+        shape: Of one sample.
+        seed: The same one draws the same.
+        steps: Of a teacher's sampler; None for its own number.
+        labels: One a sample; None for none.
+        device: The model's.
+    """
+    import torch
+
+    from pushforward.diffusion.pipeline import OneStepPipeline
+    from pushforward.diffusion.samplers import STEPS, sample
+
+    generator = torch.Generator().manual_seed(seed)
+    told = None if labels is None else labels.to(device)
+    if isinstance(source, OneStepPipeline):
+        return source(count, told, generator=generator, output_type="raw", batch_size=BATCH).images
+    return sample(
+        source,
+        count,
+        shape,
+        steps=steps or STEPS,
+        condition=told,
+        generator=generator,
+        batch_size=BATCH,
+        device=device,
+    )
+
+
+def judged_of(network: nn.Module) -> int:
+    """How many samples of a network are judged unless it is said: convolutions take long."""
+    from pushforward.diffusion.networks import MLP
+
+    return JUDGED if isinstance(network, MLP) else JUDGED_UNET
 
 
 def judge_generator(
-    source: Source, images: Images, count: int, *, seed: int, steps: int | None = None
-) -> dict[str, float | str]:
-    """A generator's figures, and in which features they are.
+    source: Source, images: Images, count: int | None, *, seed: int, steps: int | None = None
+) -> dict[str, Any]:
+    """A generator's figures, in which features they are, and what has to be said beside them.
 
     Args:
         source: What draws.
         images: What the samples should be like.
-        count: Of samples.
+        count: Of samples; None for `judged_of`.
         seed: Of them.
         steps: Of a teacher's sampler.
+
+    Returns:
+        features, samples, seed, the figures by name, and remarks.
 
     Raises:
         InputError: The images are of another shape, or too few.
     """
-    from pushforward.diffusion.judge import FEWEST, Judge
+    from pushforward.cli.teacher_inputs import check_known
+    from pushforward.diffusion.judge import FEWEST, Judge, remarks
     from pushforward.errors import PushforwardError
 
     shape = tuple(images.samples.shape[1:])
@@ -138,9 +187,15 @@ def judge_generator(
         raise InputError(f"{images.name}: its images are {shape}, but the generator draws {source.shape}")
     if len(images.samples) < FEWEST:
         raise InputError(f"{images.name}: holds {len(images.samples)} images; {FEWEST} are the least to be judged by")
+    known = source.labels
+    if known is not None and images.labels is not None:
+        check_known(images.name, images.labels, known)
+    count = count or judged_of(source.network)
     try:
         drawn, _ = source.draw(count, seed=seed, steps=steps, labels=images.labels)
+        judge = Judge(images.samples, images.labels)
+        figures = judge(drawn)
     except PushforwardError as error:
         raise InputError(f"{images.name}: {error}") from None
-    features = "pixels" if images.labels is None else "a small classifier's features"
-    return {"features": features, "samples": count, **Judge(images.samples, images.labels)(drawn)}
+    said = remarks(figures, name="the model")
+    return {"features": judge.name, "samples": count, "seed": seed, **figures, "remarks": said}

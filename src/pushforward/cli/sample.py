@@ -50,6 +50,7 @@ class Sample:
         import torch
 
         from pushforward.cli.generators import load_generator
+        from pushforward.cli.teacher_inputs import spans
         from pushforward.errors import PushforwardError
 
         source = load_generator(self.run_folder)
@@ -59,10 +60,11 @@ class Sample:
             raise InputError(f"--steps: is of no use to a student, which has {len(source.student.generator.times)}")
         labels = None
         if self.label is not None:
-            if source.classes is None:
+            known = source.labels
+            if known is None:
                 raise InputError(f"--label: {self.run_folder} knows no labels")
-            if not 0 <= self.label < source.classes:
-                raise InputError(f"--label {self.label}: {self.run_folder} knows 0 to {source.classes - 1}")
+            if self.label not in known:
+                raise InputError(f"--label {self.label}: {self.run_folder} knows {spans(known.tolist())}")
             labels = torch.tensor([self.label])
         try:
             drawn, asked = source.draw(self.num, seed=self.seed, steps=self.steps, labels=labels)

@@ -26,7 +26,7 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
     """
     import torch
 
-    from pushforward.cli.teacher_inputs import classes_of, load_teacher
+    from pushforward.cli.teacher_inputs import labels_of, load_teacher
     from pushforward.diffusion.doctor import FEWEST, examine
 
     if samples < FEWEST:
@@ -36,7 +36,7 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
     chosen = torch.randperm(len(images.samples), generator=torch.Generator().manual_seed(0))[:samples]
     data, labels = images.samples[chosen], images.labels
     teacher, _ = load_teacher(folder)
-    labels = labels[chosen] if labels is not None and classes_of(teacher) else None
+    labels = labels[chosen] if labels is not None and labels_of(teacher) is not None else None
     try:
         found = examine(teacher.eval(), data, labels)
     except (RuntimeError, ValueError, IndexError) as error:  # a network says in its own way that images do not fit it

@@ -107,8 +107,13 @@ def _block(result: dict[str, Any], out: Path) -> str:
     lines = [
         f"{'data':<18}{result['images']} images of {' x '.join(map(str, result['shape']))}",
         f"{'network':<18}{result['network']}, {result['parameters']:,} parameters",
-        f"{'samples':<18}{result['samples']}, in {result['sampling_steps']} steps; figures in {result['features']}:",
+        f"{'samples':<18}{result['samples']}, in {result['sampling_steps']} steps, seed {result['seed']}",
+        f"{'figures in':<18}{result['features']}",
     ]
-    lines += [f"{name:<18}{value:.4g}" for name, value in result["figures"].items()]
+    from pushforward.diffusion.judge import written
+
+    figures = written(result["figures"], rows=min(result["images"] // 2, result["samples"]))
+    lines += [f"{name:<18}{text}" for name, text in figures.items()]
+    lines += [f"{'warning':<18}{remark}" for remark in result["remarks"]]
     lines += [f"{'seconds':<18}{result['seconds']:.1f}", f"{'teacher':<18}{out / 'teacher'}"]
     return "\n".join([*lines, f"{'pictures':<18}{out / 'samples.png'}", f"{'page':<18}{out / 'index.html'}"])

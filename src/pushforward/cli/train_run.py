@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import pushforward as pf
 from pushforward import report
-from pushforward.cli.generators import JUDGED, Source, judge_generator
+from pushforward.cli.generators import Source, judge_generator
 from pushforward.cli.versions import footer
-from pushforward.diffusion.networks import MLP
+from pushforward.diffusion.judge import written
 from pushforward.diffusion.samplers import STEPS
 from pushforward.diffusion.teacher_training import TeacherTrainer
 from pushforward.report.generators import generators_table, judged_by, samples_picture, save_grid
@@ -38,7 +38,6 @@ __all__ = ["run"]
 
 _BATCH = 256
 _DRAWN = 64
-_JUDGED_UNET = 1000
 
 
 def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
@@ -75,8 +74,7 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
     source = Source(teacher, shape)
     drawn, _ = source.draw(_DRAWN, seed=flags.seed)
     save_grid(out / "samples.png", drawn)
-    count = flags.judged or (JUDGED if isinstance(source.network, MLP) else _JUDGED_UNET)
-    figures = judge_generator(source, images, count, seed=flags.seed + 1)
+    figures = judge_generator(source, images, flags.judged, seed=flags.seed)
     result = {
         "images": len(images.samples),
         "shape": list(shape),
@@ -86,6 +84,8 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
         "samples": figures.pop("samples"),
         "sampling_steps": STEPS,
         "features": figures.pop("features"),
+        "seed": figures.pop("seed"),
+        "remarks": figures.pop("remarks"),
         "figures": figures,
         "seconds": seconds,
     }
@@ -103,12 +103,14 @@ def _page(result: dict[str, Any], out: Path, images: Images, drawn: Tensor) -> N
     }
     records = read_log(out / "log.jsonl")
     evaluations = 2 * STEPS - 1
-    caption = judged_by(images.labels is not None, result["samples"], result["figures"]["frechet_floor"])
+    figures = written(result["figures"], rows=min(len(images.samples) // 2, result["samples"]))
+    caption = judged_by(figures, features=result["features"], count=result["samples"], seed=result["seed"])
     blocks: list[report.Block] = [
         report.Facts(facts=tuple(facts.items())),
         samples_picture(out, "data", images.samples[:_DRAWN], caption="The data."),
         samples_picture(out, "model", drawn, caption=f"The model's, {evaluations} evaluations an image."),
-        generators_table({"model": result["figures"] | {"evaluations": evaluations}}, caption=caption),
+        generators_table({"model": figures | {"evaluations": str(evaluations)}}, caption=caption),
+        *(report.Text(text=f"Warning: {remark}.") for remark in result["remarks"]),
         curves_picture(
             out,
             "loss",

@@ -1,31 +1,47 @@
 """What a generator is judged by: features of its samples beside those of the data, of which half is the measure.
 
-    with labels      the last hidden layer of a small classifier that is trained on the data
-    without          the samples' leading principal components
-
 The Frechet distance and its relatives are taken from one half of the data. What the other half is away from it is the
-floor: nobody can be asked for less.
+floor: nobody can be asked for less. What noise with the data's mean and spread at every pixel is away from it is the
+ceiling: a generator that is no nearer has learned nothing. Where floor and ceiling cannot be told apart, the data are
+too few, or too much like noise, for any figure to say something.
+
+    with labels      the last hidden layer of a small classifier that is trained on the data, 64 numbers
+    without          the leading principal components of the samples, and the length of what they leave out
+
+A covariance of k features takes some ten rows for each: of 60 images in 64 components it is of rank 59, and noise is as
+near as data. So there are as many components as a tenth of the reference's rows, 64 at most, and the classifier's
+features are cut to their components likewise where the rows are fewer than two for each. Samples of over 2,000 numbers
+are projected to so many first (`projections`). The features' name says all that, and belongs beside every figure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_finite
+from pushforward.diffusion.projections import MOST_NUMBERS, Components, Sketch
 from pushforward.errors import InvalidArgument, ShapeError
-from pushforward.metrics import judge_samples
+from pushforward.metrics import frechet_distance, judge_samples
 from pushforward.metrics.samples import class_histogram
 from pushforward.training.random import generator, seeded
 
-__all__ = ["FEWEST", "Judge"]
+__all__ = ["FEWEST", "Judge", "comparison", "remarks", "with_error", "written"]
 
 FEATURES = 64
 FEWEST = 24
+# Rows of the reference for each component; with fewer than these for each, a classifier's features are cut, too.
+_ROWS, _FEWEST_ROWS = 10, 2
 # Noise on the classifier's inputs, so that samples which are slightly off are not far off in its features.
 _HIDDEN, _STEPS, _BATCH, _RATE, _NOISE = 128, 1500, 128, 1e-3, 0.1
+# Samples of noise that are compared with the data, and how many of them are in memory at a time.
+_NOISES, _CHUNK = 1000, 100
+# Standard errors beyond which a difference is not chance.
+_ERRORS = 3.0
 
 
 class Judge:
@@ -54,68 +70,200 @@ class Judge:
             raise ShapeError(f"labels are {len(labels)} but there are {len(samples)} samples; one each is needed")
         check_finite("samples", samples)
         samples = samples.detach().float().cpu()
-        self._classify: nn.Module | None = None
-        self._features: Callable[[Tensor], Tensor]
-        if labels is None:
-            self._features, self._histogram = _components(samples), None
-        else:
-            labels = labels.cpu()
-            with seeded(seed, "classifier"):
-                body, head = _classifier(samples, labels)
-            self._features, self._classify = body, head
-            self._histogram = _shares(labels, int(labels.max()) + 1)
+        labels = None if labels is None else labels.cpu()
+        self._features = _Features(samples, labels, seed=seed)
+        self._histogram = None if labels is None else _shares(labels, int(labels.max()) + 1)
+        self._seed, self._pixels = seed, torch.std_mean(samples, 0)
         order = torch.randperm(len(samples), generator=generator(seed, "halves"))
         features = self.features(samples[order])
         self.reference, self.other = features[: len(order) // 2], features[len(order) // 2 :]
 
-    @torch.no_grad()
+    @property
+    def name(self) -> str:
+        """Which features the figures are in."""
+        return self._features.name
+
     def features(self, samples: Tensor) -> Tensor:
         """Of samples like the data, (n, d)."""
-        return self._features(samples.detach().float().cpu().flatten(1))
+        return self._features(samples)
 
-    @torch.no_grad()
     def classes(self, samples: Tensor) -> Tensor | None:
         """What the classifier takes each sample for, (n,); None where there is none."""
-        return None if self._classify is None else self._classify(self.features(samples)).argmax(-1)
+        return self._features.classes(samples)
+
+    @cached_property
+    def noise(self) -> float:
+        """Frechet distance of independent Gaussian pixels, each with the data's mean and standard deviation."""
+        (spread, mean), random = self._pixels, generator(self._seed, "noise")
+        drawn = [
+            self.features(mean + spread * torch.randn(_CHUNK, *mean.shape, generator=random))
+            for _ in range(0, _NOISES, _CHUNK)
+        ]
+        return frechet_distance(self.reference, torch.cat(drawn))
 
     def __call__(self, generated: Tensor) -> dict[str, float]:
-        """The figures of `metrics.judge_samples`, and with labels class_distance.
+        """The figures of `metrics.judge_samples`, frechet_noise, and with labels class_distance.
 
         Args:
             generated: Samples, (n, ...), more than 5.
 
         Returns:
-            By name; class_distance is the total variation between the classes' shares, generated and true.
+            By name; frechet_noise is the distance of noise, see `noise`, class_distance the total variation between the
+            classes' shares, generated and true.
         """
         labels = self.classes(generated)
         report = judge_samples(self.reference, self.features(generated), other=self.other, labels=labels)
-        figures = report.figures()
+        figures = report.figures() | {"frechet_noise": self.noise}
         if labels is not None and self._histogram is not None:
             found = _shares(labels, len(self._histogram))
             figures["class_distance"] = float((found - self._histogram).abs().sum() / 2)
         return figures
 
 
+def remarks(figures: Mapping[str, float], *, name: str) -> list[str]:
+    """What has to be said beside a generator's figures: that they compare nothing, or that it has learned nothing.
+
+    Args:
+        figures: As `Judge` gives them.
+        name: What the generator is called.
+    """
+    distance, error, noise = figures["frechet"], figures["frechet_error"], figures["frechet_noise"]
+    floor, floor_error = figures["frechet_floor"], figures["floor_error"]
+    far = f"Frechet distance {distance:.3g}, noise with the data's mean and spread at every pixel {noise:.3g}"
+    if distance > noise + _ERRORS * error:
+        return [f"{name} is worse than noise: {far}"]
+    if noise < max(2 * floor, floor + _ERRORS * floor_error):
+        return [
+            f"the data cannot be told from noise: noise is {noise:.3g} from one half of it, and the other half "
+            f"{floor:.3g}; no figure of {name} says anything. Judge by more images"
+        ]
+    if distance > noise - _ERRORS * error:
+        return [f"{name} is no better than noise: {far}"]
+    if distance > noise / 2:
+        return [f"{name} is nearer to noise than to the data: {far}"]
+    return []
+
+
+def comparison(student: Mapping[str, float], teacher: Mapping[str, float]) -> list[str]:
+    """That a student and its teacher cannot be told apart, where the errors of their Frechet distances say so."""
+    difference = abs(student["frechet"] - teacher["frechet"])
+    if difference > 2 * math.hypot(student["frechet_error"], teacher["frechet_error"]):
+        return []
+    ours, theirs = (with_error(figures["frechet"], figures["frechet_error"]) for figures in (student, teacher))
+    return [f"Frechet distances of {ours} (student) and {theirs} (teacher) cannot be told apart by so few images"]
+
+
+def written(figures: Mapping[str, float], *, rows: int) -> dict[str, str]:
+    """Figures as text, with the digits that the number of samples carries, and errors beside what they are of.
+
+    Args:
+        figures: As `Judge` gives them, and others.
+        rows: Among which neighbours were sought.
+
+    Example:
+        >>> written({"frechet": 45.853, "frechet_error": 3.21, "recall": 0.91667}, rows=60)
+        {'frechet': '45.9 ± 3.2', 'recall': '0.92'}
+    """
+    # A share of n rows has a standard error of 1 / (2 sqrt(n)) at most.
+    decimals = max(1, math.ceil(math.log10(2 * math.sqrt(rows))))
+    errors = {"frechet": figures.get("frechet_error"), "frechet_floor": figures.get("floor_error")}
+    text: dict[str, str] = {}
+    for figure, value in figures.items():
+        if figure in ("frechet_error", "floor_error"):
+            continue
+        error = errors.get(figure)
+        if error is not None:
+            text[figure] = with_error(value, error)
+        elif figure in ("precision", "recall", "density", "coverage", "class_distance"):
+            text[figure] = f"{value:.{decimals}f}"
+        else:
+            text[figure] = f"{value:.3g}" if figure == "frechet_noise" else f"{value:.4g}"
+    return text
+
+
+def with_error(value: float, error: float) -> str:
+    """A number with its standard error, to two digits of that.
+
+    Example:
+        >>> with_error(45.853, 3.21), with_error(1234.5, 250.0), with_error(0.71, 0.0123)
+        ('45.9 ± 3.2', '1230 ± 250', '0.710 ± 0.012')
+    """
+    if not (math.isfinite(error) and error > 0):
+        return f"{value:.3g}"
+    place = 1 - math.floor(math.log10(error))
+    if place >= 0:
+        return f"{value:.{place}f} ± {error:.{place}f}"
+    return f"{round(value, place):.0f} ± {round(error, place):.0f}"
+
+
 def _shares(labels: Tensor, classes: int) -> Tensor:
     return class_histogram(labels, classes) / len(labels)
 
 
-def _components(samples: Tensor) -> Callable[[Tensor], Tensor]:
-    flat = samples.flatten(1)
-    mean = flat.mean(0)
-    _, axes = torch.linalg.eigh((flat - mean).T @ (flat - mean))
-    return lambda points: (points - mean) @ axes[:, -FEATURES:]
+class _Features:
+    """Features that are fitted to data, and taken of samples.
+
+    Args:
+        samples: The data, (N, ...), float32 on the CPU.
+        labels: Its classes from 0, (N,), or None.
+        seed: Of the classifier, and of the random signs.
+    """
+
+    def __init__(self, samples: Tensor, labels: Tensor | None, *, seed: int = 0) -> None:
+        size = samples[0].numel()
+        self._sketch = None if size <= MOST_NUMBERS else Sketch(size, seed)
+        pixels = "pixels" if self._sketch is None else f"{size:,} pixels' {MOST_NUMBERS:,} random projections"
+        rows, numbers = len(samples) // 2, self._numbers(samples)
+        few = rows < _FEWEST_ROWS * FEATURES
+        self._body: nn.Module | None = None
+        self._head: nn.Module | None = None
+        self._components: Components | None = None
+        if labels is not None:
+            with seeded(seed, "classifier"):
+                self._body, self._head = _classifier(numbers, labels)
+            self.name = f"{FEATURES} features of a small classifier of the data"
+            pixels = f"a small classifier's {FEATURES} features"
+            numbers = self._layer(numbers)
+        if labels is None or few:
+            self._components = Components(numbers, min(FEATURES, max(1, rows // _ROWS)))
+            left = " and the length of what they leave out" if self._components.leaves_out else ""
+            self.name = f"{self._components.count} principal components of {_the(pixels)}{left}"
+        elif self._sketch is not None:
+            self.name += f", which sees {pixels}"
+
+    @torch.no_grad()
+    def __call__(self, samples: Tensor) -> Tensor:
+        """Features of samples like the data, (n, d)."""
+        found = self._layer(self._numbers(samples.detach().float().cpu()))
+        return found if self._components is None else self._components(found)
+
+    @torch.no_grad()
+    def classes(self, samples: Tensor) -> Tensor | None:
+        """What the classifier takes each sample for, (n,); None without labels."""
+        if self._head is None:
+            return None
+        return self._head(self._layer(self._numbers(samples.detach().float().cpu()))).argmax(-1)
+
+    def _numbers(self, samples: Tensor) -> Tensor:
+        flat = samples.flatten(1)
+        return flat if self._sketch is None else self._sketch(flat)
+
+    def _layer(self, numbers: Tensor) -> Tensor:
+        return numbers if self._body is None else self._body(numbers)
 
 
-def _classifier(samples: Tensor, labels: Tensor) -> tuple[nn.Module, nn.Module]:
+def _the(what: str) -> str:
+    return what if what.startswith("a ") else f"the {what}"
+
+
+def _classifier(numbers: Tensor, labels: Tensor) -> tuple[nn.Module, nn.Module]:
     """Up to the last hidden layer, and what is left."""
-    flat = samples.flatten(1)
-    body = nn.Sequential(nn.Linear(flat.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, FEATURES), nn.ReLU())
+    body = nn.Sequential(nn.Linear(numbers.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, FEATURES), nn.ReLU())
     head = nn.Linear(FEATURES, int(labels.max()) + 1)
     optimiser = torch.optim.Adam([*body.parameters(), *head.parameters()], _RATE)
     for _ in range(_STEPS):
-        rows = torch.randint(len(flat), (_BATCH,))
-        noised = flat[rows] + _NOISE * torch.randn(_BATCH, flat.shape[1])
+        rows = torch.randint(len(numbers), (_BATCH,))
+        noised = numbers[rows] + _NOISE * torch.randn(_BATCH, numbers.shape[1])
         loss = nn.functional.cross_entropy(head(body(noised)), labels[rows])
         optimiser.zero_grad()
         loss.backward()

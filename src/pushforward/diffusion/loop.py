@@ -13,7 +13,7 @@ every W-th row from the r-th.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,18 @@ from pushforward.training import latest, load_state, publishing, save_state
 from pushforward.training.distributed import barrier, is_main, rank, world_size
 from pushforward.training.random import generator
 
-__all__ = ["Batch", "Batches", "Data", "average_of", "descend", "resume", "save", "unpacked"]
+__all__ = ["Batch", "Batches", "Data", "average_of", "classes_in", "descend", "moved", "resume", "save", "unpacked"]
 
 Batch = Tensor | tuple[Tensor, Any] | list[Any]
-Data = Tensor | tuple[Tensor, Tensor] | Dataset[Any]
+Data = Tensor | tuple[Tensor, Tensor | dict[str, Any]] | Dataset[Any]
 
 
 class Batches:
     """The batches of a run on this process, from any one on.
 
     Args:
-        data: Samples (N, ...); or a pair of them with their conditions (N, ...); or a map-style dataset of samples, or
-            of (sample, condition).
+        data: Samples (N, ...); or a pair of them with their conditions, (N, ...) or a dict of such; or a map-style
+            dataset of samples, or of (sample, condition).
         batch_size: B, over all processes.
         seed: Of the order.
         workers: Processes that load a dataset; tensors need none.
@@ -72,7 +72,7 @@ class Batches:
             yield from (self._data[rows] for rows in order)
         elif isinstance(self._data, tuple):
             samples, conditions = self._data
-            yield from ((samples[rows], conditions[rows]) for rows in order)
+            yield from ((samples[rows], _each(conditions, lambda part, rows=rows: part[rows])) for rows in order)
         else:
             # A generator of its own: the loader would draw from the global one whenever it is made.
             loader = DataLoader(
@@ -88,6 +88,26 @@ def unpacked(batch: Batch) -> tuple[Tensor, Any]:
     if len(batch) != 2 or not isinstance(batch[0], Tensor):
         raise ShapeError("batch must be a tensor of samples, or a pair (samples, condition)")
     return batch[0], batch[1]
+
+
+def classes_in(data: Data) -> tuple[int, ...] | None:
+    """The classes among a run's conditions, () where there are none; None where they are no classes, or not at hand.
+
+    Example:
+        >>> classes_in((torch.zeros(4, 2), torch.tensor([3, 1, 1, 3])))
+        (1, 3)
+    """
+    if isinstance(data, Tensor):
+        return ()
+    condition = data[1] if isinstance(data, tuple) else None
+    if not isinstance(condition, Tensor) or condition.ndim != 1 or condition.is_floating_point():
+        return None
+    return tuple(condition.unique().tolist())
+
+
+def moved(condition: Any, device: torch.device) -> Any:
+    """A condition on a device: a tensor, or a dict or list of whatever else is one; anything else as it is."""
+    return _each(condition, lambda tensor: tensor.to(device))
 
 
 def average_of(module: nn.Module, decay: float) -> AveragedModel:
@@ -180,8 +200,7 @@ def _checked(data: Any) -> int:
         samples, conditions = (data, None) if isinstance(data, Tensor) else data
         _check_samples(samples)
         check_finite("data", samples)
-        if conditions is not None and len(conditions) != len(samples):
-            raise ShapeError(f"data has {len(samples)} samples but {len(conditions)} conditions; one each is needed")
+        _check_conditions(conditions, len(samples))
         return len(samples)
     if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, str | bytes):
         raise InvalidArgument(
@@ -191,6 +210,31 @@ def _checked(data: Any) -> int:
         sample = data[0]
         _check_samples((sample if isinstance(sample, Tensor) else sample[0])[None])
     return len(data)
+
+
+def _each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(condition, Tensor):
+        return change(condition)
+    if isinstance(condition, Mapping):
+        return {name: _each(part, change) for name, part in condition.items()}
+    if isinstance(condition, list | tuple):
+        return type(condition)(_each(part, change) for part in condition)
+    return condition
+
+
+def _check_conditions(conditions: Any, count: int, name: str = "conditions") -> None:
+    """Refuse conditions that are not one a sample, or not finite."""
+    if isinstance(conditions, Mapping):
+        for key, part in conditions.items():
+            _check_conditions(part, count, f"conditions[{key!r}]")
+    elif isinstance(conditions, Tensor):
+        if conditions.ndim == 0 or len(conditions) != count:
+            found = len(conditions) if conditions.ndim else 1
+            what = "conditions" if name == "conditions" else f"entries of {name}"
+            raise ShapeError(f"data has {count} samples but {found} {what}; one each is needed")
+        check_finite(name, conditions)
+    elif conditions is not None:
+        raise InvalidArgument(f"data: {name} are a {type(conditions).__name__}; a tensor or a dict of them is needed")
 
 
 def _check_samples(samples: Any) -> None:

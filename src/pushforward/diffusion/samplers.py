@@ -89,8 +89,9 @@ def sample(
     condition: Tensor | None = None,
     generator: torch.Generator | None = None,
     batch_size: int = 1000,
+    device: torch.device | str | None = None,
 ) -> Tensor:
-    """So many samples by `heun`, (count, ...), on the generator's device.
+    """So many samples by `heun`, (count, ...).
 
     Args:
         teacher: Whose.
@@ -100,6 +101,7 @@ def sample(
         condition: One a sample, (count, ...); None for none.
         generator: Draws the noise, the same for any batch size; None for torch's global one.
         batch_size: How many at a time.
+        device: The teacher's; the generator's if None. Noise from a generator on the CPU is the same for all devices.
 
     Raises:
         ShapeError: The conditions are not one a sample.
@@ -112,8 +114,8 @@ def sample(
     """
     if condition is not None and len(condition) != check_count("count", count):
         raise ShapeError(f"condition has {len(condition)} entries but count is {count}; one a sample is needed")
-    device = None if generator is None else generator.device
-    noise = torch.randn((check_count("count", count), *shape), generator=generator, device=device)
+    source = None if generator is None else generator.device
+    noise = torch.randn((check_count("count", count), *shape), generator=generator, device=source).to(device or source)
     parts = noise.split(check_count("batch_size", batch_size))
     told = [None] * len(parts) if condition is None else condition.split(batch_size)
     return torch.cat([heun(teacher, z, steps=steps, condition=c) for z, c in zip(parts, told, strict=True)])

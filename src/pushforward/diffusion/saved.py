@@ -20,6 +20,7 @@ from typing import Any
 
 from torch import nn
 
+from pushforward._checks import check_count
 from pushforward.diffusion.adapters import DiffusersNetwork, load_model
 from pushforward.diffusion.networks import MLP, UNet, build, config_from_json, config_to_json
 from pushforward.diffusion.processes import Process, RectifiedFlow, VarianceExploding, VariancePreserving
@@ -55,6 +56,7 @@ def save_denoiser(
     state = {
         "process": _encode_process(denoiser.process),
         "predicts": denoiser.predicts,
+        "labels": None if denoiser.labels is None else list(denoiser.labels),
         "network": _encode_network(denoiser.network, part),
         "weights": None if part else denoiser.network.state_dict(),
         "extra": dict(extra),
@@ -90,6 +92,8 @@ def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> 
         if state["weights"] is not None:
             rebuilt.load_state_dict(state["weights"])
         denoiser = Denoiser(rebuilt, _decode_process(state["process"]), predicts=state["predicts"])
+        labels = state.get("labels")  # of older files nobody knows
+        denoiser.labels = None if labels is None else tuple(check_count("labels", one, least=0) for one in labels)
         return denoiser, dict(state["extra"])
     except CheckpointError:
         raise

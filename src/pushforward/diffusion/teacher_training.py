@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_count, check_instance, check_positive, check_weight
-from pushforward.diffusion.loop import Batch, Batches, Data, average_of, descend, resume, save, unpacked
+from pushforward.diffusion.loop import Batch, Batches, Data, average_of, classes_in, descend, resume, save, unpacked
 from pushforward.diffusion.losses import denoising_loss
 from pushforward.diffusion.networks import NetworkConfig, build, config_for, config_to_json
 from pushforward.diffusion.processes import VarianceExploding
@@ -175,11 +175,12 @@ class _Run:
         # All the data where it is at hand, and the first process's word where each has seen a batch of its own.
         known = data if isinstance(data, Tensor) else data[0] if isinstance(data, tuple) else samples
         self.sigma_data = gather(known.double().square().mean().sqrt().clamp_min(1e-6)[None].to(device))[0].item()
-        self.classes = int(data[1].max()) + 1 if isinstance(data, tuple) else None
+        self.classes = _classes(data[1]) if isinstance(data, tuple) else None
         config = settings.network or config_for(self.shape, classes=self.classes)
         self.classes = config.classes
         with seeded(settings.seed, "weights"):
             self.denoiser = from_edm(build(config), settings.process, sigma_data=self.sigma_data).to(device)
+        self.denoiser.labels = classes_in(data)
         self.identity = gather_text(_identity(settings, config, samples, steps))[0]
         self.average = average_of(self.denoiser, settings.average)
         self.averaged = cast(Denoiser, self.average.module)
@@ -246,6 +247,14 @@ class _Run:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
         }
+
+
+def _classes(labels: Any) -> int:
+    """How many classes there may be, from 0."""
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or int(labels.min()) < 0:
+        what = f"{tuple(labels.shape)}, {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise InvalidArgument(f"data: labels are {what}; classes are integers from 0, one a sample, (N,)")
+    return int(labels.max()) + 1
 
 
 def _rate(step: int, steps: int) -> float:

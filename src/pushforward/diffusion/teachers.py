@@ -64,6 +64,9 @@ class Denoiser(nn.Module):
         process: Whose noise it was trained on.
         predicts: What comes out: "x0", "eps", "v", "flow" or "score" (`pushforward.diffusion.processes`).
 
+    Attributes:
+        labels: The classes that it was trained on, () where on none; None where nobody knows, or they are no classes.
+
     Example:
         >>> teacher = Denoiser(lambda x_t, t: torch.zeros_like(x_t), RectifiedFlow(), predicts="flow")
         >>> teacher.x0(torch.ones(2, 3), torch.tensor(0.5)).shape
@@ -76,6 +79,7 @@ class Denoiser(nn.Module):
         self.process = check_instance("process", process, Process)
         check_choice("predicts", predicts, get_args(Prediction))
         self.predicts: Prediction = predicts
+        self.labels: tuple[int, ...] | None = None
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """E[x_0 | x_t], like x_t.

@@ -29,7 +29,18 @@ from tqdm.auto import tqdm
 from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
 from pushforward.diffusion.distiller import Distiller, Losses
 from pushforward.diffusion.generator import Generator
-from pushforward.diffusion.loop import Batch, Batches, Data, average_of, descend, resume, save, unpacked
+from pushforward.diffusion.loop import (
+    Batch,
+    Batches,
+    Data,
+    average_of,
+    classes_in,
+    descend,
+    moved,
+    resume,
+    save,
+    unpacked,
+)
 from pushforward.diffusion.pipeline import OneStepPipeline
 from pushforward.errors import InvalidArgument
 from pushforward.training import Log
@@ -139,6 +150,7 @@ class _Run:
         samples, _ = unpacked(first)
         self.shape = tuple(samples.shape[1:])
         self.identity = gather_text(_identity(settings, samples))[0]
+        self.distiller.student.denoiser.labels = classes_in(settings.data)
         self.average = average_of(self.distiller.student, settings.average)
         self.averaged = cast(Generator, self.average.module)
         rate = settings.learning_rate
@@ -247,9 +259,8 @@ class _Run:
 
     def _moved(self, batch: Batch) -> Batch:
         samples, condition = unpacked(batch)
-        move = getattr(condition, "to", None)
         samples = samples.to(self.device)
-        return samples if condition is None else (samples, condition if move is None else move(self.device))
+        return samples if condition is None else (samples, moved(condition, self.device))
 
     def _parallel(self, module: nn.Module) -> nn.Module:
         return DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)

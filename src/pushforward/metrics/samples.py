@@ -13,7 +13,10 @@ r_k(z)   distance from z to its k-th nearest neighbour in its own set       ()
     coverage  = share of the x with some y within r_k(x)                    1
 
 FD is the squared W2 distance of the two Gaussians. Estimated from samples it is too large, by an amount that falls with
-their sizes and is not 0 between two samples of one law: compare generators at equal sizes, beside that floor.
+their sizes and is not 0 between two samples of one law: compare generators at equal sizes, beside that floor. Its
+standard error is the standard deviation over random halves of both samples: between halves without replacement the
+variance is 2 / n - 1 / n of what one row brings, which is that of all n rows. With fewer rows than about ten for each
+feature the error of the covariances is what is measured, and noise may score at the floor.
 Precision and density fall where samples look unlike the data, recall and coverage where kinds of data are missing; all
 four depend on the sizes, too.
 
@@ -24,6 +27,8 @@ precision and recall, k = 3; Naeem et al. 2020 (arXiv 2002.09797), equations 3 a
 from __future__ import annotations
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +58,10 @@ __all__ = [
 K_PRECISION, K_DENSITY = 3, 5
 # So many distances are in memory at a time: 32 MB.
 PAIRS = 4_000_000
+# Halves over which the error of a Frechet distance is taken.
+_HALVES = 16
+# Rows for each feature, below which a Frechet distance is mostly the error of its covariances.
+_LEAST_ROWS = 2
 # Distances are known to rounding only; equal ones (copies of the data, coarse pixels) must count as within.
 SLACK = 1e4
 
@@ -179,14 +188,18 @@ class SampleReport:
 
     Args:
         frechet: Frechet distance from the data, in the features' unit squared.
-        frechet_floor: The same between two samples of the data.
+        frechet_error: Its standard error, from halves of both samples.
+        frechet_floor: The distance between two samples of the data.
+        floor_error: The floor's standard error.
         precision, recall: With 3 neighbours.
         density, coverage: With 5.
         modes: How many classes the samples have; None where no labels were given.
     """
 
     frechet: float
+    frechet_error: float
     frechet_floor: float
+    floor_error: float
     precision: float
     recall: float
     density: float
@@ -217,6 +230,9 @@ def judge_samples(
         ShapeError: The sets differ in dimension, or the labels do not belong to the samples.
         InvalidArgument: Five neighbours are not there.
 
+    Warns:
+        UserWarning: There are fewer than two rows of `real` for each feature.
+
     Example:
         >>> x = np.random.default_rng(0).normal(size=(400, 2))
         >>> report = judge_samples(x[:200], x[200:], other=x[200:], labels=[3] * 200)
@@ -227,6 +243,13 @@ def judge_samples(
     near, far = halves(real) if other is None else clouds(("real", real), ("other", other))
     if labels is not None and len(_labels(labels)) != len(generated):
         raise ShapeError(f"labels has {len(_labels(labels))} entries but there are {len(generated)} samples; one each")
+    if len(real) < _LEAST_ROWS * real.shape[1]:
+        warnings.warn(
+            f"real has {len(real)} rows of {real.shape[1]} features: a Frechet distance from them is mostly the error "
+            f"of their covariance, and noise may come as near as data; give {_LEAST_ROWS * real.shape[1]} rows or "
+            "more, or fewer features",
+            stacklevel=2,
+        )
     distance, floor = frechet_distance(real, generated), frechet_distance(near, far)
     size = min(check_count("points", points), len(real), len(generated))
     rng = np.random.default_rng(0)
@@ -236,13 +259,27 @@ def judge_samples(
     samples, balls = _balls(x, r_density, y)
     return SampleReport(
         frechet=distance,
+        frechet_error=_error(real, generated),
         frechet_floor=floor,
+        floor_error=_error(near, far),
         precision=_share(_balls(x, r_precision, y)[1]),
         recall=_share(_balls(y, r_back, x)[1]),
         density=float(balls.mean()) / K_DENSITY,
         coverage=_share(samples),
         modes=None if labels is None else modes(labels),
     )
+
+
+def _error(x: Tensor, y: Tensor) -> float:
+    """The standard error of `frechet_distance`; infinite where a half would have less than two rows."""
+    if min(len(x), len(y)) < 4:
+        return math.inf
+    rng = np.random.default_rng(0)
+    found = [
+        frechet_distance(*(cloud[rng.permutation(len(cloud))[: len(cloud) // 2]] for cloud in (x, y)))
+        for _ in range(_HALVES)
+    ]
+    return float(np.std(found, ddof=1))
 
 
 def _root(name: str, points: Tensor) -> Tensor:

@@ -22,10 +22,11 @@ __all__ = ["generators_table", "judged_by", "samples_picture", "save_grid", "til
 _LEAST_SIDE = 32
 _GAP = 2
 _JUDGED = """\
-Distances and neighbours in the features of {features}, of {count} images of either. Half of the data is the
-measure; the other half is {floor:.3g} away from it in Frechet distance, which is the floor. Precision and density: how
-many of the images lie where data is. Recall and coverage: how much of the data has images near it.{classes}
-Evaluations: how often the network is asked for one image."""
+Features: {features}. {count} images of each, drawn with seed {seed}. Half of the data is the measure; the other half is
+{floor} away from it in Frechet distance, which is the floor, and noise with the data's mean and spread at every pixel
+{noise}. After ± is a standard error. Precision and density: how many of the images lie where data is. Recall and
+coverage: how much of the data has images near it.{classes} Evaluations: how often the network is asked for one
+image."""
 _FIGURES = (
     "frechet",
     "precision",
@@ -91,17 +92,19 @@ def samples_picture(folder: Path, name: str, samples: ArrayLike, *, caption: str
     return Picture(light=file, dark=file, alt=f"{len(np.asarray(samples))} images. {caption}", caption=caption)
 
 
-def judged_by(labelled: bool, count: int, floor: float) -> str:
+def judged_by(figures: Mapping[str, str], *, features: str, count: int, seed: int) -> str:
     """How the figures of a `generators_table` came about.
 
     Args:
-        labelled: Whether the data had labels.
+        figures: Those of one of its rows, as `diffusion.judge.written` gives them.
+        features: What they are in, by the judge's name for it.
         count: Of images judged.
-        floor: Frechet distance between the halves of the data.
+        seed: Of them.
     """
-    features = "a small classifier of the data" if labelled else "principal components"
+    labelled = "class_distance" in figures
     classes = " Class distance: total variation between the classes' shares and the data's." if labelled else ""
-    return _JUDGED.format(features=features, count=count, floor=floor, classes=classes)
+    floor, noise = figures["frechet_floor"], figures["frechet_noise"]
+    return _JUDGED.format(features=features, count=count, seed=seed, floor=floor, noise=noise, classes=classes)
 
 
 def generators_table(rows: Mapping[str, Mapping[str, float | str]], *, caption: str) -> Table:
