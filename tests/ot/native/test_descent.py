@@ -90,7 +90,7 @@ def descend(  # noqa: PLR0913 - what a test varies
     v, u, cols = (x.numpy().copy() for x in (point.v, point.u, point.cols))
     notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
     marginals = [x.numpy() for x in (dual.target_a, dual.target_b, dual.problem.mass[:, 0])]
-    settings = [tol, forcing, 0.03, farthest, math.inf, 100, 8]
+    settings = [tol, forcing, 0.03, farthest, math.inf]
     plans = plans_of(native, dual.kernel)
     plans.descend(*marginals, v, u, cols, state, settings, 500, cg_left, notes, counts, seconds, threads)
     return {

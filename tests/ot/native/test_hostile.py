@@ -47,7 +47,7 @@ def asked(n: int, m: int, steps: int = 2) -> list[Any]:
     a, b, state = np.full((1, n), 1 / n), np.full((1, m), 1 / m), np.array([[1.0, 0.0, np.inf, 2.0, 0.0]])
     marginals, scalings = [a, b, np.ones(1)], [np.ones((1, m)), np.ones((1, n)), b * np.linspace(0.5, 2, m)]
     outputs = [np.zeros((1, steps, 4)), np.zeros((1, 5), dtype=np.int64)]
-    return [*marginals, *scalings, state, [1e-9, 0.3, 0.03, 100.0, 1e9, 100, 8], 500, 1 << 40, *outputs, 1.0, 1]
+    return [*marginals, *scalings, state, [1e-9, 0.3, 0.03, 100.0, 1e9], 500, 1 << 40, *outputs, 1.0, 1]
 
 
 def square(kind: str) -> tuple[int, int]:
@@ -183,11 +183,11 @@ def test_a_descent_among_numbers_that_are_none(compiled, kind, value):
         plans(compiled, kind, n, m).descend(*given)
         assert given[11][0, 1:3].sum() <= 12
     given = asked(n, m)
-    given[7] = [value] * 7
+    given[7] = [value] * 5
     plans(compiled, kind, n, m).descend(*given)
 
 
-@pytest.mark.parametrize("settings", [[], [1.0] * 6, [1.0] * 8, None, ["x"] * 7])
+@pytest.mark.parametrize("settings", [[], [1.0] * 4, [1.0] * 6, None, ["x"] * 5])
 def test_a_wrong_number_of_settings(compiled, settings):
     given = asked(N, M)
     given[7] = settings

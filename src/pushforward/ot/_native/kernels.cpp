@@ -29,6 +29,7 @@ constexpr double LOWEST = -300.0, HIGHEST = 300.0, LOWEST_COST = -1e300, TINY = 
 constexpr Index GRAIN = 40'000;
 // Of `Newton`'s steps, as in newton.py.
 constexpr double LONGEST_STEP = 10.0, STEEPENING = 1e3;
+constexpr Index PATIENCE = 100;
 constexpr Index LONGEST_AXIS = 4096;
 // The CG iteration on a kernel before which, if it is large and dense, it is rounded to floats, which takes as long as two.
 constexpr Index HALVED_AT = 5;
@@ -475,9 +476,7 @@ struct Path {
             x[j] = 0.0;
         }
         for (Index i = 0; i < n; ++i) left[i] = d.u[i] * d.u[i] / (d.a[i] > TINY ? d.a[i] : TINY);
-        const double near = __builtin_sqrt(STEEPENING * d.error);
-        double share = d.forcing * (near < 1.0 ? near : 1.0);
-        for (int k = 1; k <= 12 && k * d.sharpening <= double(d.waited); ++k) share *= 0.1;
+        const double near = __builtin_sqrt(STEEPENING * d.error), share = d.forcing * (near < 1.0 ? near : 1.0);
         const double wanted = share * d.error, least = 0.2 * d.tolerance;
         const double tolerance = d.mass * (wanted > least ? wanted : least), goal = tolerance * tolerance / diagonals;
         for (Index used = 0; power > goal && used < d.cg_most; ++used) {
@@ -553,7 +552,7 @@ struct Path {
             if (d.error <= d.tolerance) return Descent::DONE;
             if (!(d.error < INFINITE)) return Descent::NOT_FINITE;
             if (d.steps_left == 0) return Descent::LIMIT;
-            if (double(d.waited) > d.patience) return Descent::STALLED;
+            if (d.waited > PATIENCE) return Descent::STALLED;
             d.waited = d.error < 0.66 * d.best ? 0 : d.waited + 1;
             d.best = d.error < d.best ? d.error : d.best;
             if (d.sinkhorn_left > 0 || d.error < d.forcing * d.before) {

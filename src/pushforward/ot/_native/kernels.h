@@ -47,7 +47,6 @@ struct Descent {
     const double *a, *b;                   // marginals (n), (m)
     double mass, tolerance, forcing, shift;
     double farthest, together;             // |log u|, |log v| and log u + log v at which K must be rebuilt
-    double patience, sharpening;           // steps without gain: to give up after; for each tenth of CG's forcing
     Index cg_most, cg_before;              // CG iterations of one system at most; on this kernel in earlier calls
     double (*clock)();
     double began, until;                   // the clock's time now, and that at which to return with steps to do

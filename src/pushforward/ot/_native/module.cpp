@@ -307,8 +307,7 @@ class Plans {
     }
 
     // `state` (B, 5): error, before, best, sinkhorn_left, waited; `counts` (B, 5): why it ended, Sinkhorn steps, Newton steps,
-    // CG iterations, products; settings: tolerance, forcing, shift, farthest, together,
-    // patience, sharpening (kernels.h).
+    // CG iterations, products; settings: tolerance, forcing, shift, farthest, together.
     void descend(In a, In b, In mass, Out v, Out u, Out cols, Out state, std::vector<double> settings, Index cg_most, Index cg_left,
                  Out notes, Array<Index> counts, double seconds, int threads, Index cg_before) const {
         const Index batch = Index(plans_.size()), n = plans_[0].n, m = plans_[0].m, steps = Index(notes.size()) / (4 * batch);
@@ -316,7 +315,7 @@ class Plans {
         double *vs = at(v, {batch, m}, "v"), *us = at(u, {batch, n}, "u"), *sums = at(cols, {batch, m}, "cols");
         double *states = at(state, {batch, 5}, "state"), *noted = at(notes, {batch, steps, 4}, "notes");
         Index* out = at(counts, {batch, 5}, "counts");
-        if (settings.size() != 7) throw std::invalid_argument("seven settings are needed");
+        if (settings.size() != 5) throw std::invalid_argument("five settings are needed");
         each(batch, threads, 12 * (n + m), [&](const Team& team, Index k, double* scratch) {
             Descent d{};
             Plan plan = plans_[k];
@@ -326,7 +325,6 @@ class Plans {
             double* now = states + 5 * k;
             d.a = as + k * n, d.b = bs + k * m, d.mass = masses[k];
             d.tolerance = settings[0], d.forcing = settings[1], d.shift = settings[2], d.farthest = settings[3], d.together = settings[4];
-            d.patience = settings[5], d.sharpening = settings[6];
             d.cg_most = cg_most, d.cg_before = cg_before, d.cg_left = cg_left, d.steps_left = steps, d.began = clock(), d.until = d.began + seconds;
             d.v = vs + k * m, d.u = us + k * n, d.cols = sums + k * m;
             d.error = now[0], d.before = now[1], d.best = now[2], d.sinkhorn_left = Index(now[3]), d.waited = Index(now[4]);

@@ -40,8 +40,9 @@ SHARPENING, HAND_OVER, PATIENCE = 8, 24, 100
 DENSE_ENTRY, SPARSE_ENTRY, CALL, CHANGE = 3e-10, 1.4e-9, 5e-6, 5e-3
 # Wall-clock seconds after which a descent reports to its caller, who hears the progress and the keyboard.
 PATIENCE_SECONDS = 0.1
-# Steps of one call at most: what its notes have room for. CG iterations of one system at most, as in preconditioner.py.
-MOST_STEPS, MOST_CG = 64, 500
+# Steps of one call at most: between calls it is decided how to go on. CG iterations of one system at most, as in
+# preconditioner.py.
+MOST_STEPS, MOST_CG = HAND_OVER, 500
 UNLIMITED = 1 << 62
 MOST_AXES, LONGEST_AXIS = 6, 4096
 
@@ -114,7 +115,8 @@ def descend(
         steps = min(MOST_STEPS, recorder.left)
         notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
         drift = [dual.kernel.farthest, dual.kernel.together]
-        bounds = [tol, settings.forcing, settings.shift, *drift, patience, SHARPENING]
+        forcing = settings.forcing * 0.1 ** (int(state[:, 4].max()) // SHARPENING)
+        bounds = [tol, forcing, settings.shift, *drift]
         began = time.perf_counter()
         compiled.descend(
             *marginals,
@@ -142,6 +144,8 @@ def descend(
         drifted = (reasons == Reason.DRIFTED).any()
         if recorder.exhausted or not (drifted or going_on.any()):
             return dual, point, Reason(int(reasons.max()))
+        if state[:, 4].max() >= patience:
+            return dual, point, Reason.STALLED
         if not drifted:
             continue
         cg_before = 0
