@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +14,7 @@ from pushforward.cli.errors import OK, InputError
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from pushforward.cli.inputs import Array
+    from pushforward.cli.inputs import Array, Rows
     from pushforward.cli.map_inputs import Cloud
 
 __all__ = ["ApplyMap"]
@@ -68,7 +69,16 @@ class ApplyMap:
             mapped = fitted.transform(cloud.points) if cloud.shape is None else recolour(fitted.transform, cloud.points)
         except PushforwardError as error:
             raise InputError(f"{self.run_folder}: {error}") from None
-        _write(out, cloud, mapped, layer=origin.genes is not None)
+        names = origin.columns
+        if cloud.rows is not None:
+            names = cloud.rows.names or names
+            if cloud.rows.left_out:
+                left = ", ".join(f'"{name}"' for name in cloud.rows.left_out)
+                print(f"pushforward: {self.new}: left out {left}, which the map does not take", file=sys.stderr)
+            if cloud.rows.places is not None:  # the columns stand as in the file, whatever their order in the map
+                order = sorted(range(mapped.shape[1]), key=cloud.rows.places.__getitem__)
+                mapped, names = mapped[:, order], names and tuple(names[k] for k in order)
+        _write(out, cloud, mapped, names, layer=origin.genes is not None)
         print(out)
         return OK
 
@@ -88,7 +98,7 @@ class ApplyMap:
         return out
 
 
-def _write(out: Path, cloud: Cloud, mapped: Array, *, layer: bool) -> None:
+def _write(out: Path, cloud: Cloud, mapped: Array, names: tuple[str, ...] | None, *, layer: bool) -> None:
     import numpy as np
 
     from pushforward.cli.colours import save_colours
@@ -106,9 +116,7 @@ def _write(out: Path, cloud: Cloud, mapped: Array, *, layer: bool) -> None:
         elif end == ".npz":
             np.savez(draft, points=mapped)
         else:
-            np.savetxt(
-                draft, mapped, delimiter=",", header=_header(cloud.file, mapped.shape[1]), comments="", fmt="%.9g"
-            )
+            _write_table(draft, cloud.rows, mapped, names)
         draft.replace(out)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None
@@ -126,11 +134,14 @@ def _write_cells(file: Path, cells: AnnData, mapped: Array, *, layer: bool) -> N
         full.write_h5ad(file)
 
 
-def _header(file: Path, width: int) -> str:
-    """The heading of a .csv, to be kept; nothing where it has none."""
-    if file.suffix.lower() != ".csv":
-        return ""
-    from pushforward.cli.inputs import is_number
+def _write_table(file: Path, rows: Rows | None, mapped: Array, names: tuple[str, ...] | None) -> None:
+    """A heading, if the points' file or the map names the coordinates; the rows' labels, if there are any; numbers."""
+    import csv
 
-    first = file.read_text(encoding="utf-8-sig").strip().splitlines()[0]
-    return first if len(first.split(",")) == width and not is_number(first.split(",")[0]) else ""
+    labels, corner = (None, "") if rows is None else (rows.labels, rows.label_name)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ",", lineterminator="\n")
+        if names is not None:
+            writer.writerow(names if labels is None else [corner, *names])
+        for k, numbers in enumerate(mapped.tolist()):
+            writer.writerow(numbers if labels is None else [labels[k], *numbers])

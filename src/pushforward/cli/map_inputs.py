@@ -1,7 +1,7 @@
 """Files -> the points that a map is learned from or applied to.
 
 kind        files                                               a point is
-points      .npy (n, d); .npz with `points`; .csv               a row
+points      .npy (n, d); .npz with `points`; .csv .tsv          a row
 pictures    .png .jpg .jpeg .bmp .gif .tif .tiff .webp          the colour of a pixel, in [0, 1]^3
 cells       .h5ad, which needs anndata                          a cell, see `cells.py`
 
@@ -11,7 +11,7 @@ What a map was learned from is kept beside it as `origin.json`, so that new poin
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from pushforward.cli.cells import cell_points, choose_cells, choose_genes, read_cells
 from pushforward.cli.errors import InputError
-from pushforward.cli.inputs import Array, is_picture, read_cloud, read_colours
+from pushforward.cli.inputs import WEIGHT_NAMES, Array, Rows, in_the_order_of, is_picture, read_cloud, read_colours
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -41,12 +41,14 @@ class Cloud:
         points: One a row, shape (n, d).
         shape: (height, width) of a picture, whose pixels the points are in row-major order; None of anything else.
         cells: The chosen cells, of which the points are the numbers; None of anything else.
+        rows: Of points, what their file says beside the numbers; None of anything else.
     """
 
     file: Path
     points: Array
     shape: tuple[int, int] | None = None
     cells: AnnData | None = None
+    rows: Rows | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,7 @@ class Origin:
         rep: Of cells, which numbers.
         log1p: Of cells, whether these were counts that were normalised.
         genes: Of cells, the names of the d genes; None where `rep` names no genes.
+        columns: Of points, the d headings; None where neither file had any.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -68,6 +71,7 @@ class Origin:
     rep: str = "X"
     log1p: bool = False
     genes: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
 
 
 def kind_of(file: Path) -> Kind:
@@ -110,7 +114,11 @@ def read_pair(
         if second is None:
             raise InputError(f"{first}: is the source only; a target is needed beside it")
         source, target = (_read(kind, file) for file in (first, second))
-        origin = Origin(kind=kind, dimension=source.points.shape[1])
+        columns = None
+        if source.rows is not None and target.rows is not None:
+            rows = in_the_order_of(source.rows, target.rows, first=first, second=second)
+            target, columns = replace(target, points=rows.points), source.rows.names or rows.names
+        origin = Origin(kind=kind, dimension=source.points.shape[1], columns=columns)
     width = target.points.shape[1]
     if width != origin.dimension:
         raise InputError(f"{target.file}: its points have {width} coordinates, those of {first} {origin.dimension}")
@@ -143,7 +151,7 @@ def read_new(file: Path, origin: Origin, *, group: tuple[str, str] | None) -> Cl
             cells = choose_genes(file, cells, origin.genes)
         cloud = Cloud(file=file, points=cell_points(file, cells, origin.rep, log1p=origin.log1p), cells=cells)
     else:
-        cloud = _read(origin.kind, file)
+        cloud = _read(origin.kind, file, columns=origin.columns)
     if cloud.points.shape[1] != origin.dimension:
         raise InputError(
             f"{file}: its points have {cloud.points.shape[1]} coordinates; the map takes {origin.dimension}"
@@ -174,15 +182,15 @@ def load_origin(folder: Path) -> Origin:
         raise InputError(f"{folder / _FILE}: was altered or cut short") from None
 
 
-def _read(kind: Kind, file: Path) -> Cloud:
+def _read(kind: Kind, file: Path, *, columns: tuple[str, ...] | None = None) -> Cloud:
     if kind == "pictures":
         colours = read_colours(file)
         height, width, _ = colours.shape
         return Cloud(file=file, points=colours.reshape(-1, 3), shape=(height, width))
-    points, weights = read_cloud(file)
-    if weights is not None:
-        raise InputError(f"{file}: has weights, but a map is learned from points that count alike; leave them out")
-    return Cloud(file=file, points=points)
+    rows = read_cloud(file, columns=columns)
+    if rows.weights is not None or {name.lower() for name in rows.left_out} & WEIGHT_NAMES:
+        raise InputError(f"{file}: has weights, but a map takes points that count alike; leave them out")
+    return Cloud(file=file, points=rows.points, rows=rows)
 
 
 def _read_cell_pair(

@@ -25,9 +25,10 @@ __all__ = ["Solve"]
 class Solve:
     """Solve optimal transport between two pictures, between two clouds of points, or for one cost matrix.
 
-    Pictures of one size (.png, .jpg, ...): grey value is mass on the pixel grid. Points (.npy, .csv, or .npz with
-    `points` and perhaps `weights`; a .csv may have a column `weight`): one point a row. One cost matrix (.npy, .csv, or
-    .npz with `cost` and perhaps `a` and `b`). Masses are normalised to 1.
+    Pictures of one size (.png, .jpg, ...): grey value is mass on the pixel grid. Points (.npy, .csv, .tsv, or .npz with
+    `points` and perhaps `weights`; a .csv may have a column `weight`): one point a row, columns paired by their
+    headings. One cost matrix (.npy, .csv, .tsv, or .npz with `cost` and perhaps `a` and `b`). Masses are normalised
+    to 1.
 
     Exit code 0: converged. 1: not converged; the partial result is printed, and says so. 2: a wrong flag or file.
     """
@@ -60,10 +61,16 @@ class Solve:
     background: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="(default: 0)")] = None
     """Pictures: mass added to every pixel, as a share of the largest grey value."""
     cost: Annotated[
-        Literal["sqeuclidean", "euclidean", "manhattan", "cosine"] | None,
-        tyro.conf.arg(metavar="{sqeuclidean,euclidean,manhattan,cosine}", help_behavior_hint="(default: sqeuclidean)"),
+        Literal["sqeuclidean", "euclidean", "manhattan", "cosine", "matrix"] | None,
+        tyro.conf.arg(
+            metavar="{sqeuclidean,euclidean,manhattan,cosine,matrix}", help_behavior_hint="(default: sqeuclidean)"
+        ),
     ] = None
-    """Points: the cost of a pair."""
+    """Points: the cost of a pair. One file: matrix, if it holds the cost of every pair but looks like points."""
+    ink: Annotated[
+        Literal["light", "dark"] | None, tyro.conf.arg(metavar="{light,dark}", help_behavior_hint="(default: light)")
+    ] = None
+    """Pictures: whether the light or the dark is mass. Without it, dark ink on light paper is refused."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: none)")] = None
     """Folder for the potentials, the plan, the metrics, the recipe and a page that shows them."""
     json: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: no)")] = False
@@ -128,16 +135,17 @@ class Solve:
             ("--p", self.p, "pictures"),
             ("--scale", self.scale, "pictures"),
             ("--background", self.background, "pictures"),
-            ("--cost", self.cost, "points"),
+            ("--ink", self.ink, "pictures"),
+            ("--cost", self.cost, "cost" if self.cost == "matrix" else "points"),
         ):
             if value is not None and kind != only:
                 raise InputError(f"{flag}: is for {only} only; {self.a} holds {kind}")
         if kind == "cost":
-            return read_cost(self.a)
+            return read_cost(self.a, sure=self.cost == "matrix")
         if self.b is None:
             raise InputError(f"{self.a}: is one picture; transport needs a second one of the same size")
         return (
-            read_pictures(self.a, self.b, background=self.background or 0.0)
+            read_pictures(self.a, self.b, background=self.background or 0.0, ink=self.ink)
             if pictures
             else read_points(self.a, self.b)
         )
@@ -150,7 +158,8 @@ class Solve:
             p = self.p or 2
             return pf.GridCost(problem.shape, p=p, scale=self.scale or 1.0 / max(problem.shape) ** p)
         if isinstance(problem, Points):
-            return pf.PointCost(problem.x, problem.y, self.cost or "sqeuclidean")
+            pair = "sqeuclidean" if self.cost is None or self.cost == "matrix" else self.cost
+            return pf.PointCost(problem.x, problem.y, pair)
         return problem.cost
 
 
