@@ -313,7 +313,7 @@ def read_cloud(file: Path, *, columns: Iterable[str] | None = None) -> Rows:
 
 
 def _refuse_inexact(file: Path, points: Array, whole: NDArray[np.generic]) -> None:
-    for row, column in np.argwhere(np.abs(points) > 2.0**53):
+    for row, column in np.argwhere(np.abs(points) >= 2.0**53):
         if int(points[row, column]) != int(whole[row, column]):
             raise InputError(
                 f"{file}: row {row + 1}, column {column + 1} is {whole[row, column]}, which has more digits than "

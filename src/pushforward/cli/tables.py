@@ -30,7 +30,7 @@ _LABEL_NAME = re.compile(
     r"row[._ ]?(?:id|names?|num|number)|.*[\s_.-](?:id|idx|index|nr|no|number))|.*[a-z]ID"
 )
 _COORDINATE_NAME = re.compile(r"[a-hj-mo-z][_.]?\d*", re.IGNORECASE)
-# The largest up to which double precision holds every whole number.
+# Up to here double precision holds every whole number.
 _EXACT = 2.0**53
 # Fewer rows than this count 0, 1, ... by chance.
 _COUNTED = 3
@@ -352,7 +352,7 @@ def _refuse_missing(file: Path, table: Table) -> None:
 
 
 def _refuse_inexact(text: Text, layout: _Layout, table: Table) -> None:
-    large = {table.lines[int(row)] for row in np.flatnonzero((np.abs(table.values) > _EXACT).any(axis=1))}
+    large = {table.lines[int(row)] for row in np.flatnonzero((np.abs(table.values) >= _EXACT).any(axis=1))}
     for line, row in _rows(text, layout) if large else ():
         for column in layout.columns if line in large else ():
             cell = row[column]
