@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Rows", "arguments", "blocks", "sentences", "taken"]
 
+# What collators that pack texts say of them, and models of transformers take among their `**kwargs`.
+PACKING = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
@@ -113,7 +116,8 @@ def arguments(model: nn.Module) -> frozenset[str] | None:
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
     if open_ended and not isinstance(bare, PreTrainedModel):
         return None
-    return frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    named = frozenset(p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    return named | PACKING if open_ended else named
 
 
 def taken(batch: Mapping[str, Any], names: frozenset[str] | None, *, without: Sequence[str] = ()) -> dict[str, Any]:

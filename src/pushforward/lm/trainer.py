@@ -2,13 +2,15 @@
 
     total = w CE(student logits, labels) + distillation_loss(student logits, teacher logits, mask),   w = label_weight
 
-The mask leaves out what the labels leave out (-100). A decoder-only model's logits at a position speak of the next
-token: there the last position has no label. With labels in the batch every loss is a mean over the labelled positions
-of all micro-batches and processes together, so that 1 x 8 and 8 x 1 accumulation give the same step.
+The mask leaves out what the labels leave out (-100), or, where the batch has no labels, what the attention mask leaves
+out. A decoder-only model's logits at a position speak of the next token: there the last position has no label. Every
+loss is a mean over the positions that count in all micro-batches and processes together, so that 1 x 8 and 8 x 1
+accumulation give the same step. A batch in which nothing counts adds nothing to it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,11 +26,13 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from pushforward._checks import check_count, check_instance, check_weight
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
-from pushforward.lm.data import arguments, taken
-from pushforward.lm.losses import KD, Context, DistillationLoss
+from pushforward.lm import pair
+from pushforward.lm.data import Rows, arguments, taken
+from pushforward.lm.losses import Context, DistillationLoss
+from pushforward.lm.positions import IGNORED, counts, documents, longest, positions_that_count, separated
 from pushforward.lm.vocab import match_widths
 from pushforward.training.checkpoint import latest, publishing, verify
-from pushforward.training.distributed import barrier, is_main
+from pushforward.training.distributed import barrier, gather, is_main
 
 __all__ = ["DistillationArguments", "DistillationTrainer"]
 
@@ -36,6 +40,7 @@ __all__ = ["DistillationArguments", "DistillationTrainer"]
 NAME = "checkpoint"
 # What a batch may hold that is the student's alone.
 LABELS = ("labels", "label", "label_ids", "shift_labels")
+ROWS_WITHOUT_LABELS = "rows_without_labels"
 
 
 @dataclass
@@ -45,10 +50,13 @@ class DistillationArguments(TrainingArguments):
     Args:
         label_weight: w of the loss on the labels; 0 leaves them out.
         vocab_size: Tokens that student and teacher share, where padding gives their logits different widths.
+        float32_weights: Whether a student in half precision is given float32 weights, without which most of them
+            would never move. `bf16=True`, transformers' own, computes in bfloat16 from them.
     """
 
     label_weight: float = field(default=0.1, metadata={"help": "Weight of the student's own loss on the labels."})
     vocab_size: int | None = field(default=None, metadata={"help": "Shared tokens, where the logits are padded."})
+    float32_weights: bool = field(default=True, metadata={"help": "Whether the student's weights are float32."})
 
     def __post_init__(self) -> None:
         """Check what is ours, then let transformers check the rest."""
@@ -61,21 +69,37 @@ class DistillationArguments(TrainingArguments):
 class DistillationTrainer(Trainer):
     """Trains a student on its labels and on its teacher's logits.
 
-    Encoders that classify, decoder-only and encoder-decoder models, and LoRA students of peft are trained alike: what
-    the logits' positions are is read off the model. Devices, DDP, FSDP, precision and trackers are transformers' own.
+    Encoders that classify or give scores, decoder-only and encoder-decoder models, and students of peft (adapters,
+    prompts) are trained alike: what the logits' positions are is read off the model. Rows may be packed texts
+    (`DataCollatorWithFlattening`). Devices, DDP, FSDP, precision and trackers are transformers' own.
 
     Args:
-        student: The model to train.
-        teacher: The model to learn from, of any dtype; it is put into evaluation mode and never trained.
+        student: The model to train. Its weights become float32 (`DistillationArguments.float32_weights`).
+        teacher: The model to learn from, of any dtype; it is put into evaluation mode and never trained. It may be the
+            very model that the student's adapters were put into: it is then the student without them, and takes no
+            memory of its own.
         args: `DistillationArguments`.
-        distillation_loss: What the teacher's logits are for; `KD("kl")` by default.
-        train_dataset, eval_dataset, processing_class, data_collator, compute_metrics, callbacks: As the Trainer's.
+        distillation_loss: What the teacher's logits are for; `KD("kl")` by default, and `SquaredError()` for a head
+            that gives scores (regression, several labels at once), for which losses between classes are refused.
+        train_dataset, eval_dataset, data_collator, compute_metrics, callbacks, optimizers,
+            preprocess_logits_for_metrics: As the Trainer's.
+        processing_class: The student's tokenizer, as the Trainer's.
+        teacher_processing_class: The teacher's tokenizer, which must be the student's. Tokenizers that are not given
+            are looked for in the folders that the models came from; a pair of which nothing is known is warned of.
+
+    The Trainer's `model_init` and `compute_loss_func` have no place here: a student is a model, and `distillation_loss`
+    is the loss. `label_smoothing_factor` smooths the labels as in the Trainer.
+
+    Beside the total, the log has `distillation_loss` and `label_loss`, means over what the step counts on all
+    processes, so that loss = distillation_loss + label_weight label_loss; and `rows_without_labels`, the rows since
+    the last line all of whose labels are -100, if there were any.
 
     Checkpoints are published whole or not at all (`pushforward.training.checkpoint`): a run killed at any moment goes
     on, with `train(resume_from_checkpoint=True)`, from the last one whose files are what they were.
 
     Raises:
-        InvalidArgument: `args` or a model is of another kind.
+        InvalidArgument: `args` or a model is of another kind, the models cannot be a pair (one model, shared weights
+            that are trained, different tokenizers), or the loss does not fit the student's head.
     """
 
     def __init__(  # noqa: PLR0913 - transformers' own arguments, named one by one
@@ -88,16 +112,25 @@ class DistillationTrainer(Trainer):
         train_dataset: Any = None,
         eval_dataset: Any = None,
         processing_class: Any = None,
+        teacher_processing_class: Any = None,
         data_collator: Any = None,
         compute_metrics: Callable[[Any], dict[str, float]] | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] | None = None,
+        preprocess_logits_for_metrics: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self._label_weight = check_instance("args", args, DistillationArguments).label_weight
         self._vocab_size = args.vocab_size
         for name, model in (("student", student), ("teacher", teacher)):
             check_instance(name, model, nn.Module)
-        if student is teacher:
-            raise InvalidArgument("student and teacher are one model; a copy is needed: student_from_layers makes one")
+        self.distillation_loss = pair.default_loss(student) if distillation_loss is None else distillation_loss
+        check_instance("distillation_loss", self.distillation_loss, DistillationLoss)
+        pair.check_head(self.distillation_loss, student)
+        self._adapters = pair.is_adapters_base(student, teacher)
+        pair.check_tokenizers(student, teacher, processing_class, teacher_processing_class)
+        if args.float32_weights:
+            pair.to_float32(student)
+        self._own_collator = data_collator is not None
         super().__init__(
             model=student,
             args=args,
@@ -107,28 +140,43 @@ class DistillationTrainer(Trainer):
             processing_class=processing_class,
             compute_metrics=compute_metrics,
             callbacks=callbacks,
+            optimizers=optimizers or (None, None),
+            preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        self.distillation_loss = KD("kl") if distillation_loss is None else distillation_loss
         if not self.distillation_loss.alone:
             warnings.warn(
                 f"{self.distillation_loss!r} compares batches, not samples: a shuffled teacher scores the same. "
                 'Add it to a loss that pairs each sample with its own: 0.9 * KD("kl") + ...',
                 stacklevel=2,
             )
-        # Evaluation mode spares the gradient's wrapper: teachers are sharded under FSDP, and plain under DDP.
-        self.teacher = self.accelerator.prepare_model(teacher.requires_grad_(False).eval(), evaluation_mode=True)
-        bare = self.accelerator.unwrap_model(student)
-        bare = bare.get_base_model() if hasattr(bare, "get_base_model") else bare
+        self._read(student, teacher)
+        self._parts: dict[str, Tensor] = {}
+        self._steps = 0
+        self._output, self._draft = Path(str(args.output_dir)), ""
+        # Asks the Trainer to count the positions of all micro-batches; the models are never handed the count.
+        self.model_accepts_loss_kwargs = True
+
+    def _read(self, student: nn.Module, teacher: nn.Module) -> None:
+        """What there is to know of both models."""
+        if self._adapters:
+            self.teacher = teacher
+        else:
+            # Evaluation mode spares the gradient's wrapper: teachers are sharded under FSDP, and plain under DDP.
+            self.teacher = self.accelerator.prepare_model(teacher.requires_grad_(False).eval(), evaluation_mode=True)
+        bare = pair.bare(self.accelerator.unwrap_model(student))
         self._next_token = type(bare).__name__ in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
         self._student_takes, self._teacher_takes = arguments(bare), arguments(teacher)
+        for model, takes in ((bare, self._student_takes), (teacher, self._teacher_takes)):
+            if takes is None:
+                pair.keep_no_cache(model)
         self._seq2seq = bool(getattr(getattr(teacher, "config", None), "is_encoder_decoder", False))
-        self._parts: dict[str, Tensor] = {}
-        self._batches = 0
-        self._output, self._draft = Path(str(args.output_dir)), ""
-        # Asks the Trainer to count the labelled positions of all micro-batches; the models are never handed the count.
-        self.model_accepts_loss_kwargs = True
-        # A first position's label is no next token of anything; not every model's configuration tells the Trainer so.
-        self._loss_shifts_labels = self._next_token
+        self._virtual = (pair.virtual_tokens(student), 0 if self._adapters else pair.virtual_tokens(teacher))
+        limits = [
+            (limit - virtual, name)
+            for name, model, virtual in zip(("student", "teacher"), (student, teacher), self._virtual, strict=True)
+            if (limit := pair.most_positions(model)) is not None
+        ]
+        self._most, self._shortest = min(limits, default=(None, ""))
 
     def compute_loss(
         self,
@@ -138,77 +186,175 @@ class DistillationTrainer(Trainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The total loss of a batch; the Trainer's own signature."""
-        outputs = model(**taken(inputs, self._student_takes))
-        with torch.no_grad():
-            teacher_outputs = self.teacher(**self._for_teacher(inputs))
-        student, teacher, mask, context = self._aligned(outputs, teacher_outputs, inputs)
-        distilled = self.distillation_loss(student, teacher, mask, context=context)
-        total, parts = distilled, {"distillation_loss": distilled}
+        self._check_length(inputs)
+        batch = separated(inputs, next_token=self._next_token)
+        taught = self._taught(model, batch)
+        outputs = model(**taken(batch, self._student_takes))
+        pair.check_head(self.distillation_loss, self.accelerator.unwrap_model(model))
+        whole, teacher = pair.logits_of("student", outputs), pair.logits_of("teacher", taught)
+        whole, teacher = (
+            logits[:, v:] if v else logits for logits, v in zip((whole, teacher), self._virtual, strict=True)
+        )
+        student, teacher = match_widths(whole, teacher, self._vocab_size)
+        mask = self._mask(student, inputs)
+        parts: dict[str, tuple[float, Tensor]] = {}
+        if mask is None or bool(mask.any()):
+            context = self._context(student, taught, inputs)
+            parts["distillation_loss"] = 1.0, self.distillation_loss(student, teacher, mask, context=context)
+        else:
+            parts["distillation_loss"] = 1.0, whole[:0].sum()
         if self._label_weight:
-            if getattr(outputs, "loss", None) is None:
-                raise InvalidArgument("the batch has no labels to learn from; set label_weight=0, or add them")
-            parts["label_loss"] = outputs.loss
-            total = total + self._label_weight * outputs.loss
-        if num_items_in_batch is not None:
-            positions = student[..., 0].numel() if mask is None else mask.sum()
-            share = positions / num_items_in_batch
-            # The Trainer's count is of all processes, over whose gradients a mean is taken.
-            total = total * share * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
+            parts["label_loss"] = self._label_weight, self._label_loss(whole, outputs, batch)
+        shares = self._shares(inputs, num_items_in_batch, rows=student.ndim == 2)
+        parts = {name: (weight, part * shares[name]) for name, (weight, part) in parts.items()}
         if model.training:
-            self._batches += 1
-            for name, part in parts.items():
-                self._parts[name] = self._parts.get(name, 0.0) + part.detach()
+            self._keep(parts, inputs, num_items_in_batch)
+        first, *others = (weight * part for weight, part in parts.values())
+        total = sum(others, first)
+        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+            # The Trainer's count is of all processes, over whose gradients a mean is taken.
+            total = total * (self.accelerator.num_processes // self.get_tp_size())
         return (total, outputs) if return_outputs else total
 
-    def _for_teacher(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    def _taught(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
+        """What the teacher makes of a batch."""
         # An encoder-decoder makes its decoder's inputs from the labels; the others' loss would only be thrown away.
-        left_out = () if self._seq2seq else LABELS
-        given = taken(inputs, self._teacher_takes, without=left_out)
-        return {**given, "output_hidden_states": True} if self.distillation_loss.needs_representations else given
+        given = taken(inputs, self._teacher_takes, without=() if self._seq2seq else LABELS)
+        if self.distillation_loss.needs_representations:
+            given["output_hidden_states"] = True
+        if self._teacher_takes is not None and "use_cache" in self._teacher_takes:
+            given["use_cache"] = False  # with a cache, the documents of a packed row would see each other
+        with torch.no_grad(), contextlib.ExitStack() as stack:
+            if not self._adapters:
+                return self.teacher(**given)
+            stack.enter_context(self.accelerator.unwrap_model(model).disable_adapter())
+            stack.callback(model.train, model.training)
+            return model.eval()(**given)
 
-    def _aligned(
-        self, outputs: Any, teacher_outputs: Any, inputs: Mapping[str, Any]
-    ) -> tuple[Tensor, Tensor, Tensor | None, Context]:
-        """Logits of both at the positions that have labels, the mask over them, and what else is known of them."""
-        student, teacher = outputs.logits, teacher_outputs.logits
-        labels, mask = inputs.get("labels"), None
-        if student.shape[-1] != teacher.shape[-1] or self._vocab_size is not None:
-            student, teacher = match_widths(student, teacher, self._vocab_size)
-        if student.ndim == 3:  # (batch, positions, classes); else one position a sample
-            mask = inputs.get("attention_mask") if labels is None else labels != -100
-            if labels is None and self._seq2seq:
-                mask = inputs.get("decoder_attention_mask")
-            if self._next_token:
-                student, teacher = student[:, :-1], teacher[:, :-1]
-                mask = None if mask is None else mask[:, 1:]
-            if mask is not None and mask.shape != student.shape[:-1]:
-                raise ShapeError(
-                    f"labels give {tuple(mask.shape)} positions but the student's logits have "
-                    f"{tuple(student.shape[:-1])}"
-                )
-        return student, teacher, mask, self._context(student, teacher_outputs, inputs)
+    def _mask(self, student: Tensor, inputs: Mapping[str, Any]) -> Tensor | None:
+        """The positions that count, where each sample has several; None for all."""
+        if student.ndim != 3:  # (batch, positions, classes); else one position a sample
+            return None
+        mask = positions_that_count(inputs, next_token=self._next_token, seq2seq=self._seq2seq)
+        if mask is not None and mask.shape != student.shape[:-1]:
+            what = "labels" if "labels" in inputs else "attention mask"
+            raise ShapeError(
+                f"the batch's {what} have {tuple(mask.shape)} positions (rows, tokens) but the student gave logits at "
+                f"{tuple(student.shape[:-1])}; a model that adds or drops positions cannot be compared with its teacher"
+            )
+        return mask
 
-    def _context(self, student: Tensor, teacher_outputs: Any, inputs: Mapping[str, Any]) -> Context:
-        """Each position's sequence, and what the teacher makes of its input."""
+    def _label_loss(self, student: Tensor, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
+        """The student's own loss on the labels, a mean over them, or the smoothed one of the Trainer."""
+        labels = inputs.get("labels")
+        if getattr(outputs, "loss", None) is None:
+            raise InvalidArgument("the batch has no labels to learn from; set label_weight=0, or add them")
+        if isinstance(labels, Tensor) and not bool((labels[..., 1:] if self._next_token else labels).ne(IGNORED).any()):
+            return student[:0].sum()
+        if self.label_smoother is None or labels is None:
+            return outputs.loss.mean()
+        if pair.gives_scores(self.accelerator.unwrap_model(self.model)):
+            raise InvalidArgument(
+                "label_smoothing_factor is for classes, but the student's head gives scores; set it to 0"
+            )
+        return self.label_smoother({"logits": student}, labels, shift_labels=self._next_token)
+
+    def _shares(
+        self, inputs: Mapping[str, Any], total: Tensor | int | None, *, rows: bool
+    ) -> dict[str, Tensor | float]:
+        """Of what the means are taken over in a whole step, the part that a batch has."""
+        if total is None:
+            return {"distillation_loss": 1.0, "label_loss": 1.0}
+        mine = counts(inputs, next_token=self._next_token, seq2seq=self._seq2seq)
+        labelled, positions, samples = mine / torch.as_tensor(total, device=mine.device).clamp(min=1)
+        return {"distillation_loss": samples if rows else positions, "label_loss": labelled}
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
+        """What the means of a step are taken over, on all processes: labels, positions and rows (`counts`)."""
+        if not batch_samples:
+            return None
+        each = [counts(batch, next_token=self._next_token, seq2seq=self._seq2seq) for batch in batch_samples]
+        total = torch.stack(each).sum(0).to(device)
+        if self.args.average_tokens_across_devices and self.args.world_size > 1:
+            total = gather(total[None]).sum(0)
+        copies = self.get_tp_size() * self.get_cp_size() * self.get_sp_size()
+        return total if copies == 1 else total / copies
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        """The micro-batches of a step, and what its means are taken over."""
+        samples, total = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._steps += bool(samples)
+        return samples, total
+
+    def _context(self, student: Tensor, taught: Any, inputs: Mapping[str, Any]) -> Context:
+        """Each position's text, and what the teacher makes of its input."""
         groups = states = None
         if student.ndim == 3:
             groups = torch.arange(len(student), device=student.device)[:, None].expand(student.shape[:-1])
+            document = documents(inputs)
+            if document is not None and document.shape == groups.shape:
+                groups = groups * student.shape[1] + document
         if self.distillation_loss.needs_representations:
-            layers = getattr(teacher_outputs, "hidden_states", None) or teacher_outputs.decoder_hidden_states
+            layers = getattr(taught, "hidden_states", None) or taught.decoder_hidden_states
             states = layers[-1].float()
             if student.ndim == 3:
-                states = states[:, : student.shape[1]]
+                states = states[:, -student.shape[1] :]
             else:  # a sample's is the mean over its tokens
-                seen = inputs["attention_mask"][..., None] if "attention_mask" in inputs else torch.ones_like(states)
+                mask: Tensor | None = inputs.get("attention_mask")
+                seen = torch.ones_like(states) if mask is None else mask[..., None]
                 states = (states * seen).sum(1) / seen.sum(1)
             states = torch.nn.functional.normalize(states, dim=-1)
         return Context(group_ids=groups, representations=states)
 
+    def _check_length(self, inputs: Mapping[str, Any]) -> None:
+        if self._most is None:
+            return
+        length = longest(inputs, self._most)
+        if length > self._most:
+            raise ShapeError(
+                f"the batch has a text of {length} tokens but the {self._shortest} takes {self._most} positions "
+                "(max_position_embeddings of its configuration); cut the texts of train_dataset, with the tokenizer's "
+                f"max_length={self._most} say"
+            )
+
+    def _check_dataset(self) -> None:
+        """Find a text that is too long before the training and not within it, where looking costs nothing."""
+        # Rows of another kind of data set may be made, or read, when they are asked for; a collator may cut them.
+        data: Any = self.train_dataset
+        plain = isinstance(data, list | tuple) and not self._own_collator
+        if self._most is None or not (plain or isinstance(data, Rows)):
+            return
+        for k in range(len(data)):
+            tokens = data[k].get("input_ids", ())
+            if len(tokens) > self._most:
+                raise ShapeError(
+                    f"train_dataset[{k}] has {len(tokens)} tokens but the {self._shortest} takes {self._most} "
+                    "positions (max_position_embeddings of its configuration); cut the texts, with the tokenizer's "
+                    f"max_length={self._most} say"
+                )
+
+    def _keep(
+        self, parts: Mapping[str, tuple[float, Tensor]], inputs: Mapping[str, Any], total: Tensor | int | None
+    ) -> None:
+        """Add a batch's share of the step's means to what the next line of the log says."""
+        labels = inputs.get("labels")
+        empty = torch.zeros((), device=next(iter(parts.values()))[1].device)
+        if isinstance(labels, Tensor) and labels.ndim == 2 and not labels.is_floating_point():
+            empty = empty + (labels == IGNORED).all(-1).sum()
+        self._steps += total is None
+        for name, part in {**{name: part for name, (_, part) in parts.items()}, ROWS_WITHOUT_LABELS: empty}.items():
+            self._parts[name] = self._parts.get(name, 0.0) + part.detach()
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Beside the total loss, the means of its parts since the last line."""
+        """Beside the total loss, the means of its parts since the last line, over all processes."""
         if "loss" in logs and self._parts:
-            logs |= {name: total.item() / self._batches for name, total in self._parts.items()}
-            self._parts, self._batches = {}, 0
+            sums = gather(torch.stack([part.float() for part in self._parts.values()])[None])
+            found = dict(zip(self._parts, sums.sum(0).tolist(), strict=True))
+            empty = found.pop(ROWS_WITHOUT_LABELS)
+            over = max(1, self._steps) * (1 if self.args.average_tokens_across_devices else len(sums))
+            logs |= {name: total / over for name, total in found.items()}
+            logs |= {ROWS_WITHOUT_LABELS: int(empty)} if empty else {}
+            self._parts, self._steps = {}, 0
         super().log(logs, start_time)
 
     def train(
@@ -225,7 +371,9 @@ class DistillationTrainer(Trainer):
 
         Raises:
             CheckpointError: There is none, or a file of it is missing, truncated or altered; the message names it.
+            ShapeError: A row has more tokens than one of the models has positions; the message names it.
         """
+        self._check_dataset()
         if resume_from_checkpoint is True:
             found = latest(self._output, name=NAME)
             if found is None:
