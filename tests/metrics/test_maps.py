@@ -180,6 +180,7 @@ def test_a_report_holds_the_figures_in_a_fixed_order(clouds):
         "exact_gap",
         "variance_ratio",
         "mean_shift",
+        "stranded",
     ]
     assert report.l2_uvp == pytest.approx(metrics.l2_uvp(mapped, true, variance=np.trace(np.cov(y.T))))
     assert report.cosine == metrics.cosine_similarity(x, mapped, true)
@@ -188,7 +189,7 @@ def test_a_report_holds_the_figures_in_a_fixed_order(clouds):
     assert report.mean_shift == metrics.mean_shift(mapped, y)
     assert report.w2 > 0
     unknown = metrics.judge_map(x, mapped, y)
-    assert list(unknown.figures()) == ["w2", "w2_floor", "exact_gap", "variance_ratio", "mean_shift"]
+    assert list(unknown.figures()) == ["w2", "w2_floor", "exact_gap", "variance_ratio", "mean_shift", "stranded"]
     assert unknown.l2_uvp is None
 
 
@@ -218,6 +219,49 @@ def test_tensors_and_arrays_give_the_same_figures(clouds):
     assert rounded == pytest.approx(expected, rel=1e-5)
     assert metrics.mmd(tensors[0], tensors[2]) == metrics.mmd(x, y)
     assert isinstance(metrics.marker_genes(tensors[0], tensors[2], count=1), torch.Tensor)
+
+
+class TestDoubts:
+    FLOOR = 10.0
+    GOOD = {"w2": 10.1, "variance_ratio": 0.97, "stranded": 0.01}
+
+    def said(self, figures=None, **simple):
+        return metrics.doubts(self.GOOD | (figures or {}), self.FLOOR, simple, count=200)
+
+    def test_a_good_map_has_none(self):
+        assert self.said(identity={"w2": 15.0, "variance_ratio": 1.0}) == ()
+        assert self.said({"w2": 9.95}, identity={"w2": 10.05, "variance_ratio": 1.0}) == ()
+
+    def test_a_simpler_map_that_is_nearer(self):
+        (said,) = self.said({"w2": 12.0}, identity={"w2": 11.0, "variance_ratio": 1.0}, shift={"w2": 13.0})
+        assert said.startswith("worse than the identity on held-out points: W2^2 12 against 11")
+
+    def test_a_simpler_map_whose_image_is_drawn_together_beats_nobody(self):
+        assert self.said({"w2": 12.0}, identity={"w2": 9.0, "variance_ratio": 0.3}) == ()
+
+    @pytest.mark.parametrize(("spread", "how"), [(0.19, "drawn together"), (0.49, "drawn"), (2.1, "flung apart")])
+    def test_a_variance_that_is_not_the_targets(self, spread, how):
+        (said,) = self.said({"variance_ratio": spread})
+        assert how in said
+
+    def test_below_the_floor_is_no_success(self):
+        said = self.said({"w2": 5.0, "variance_ratio": 0.19})
+        assert len(said) == 2
+        assert "below its floor" in said[1]
+
+    def test_images_where_no_target_is(self):
+        (said,) = self.said({"stranded": 0.07})
+        assert "7 % of the images lie where no target is" in said
+        assert metrics.doubts(self.GOOD | {"stranded": 0.04}, self.FLOOR, {}, count=50) == ()  # two images
+
+
+def test_points_on_the_way_between_two_clusters_are_stranded():
+    rng = np.random.default_rng(0)
+    y, other = (np.r_[rng.normal(size=(400, 3)), rng.normal(size=(100, 3)) + 12.0] for _ in range(2))
+    right, wrong = rng.normal(size=(500, 3)), rng.normal(size=(500, 3))
+    wrong[:50] += 6.0
+    assert metrics.stranded(right, y, other) < 0.03
+    assert metrics.stranded(wrong, y, other) == pytest.approx(0.1, abs=0.03)
 
 
 X, Y = np.zeros((4, 2)), np.eye(2)

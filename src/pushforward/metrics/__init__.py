@@ -3,6 +3,7 @@
 from pushforward.metrics.maps import (
     MapReport,
     cosine_similarity,
+    doubts,
     exact_gap,
     gene_correlation,
     halves,
@@ -12,6 +13,7 @@ from pushforward.metrics.maps import (
     matching,
     mean_shift,
     mmd,
+    stranded,
     variance_ratio,
     wasserstein2,
 )
@@ -31,6 +33,7 @@ __all__ = [
     "class_histogram",
     "cosine_similarity",
     "density_coverage",
+    "doubts",
     "exact_gap",
     "frechet_distance",
     "gene_correlation",
@@ -44,6 +47,7 @@ __all__ = [
     "mmd",
     "modes",
     "precision_recall",
+    "stranded",
     "variance_ratio",
     "wasserstein2",
 ]

@@ -10,10 +10,13 @@ c        ground cost                                              (n, m)       t
     L2-UVP(T)  = 100 E|T - T*|^2 / tr Cov(nu)                                         percent
     cosine(T)  = E<T - id, T* - id> / (E|T - id|^2 E|T* - id|^2)^(1/2)                1
     W2^2(x, y) = min over couplings of E|x - y|^2                                     length^2
+    stranded   = share of T(x) farther from y than 99 % of a second target sample     1
     gap(T)     = mean_i c(x_i, T(x_i)) - min over permutations s of mean_i c(x_i, T(x_s(i)))
 
 A sample is never at distance 0 from another of the same law, so W2^2(T#mu, nu) means something beside its floor
-W2^2(nu, nu') only, both between samples of one size: empirical transport costs depend on it.
+W2^2(nu, nu') only, both between samples of one size: empirical transport costs depend on it. Images that are drawn
+together are near to any sample, so that below its floor, or at another variance than the target's, W2^2 is no praise:
+`doubts` says so.
 
 Sources: Korotin et al. 2021 (arXiv 2106.01954), section 4.2, for the first two; Uscidda & Cuturi 2023 (arXiv
 2302.04953) for the gap; Bunne et al. 2023 (CellOT, Nature Methods 20) for what is reported of cells.
@@ -22,7 +25,7 @@ Sources: Korotin et al. 2021 (arXiv 2106.01954), section 4.2, for the first two;
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +45,7 @@ from pushforward.ot.solvers.exact import exact
 __all__ = [
     "MapReport",
     "cosine_similarity",
+    "doubts",
     "exact_gap",
     "gene_correlation",
     "halves",
@@ -51,12 +55,21 @@ __all__ = [
     "matching",
     "mean_shift",
     "mmd",
+    "stranded",
     "variance_ratio",
     "wasserstein2",
 ]
 
 # Widths at which CellOT and its successors average the discrepancy of cells.
 CELL_GAMMAS = (2.0, 1.0, 0.5, 0.1, 0.01, 0.005)
+# W2^2 is judged beside images of about the target's own spread; a share of stranded images above the last, of three or
+# more images, is more than chance.
+SPREAD = (0.5, 2.0)
+STRANDED, FEWEST_STRANDED = 0.03, 3
+# A W2^2 that is higher by less than this share is as good, and so is one below its floor by less.
+ALIKE = 0.01
+# Rows whose distances from all of y are held at a time.
+NEAREST_BLOCK = 1024
 # Above this size a small-epsilon plan's potentials save more of an assignment than they cost (2048 points in the plane:
 # 0.45 s instead of 8.9 s on one core); the smaller epsilon over the mean cost, the more they save.
 GUESS_ABOVE, GUESS_EPSILON, GUESS_TOL = 256, 1e-3, 1e-3
@@ -196,6 +209,69 @@ def mean_shift(mapped: Any, y: Any) -> float:
     return float((mapped.mean(0) - y.mean(0)).norm() / _target_variance(y).sqrt())
 
 
+def stranded(mapped: Any, y: Any, other: Any) -> float:
+    """The share of images where no target is: farther from y than 99 % of a second sample of the target are.
+
+    About 0.01 for a map that is right. It is large where a map must tear its points apart and does not, and where mass
+    is not conserved, so that points of one cluster are sent on the way to another.
+
+    Args:
+        mapped: T(x), (k, d).
+        y: Points of the target, (m, d).
+        other: More of the target, independent of y.
+
+    Example:
+        >>> y = np.array([[0.0], [1.0], [10.0], [11.0]])
+        >>> stranded(np.array([[0.1], [5.0]]), y, y + 0.2)
+        0.5
+    """
+    mapped, y, other = clouds(("mapped", mapped), ("y", y), ("other", other))
+    usual = _nearest(other, y).quantile(0.99)
+    return float((_nearest(mapped, y) > usual).double().mean())
+
+
+def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapping[str, float]], *, count: int) -> Any:
+    """What speaks against a map in its figures on held-out points, in sentences; none where nothing does.
+
+    Args:
+        figures: Of the map, as `MapReport.figures` has them.
+        floor: W2^2 between two samples of the target.
+        simple: The same figures of simpler maps by name (identity, mean shift), which it should beat.
+        count: Images that were judged.
+
+    Returns:
+        A tuple of sentences: that a simpler map is nearer to the target, that the image's variance is not the
+        target's, that W2^2 is below its floor, that images lie where no target is.
+
+    Example:
+        >>> figures = {"w2": 9.0, "variance_ratio": 1.1}
+        >>> doubts(figures, 5.0, {"identity": {"w2": 6.0, "variance_ratio": 1.0}}, count=100)
+        ('worse than the identity on held-out points: W2^2 9 against 6 (floor 5)',)
+    """
+    found: list[str] = []
+    w2, spread, lost = figures["w2"], figures["variance_ratio"], figures.get("stranded", 0.0)
+    for name, rival in simple.items():
+        # A simple map whose own image is drawn together is near to any sample, and beats nobody.
+        if rival["w2"] * (1 + ALIKE) < w2 and SPREAD[0] <= rival["variance_ratio"] <= SPREAD[1]:
+            found.append(
+                f"worse than the {name} on held-out points: W2^2 {w2:.4g} against {rival['w2']:.4g} (floor {floor:.4g})"
+            )
+    if not SPREAD[0] <= spread <= SPREAD[1]:
+        how = "drawn together" if spread < 1 else "flung apart"
+        found.append(f"the images are {how}: their variance is {spread:.2g} times the target's, outside 0.5 to 2")
+    if w2 < floor * (1 - ALIKE) and spread < 1:
+        found.append(
+            f"W2^2 {w2:.4g} is below its floor {floor:.4g}, which no right map is but by chance: images that are drawn "
+            f"together (variance {spread:.2g} of the target's) are near to any sample"
+        )
+    if lost > STRANDED and lost * count >= FEWEST_STRANDED:
+        found.append(
+            f"{100 * lost:.2g} % of the images lie where no target is (1 % would be usual): the map does not tear its "
+            "points apart where it should, or the groups of source and target differ in size, as where cells have died"
+        )
+    return tuple(found)
+
+
 def halves(points: Any, *, seed: int = 0) -> tuple[Any, Any]:
     """Two disjoint halves of a sample, drawn at random: `wasserstein2` between them is the floor at that size.
 
@@ -301,6 +377,7 @@ class MapReport:
         exact_gap: Excess over the cheapest rearrangement of the image, in units of the cost.
         variance_ratio: Total variance of the image over the target's.
         mean_shift: Distance of the means in standard deviations of the target.
+        stranded: Share of the images where no target is, about 0.01 for a right map.
     """
 
     l2_uvp: float | None
@@ -310,6 +387,7 @@ class MapReport:
     exact_gap: float
     variance_ratio: float
     mean_shift: float
+    stranded: float
 
     def figures(self) -> dict[str, float]:
         """What is known, by name, in the order above."""
@@ -365,6 +443,7 @@ def judge_map(
         exact_gap=exact_gap(x[rows], mapped[rows], cost),
         variance_ratio=variance_ratio(mapped, y),
         mean_shift=mean_shift(mapped, y),
+        stranded=stranded(mapped[rows], near, far),
     )
 
 
@@ -381,6 +460,11 @@ def _assign(cost: np.ndarray) -> np.ndarray:
         reduced = reduced - prices
         reduced -= reduced.min(1, keepdims=True)
     return linear_sum_assignment(reduced)[1]
+
+
+def _nearest(points: Tensor, y: Tensor) -> Tensor:
+    """The distance of each point from the nearest of y, (n,)."""
+    return torch.cat([torch.cdist(part, y).min(1).values for part in points.split(NEAREST_BLOCK)])
 
 
 def _draw(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
