@@ -10,6 +10,7 @@ A subclass fits tensors (`_fit`), maps tensors (`_transform`) and says what of i
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.maps import saved
 from pushforward.maps.outliers import without_outliers
 from pushforward.maps.points import by_name, column_names, in_dtype, read_points
-from pushforward.ot.cost import GroundCost
+from pushforward.ot.cost import GroundCost, pairwise_cost
 from pushforward.ot.divergence import sinkhorn_divergence
 
 __all__ = ["SCORE_EPSILON", "TransportMap", "score_images"]
@@ -35,6 +36,9 @@ __all__ = ["SCORE_EPSILON", "TransportMap", "score_images"]
 SCORED = 2048
 # Marginal error to which a score is solved: the divergence then has three to four digits, more than sampling leaves it.
 SCORE_TOL = 1e-4
+# At most so many points of a side are compared with the simplest maps: a tenth of a score's cost. A score that is worse
+# than theirs by less than this share of the mean cost is no worse.
+COMPARED, MARGIN = 512, 1e-3
 # What `sinkhorn_divergence` takes, too, where it is told nothing.
 SCORE_EPSILON = 0.05
 
@@ -51,6 +55,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
     feature_names_in_: np.ndarray
     _columns: tuple[str, ...] | None
     """The names of X's columns, those that are no text included; None where it had none."""
+    _shift: Tensor | None
+    """Mean of Y less mean of X, (d,); None where a map has several, or where an older file does not say."""
 
     _precise: ClassVar[bool] = True
     """Whether it takes float64 points as they are; a network gets float32."""
@@ -80,7 +86,9 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                 f"condition was given, but {type(self).__name__} learns one map for all; use MongeMap"
             )
         x, y = self._read_both(X, Y)
-        self._fit(x[without_outliers("X", x)], y[without_outliers("Y", y)])
+        x, y = x[without_outliers("X", x)], y[without_outliers("Y", y)]
+        self._fit(x, y)
+        self._shift = y.mean(0, dtype=torch.float64) - x.mean(0, dtype=torch.float64)
         self._fitted = True
         return self
 
@@ -106,7 +114,8 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         """Minus the debiased Sinkhorn divergence between T(X) and Y: the higher, the nearer the images are to Y.
 
         Its regularisation is 0.05 of the mean cost. Where there are more than 2048 points on a side, a fixed draw of
-        them is compared.
+        them is compared. Where the identity, or the mean shift of the fitted points, scores higher on up to 512 points
+        of a side, a warning says so.
 
         Args:
             X: Source points, (n, d), better unseen ones.
@@ -122,7 +131,29 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             raise ShapeError(f"Y has points of dimension {y.shape[1]} but X of dimension {x.shape[1]}")
         y = by_name("Y", y, column_names(Y), self._columns, "the fit's X")
         with torch.no_grad():
-            return score_images(_some(self._images(x, condition)), _some(y), self._ground())
+            images = self._images(x, condition)
+            self._compare(x, images, y)
+            return score_images(_some(images), _some(y), self._ground())
+
+    def _compare(self, x: Tensor, images: Tensor, y: Tensor) -> None:
+        """Warn where a map that nobody has to learn has the higher score."""
+        x, images, y = (_some(points, COMPARED).double() for points in (x, images, y))
+        shift = None if self._shift is None else self._shift.to(x)
+        unit = float(pairwise_cost(images, y, self._ground()).mean())
+        if not unit > 0:
+            return
+        own = score_images(images, y, self._ground(), epsilon=SCORE_EPSILON * unit)
+        for name, simple in (("identity", x), ("mean shift", None if shift is None else x + shift)):
+            # One that is ten times as far away is no better, and hard to solve at this regularisation.
+            if simple is None or float(pairwise_cost(simple, y, self._ground()).mean()) > 10 * unit:
+                continue
+            found = score_images(simple, y, self._ground(), epsilon=SCORE_EPSILON * unit)
+            if found > own + MARGIN * unit:
+                warnings.warn(
+                    f"the {name} scores {found:.4g} where this {type(self).__name__} scores {own:.4g}, on {len(x)} and "
+                    f"{len(y)} points: the map is worse than that",
+                    stacklevel=3,
+                )
 
     def save(self, folder: str | Path) -> None:
         """Write the fitted map, as safetensors and JSON; an earlier one there is replaced in one step or not at all.
@@ -145,6 +176,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             "width": int(self.n_features_in_),
             "names": None if names is None else [str(name) for name in names],
             "columns": None if self._columns is None else list(self._columns),
+            "shift": self._shift,
         }
         saved.write(Path(folder), type(self).__name__, content)
 
@@ -168,6 +200,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             made.n_features_in_ = content["width"]
             if content["names"] is not None:
                 made.feature_names_in_ = np.asarray(content["names"], dtype=object)
+            made._shift = content.get("shift")
             columns = content.get("columns", content["names"])
             made._columns = None if columns is None else tuple(columns)
             made._restore(content["fitted"])
@@ -277,8 +310,8 @@ def score_images(images: Tensor, y: Tensor, cost: GroundCost, *, epsilon: float 
     return -float(sinkhorn_divergence(images, y, cost=cost, epsilon=epsilon, tol=SCORE_TOL))
 
 
-def _some(points: Tensor) -> Tensor:
-    """At most `SCORED` of the points, the same in every call."""
-    if len(points) <= SCORED:
+def _some(points: Tensor, most: int = SCORED) -> Tensor:
+    """At most so many of the points, the same in every call."""
+    if len(points) <= most:
         return points
-    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:SCORED].to(points.device)]
+    return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:most].to(points.device)]

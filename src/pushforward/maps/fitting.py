@@ -1,10 +1,10 @@
 """The training of a map: stages in turn, judged on points held out; the best map seen is the one that is kept.
 
-A stage begins at the best map so far and ends after its steps, after `patience` checks without improvement, or when
-its loss is not finite, which is told. A later stage's map replaces an earlier one's only if its criterion is lower by
-more than `MARGIN`: nearly equal judgements speak for the simpler map. They speak for the later map in a stage with a
-`tolerance`, whose own best judgement would be chance's choice among maps still in motion, while the rate falls to its
-end; and over the start, too.
+A stage begins at the best map so far and ends after its steps, after `patience` checks without improvement, when its
+maps get worse from check to check (`Course.rises`), or when its loss is not finite, of which a warning speaks. A later
+stage's map replaces an earlier one's only if its criterion is lower by more than `MARGIN`: nearly equal judgements
+speak for the simpler map. They speak for the later map in a stage with a `tolerance`, whose own best judgement would be
+chance's choice among maps still in motion, while the rate falls to its end; and over the start, too.
 
 All that the next step depends on is in a checkpoint: weights, optimiser, the best weights, the figures so far. What a
 stage is given, and its batches, follow from the arguments and the step. So a run that was killed, and is called again
@@ -13,6 +13,7 @@ with the same arguments, ends with the same bits.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -50,6 +51,7 @@ class Course:
         stage: The stage that it comes from; "start" for what training began with.
         at: Index of the stage in progress, and its next step.
         stale: Checks since the stage last improved on anything.
+        kept_at: Which record of `validation` the best map has; -1 where an older checkpoint does not say.
     """
 
     validation: list[dict[str, Any]] = field(default_factory=list)
@@ -58,6 +60,7 @@ class Course:
     stage: str = "start"
     at: tuple[int, int] = (0, 0)
     stale: int = 0
+    kept_at: int = -1
 
     def note(self, record: dict[str, Any], network: nn.Module, tolerance: float = 0.0) -> None:
         """Record a check, and keep the weights if none before were better, by more than the stage tolerates."""
@@ -66,8 +69,19 @@ class Course:
         if judged < self.criterion + (tolerance if tolerance or stage == self.stage else -MARGIN):
             self.kept = {name: value.detach().clone() for name, value in network.state_dict().items()}
             self.criterion, self.stage, self.stale = min(judged, self.criterion), stage, 0
+            self.kept_at = len(self.validation) - 1
         else:
             self.stale += 1
+
+    def rises(self, checks: int) -> bool:
+        """Whether so many checks in a row were each judged worse than the one before, and the last worse than the best.
+
+        A single check that is worse is noise, and so are several of them about one level. A criterion that rises from
+        check to check is what a network shows that learns its sample by heart.
+        """
+        last = [record["criterion"] for record in self.validation[-checks - 1 :]]
+        worse = len(last) > checks and all(a < b for a, b in itertools.pairwise(last))
+        return worse and last[-1] > self.criterion + MARGIN
 
 
 def train(
@@ -158,7 +172,8 @@ class _Run:
                 break
             if (step + 1) % every == 0 or step + 1 == stage.steps:
                 self._check(stage.name, step + 1, parts, stage.tolerance)
-                over = self.course.stale >= stage.patience or step + 1 == stage.steps
+                spent = self.course.stale >= stage.patience or (stage.rising and self.course.rises(stage.rising))
+                over = bool(spent) or step + 1 == stage.steps
                 self._save((index + 1, 0) if over else (index, step + 1), optimiser, index * stage.steps + step + 1)
                 if over:
                     break

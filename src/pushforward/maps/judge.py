@@ -23,7 +23,8 @@ points: their differences mean more than their values, which may be negative.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +72,62 @@ class Judge:
         with torch.no_grad():
             images = network(x) if group.c is None else network(x, group.conditions(len(x)))
             return self._figures(x.double(), images.double(), y.double(), unit)
+
+    def simple(self, training: Sequence[Group]) -> dict[str, float]:
+        """The criteria of the maps that nobody has to train, by name: the identity and the mean shift.
+
+        Args:
+            training: Points by condition, from which the shift is taken: each condition's own where a map knows it.
+        """
+        x, y = (torch.cat(side).double() for side in zip(*((group.x, group.y) for group in training), strict=True))
+        shifts = [
+            y.mean(0) - x.mean(0) if group.c is None else group.y.double().mean(0) - group.x.double().mean(0)
+            for group in training
+        ]
+        each: dict[str, list[float]] = {"identity": [], "mean shift": []}
+        for group, unit, shift in zip(self.groups, self.units, shifts, strict=True):
+            points, targets = group.x[:JUDGED].double(), group.y[:JUDGED].double()
+            each["identity"].append(self._figures(points, points, targets, unit)["criterion"])
+            each["mean shift"].append(self._figures(points, points + shift, targets, unit)["criterion"])
+        return {name: sum(found) / len(found) for name, found in each.items()}
+
+    def stranded(self, network: nn.Module, training: Sequence[Group]) -> float:
+        """The share of images where no target is (`metrics.stranded`), of all groups."""
+        lost, count = 0.0, 0
+        for group, seen in zip(self.groups, training, strict=True):
+            x, y = group.x[:JUDGED], group.y[:JUDGED]
+            with torch.no_grad():
+                images = network(x) if group.c is None else network(x, group.conditions(len(x)))
+            one, other = y.tensor_split(2) if seen.y is group.y else (seen.y[:JUDGED], y)
+            lost += len(x) * metrics.stranded(images.double(), one.double(), other.double())
+            count += len(x)
+        return lost / count
+
+    def warn(self, criterion: float, simple: Mapping[str, float], lost: float, margin: float) -> None:
+        """Say what a caller must know of a map that is no good, with the figures that show it.
+
+        Args:
+            criterion: The map's.
+            simple: Those of simpler maps, by name.
+            lost: Share of its images that are stranded.
+            margin: By how much a criterion must be lower to be better.
+        """
+        count = sum(min(len(group.x), JUDGED) for group in self.groups)
+        name = min(simple, key=lambda name: simple[name])
+        if simple[name] < criterion - margin:
+            warnings.warn(
+                f"the {name} is judged better than this map on {count} points held out: criterion {simple[name]:.3g} "
+                f"against {criterion:.3g} (`simpler_`, `validation_`). More points, or fewer coordinates (principal "
+                "components, say), may mend it",
+                stacklevel=4,
+            )
+        if lost > metrics.STRANDED and lost * count >= metrics.FEWEST_STRANDED:
+            warnings.warn(
+                f"{100 * lost:.2g} % of the images of {count} points held out lie where no target is: the map does not "
+                "tear its points apart where it should, or groups of source and target differ in size (cells that have "
+                "died, say), and mass is kept by this map",
+                stacklevel=4,
+            )
 
     def _figures(self, x: Tensor, images: Tensor, y: Tensor, unit: float) -> dict[str, float]:
         if not bool(torch.isfinite(images).all()):

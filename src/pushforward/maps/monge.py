@@ -114,6 +114,9 @@ class MongeMap(TransportMap):
         network_: The map, a module.
         stage_: The stage that it was kept from: "start", "entropic" or "gap".
         validation_: One record a check (`judge`); from a second "start" on, of the second network that was tried.
+        kept_: Which record of `validation_` the kept map has; -1 where a map from an older version does not say.
+        simpler_: The criterion of the identity and of the mean shift on the same points; a warning is given where one
+            of them is below the map's own.
         epsilon_: Regularisation of fit and gap, over the mean cost; None where the gap was not trained.
         conditions_: How conditions are read, or None; of numbers, `conditions_.reading.kind` says how new ones are.
 
@@ -128,6 +131,8 @@ class MongeMap(TransportMap):
     network_: nn.Module
     stage_: str
     validation_: list[dict[str, Any]]
+    kept_: int
+    simpler_: dict[str, float]
     epsilon_: tuple[float, float] | None
     conditions_: Conditions | None
 
@@ -200,7 +205,9 @@ class MongeMap(TransportMap):
         given = read_given(condition, groups, X, Y)
         kept_x, kept_y = without_outliers("X", x), without_outliers("Y", y)
         self.conditions_ = given.encoding
-        self._fit_groups(given.groups(x, y, kept_x, kept_y))
+        found = given.groups(x, y, kept_x, kept_y)
+        self._fit_groups(found)
+        self._shift = found[0].y.double().mean(0) - found[0].x.double().mean(0) if len(found) == 1 else None
         self._fitted = True
         return self
 
@@ -240,17 +247,21 @@ class MongeMap(TransportMap):
         )
         folder = None if self.checkpoint is None else Path(self.checkpoint)
         course = run(self.network_, checkpoint=folder)
-        self.validation_ = course.validation
+        self.validation_, self.kept_ = course.validation, course.kept_at
         free_too = self.start == self.network == "auto" and isinstance(cost, SquaredEuclidean) and len(groups) == 1
         if free_too and _gap(course) > TORN:
             free = self._build(training, cost, seed, "residual")
             other = run(free, checkpoint=None if folder is None else folder / "residual")
             self.validation_ = course.validation + other.validation
             if other.criterion < course.criterion - MARGIN:
+                self.kept_ = len(course.validation) + other.kept_at
                 self.network_, course = free, other
         bar.close()
         self.network_.requires_grad_(False)
         self.stage_ = course.stage
+        judge = run.keywords["judge"]
+        self.simpler_ = judge.simple(training)
+        judge.warn(course.criterion, self.simpler_, judge.stranded(self.network_, training), MARGIN)
 
     def _check_parameters(self) -> None:
         check_choice("start", self.start, ("auto", "linear", "entropic", "identity"))
@@ -429,6 +440,8 @@ class MongeMap(TransportMap):
             "shape": shape,
             "stage": self.stage_,
             "validation": self.validation_,
+            "kept": self.kept_,
+            "simpler": self.simpler_,
             "epsilon": self.epsilon_,
             "conditions": None if self.conditions_ is None else self.conditions_.state(),
         }
@@ -436,6 +449,7 @@ class MongeMap(TransportMap):
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.conditions_ = None if state["conditions"] is None else Conditions.restore(state["conditions"])
         self.stage_, self.validation_, self.epsilon_ = state["stage"], state["validation"], state["epsilon"]
+        self.kept_, self.simpler_ = state.get("kept", -1), state.get("simpler", {})
         weights, shape = state["network"], state["shape"]
         if shape is None:
             network = copy.deepcopy(self.network)

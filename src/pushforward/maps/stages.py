@@ -64,6 +64,11 @@ class Stage(Protocol):
         ...
 
     @property
+    def rising(self) -> int:
+        """Checks in a row, each judged worse than the one before, after which the stage ends; 0 for never."""
+        ...
+
+    @property
     def tolerance(self) -> float:
         """By how much a later check may be judged worse than the best, and be kept for it (`fitting`)."""
         ...
@@ -82,7 +87,7 @@ class Regression:
         unit: Variance of the targets.
         conditions: (n, k) or None.
         batch_size, seed: Of the draws.
-        steps, learning_rate, patience, tolerance: As of every `Stage`.
+        steps, learning_rate, patience, rising, tolerance: As of every `Stage`.
     """
 
     points: Tensor
@@ -94,6 +99,7 @@ class Regression:
     steps: int
     learning_rate: float
     patience: int
+    rising: int = 3
     tolerance: float = 0.0
     name: str = "entropic"
 
@@ -115,7 +121,7 @@ class MongeGap:
         units: Mean cost of each group.
         symmetry: Weight of the asymmetry of F's Jacobian; 0 leaves it out.
         batch_size, seed: Of the draws.
-        steps, learning_rate, patience, tolerance: As of every `Stage`.
+        steps, learning_rate, patience, rising, tolerance: As of every `Stage`.
     """
 
     groups: Sequence[Group]
@@ -127,6 +133,7 @@ class MongeGap:
     steps: int
     learning_rate: float
     patience: int
+    rising: int = 0
     tolerance: float = 0.0
     name: str = "gap"
 

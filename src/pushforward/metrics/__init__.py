@@ -1,6 +1,8 @@
 """What a result is judged by: maps by their truths and targets, samples by the data that they should look like."""
 
 from pushforward.metrics.maps import (
+    FEWEST_STRANDED,
+    STRANDED,
     MapReport,
     cosine_similarity,
     doubts,
@@ -28,6 +30,8 @@ from pushforward.metrics.samples import (
 )
 
 __all__ = [
+    "FEWEST_STRANDED",
+    "STRANDED",
     "MapReport",
     "SampleReport",
     "class_histogram",

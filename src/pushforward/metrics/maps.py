@@ -43,6 +43,8 @@ from pushforward.ot.solve import solve
 from pushforward.ot.solvers.exact import exact
 
 __all__ = [
+    "FEWEST_STRANDED",
+    "STRANDED",
     "MapReport",
     "cosine_similarity",
     "doubts",
@@ -213,7 +215,8 @@ def stranded(mapped: Any, y: Any, other: Any) -> float:
     """The share of images where no target is: farther from y than 99 % of a second sample of the target are.
 
     About 0.01 for a map that is right. It is large where a map must tear its points apart and does not, and where mass
-    is not conserved, so that points of one cluster are sent on the way to another.
+    is not conserved, so that points of one cluster are sent on the way to another. Where nearly every target point is
+    met twice (whole numbers, say) there is no distance to compare with, and the share is 0.
 
     Args:
         mapped: T(x), (k, d).
@@ -227,7 +230,7 @@ def stranded(mapped: Any, y: Any, other: Any) -> float:
     """
     mapped, y, other = clouds(("mapped", mapped), ("y", y), ("other", other))
     usual = _nearest(other, y).quantile(0.99)
-    return float((_nearest(mapped, y) > usual).double().mean())
+    return float((_nearest(mapped, y) > usual).double().mean()) if usual > 0 else 0.0
 
 
 def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapping[str, float]], *, count: int) -> Any:
