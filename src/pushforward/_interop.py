@@ -1,8 +1,10 @@
-"""numpy, DLPack and nested lists <-> torch, at the public boundary only."""
+"""numpy, DLPack, nested lists and torch.compile <-> plain torch, at the public boundary only."""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +12,26 @@ from torch import Tensor
 
 from pushforward.errors import InvalidArgument
 
-__all__ = ["compute_dtype", "like_input", "result_dtype", "to_tensor"]
+__all__ = ["compute_dtype", "like_input", "not_compiled", "result_dtype", "to_tensor"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """`function`, which runs as it is within what `torch.compile` compiles: a clean break of the graph.
+
+    A solver loops until its error is small, in compiled code of its own; there is nothing in it for a graph to hold.
+    Nothing is imported, and nothing is different, where nothing is compiled.
+    """
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if torch.compiler.is_compiling():
+            return torch.compiler.disable(function)(*args, **kwargs)  # pyright: ignore[reportCallIssue]
+        return function(*args, **kwargs)
+
+    return call
 
 
 def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tensor:

@@ -39,7 +39,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pushforward._checks import check_choice, check_cost, check_points, check_positive, check_same_device
-from pushforward._interop import like_input, result_dtype, to_tensor
+from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
 from pushforward.errors import ShapeError
 from pushforward.maps.costs import Cost, SquaredEuclidean, resolve
 from pushforward.ot.cost import PointCost
@@ -60,6 +60,7 @@ def gap_estimator(cost: Cost) -> Estimator:
     return "debiased" if isinstance(cost, SquaredEuclidean) else "exact"
 
 
+@not_compiled
 def monge_gap(
     x: Any,
     tx: Any,

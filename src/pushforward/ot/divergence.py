@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_instance, check_positive
-from pushforward._interop import like_input, result_dtype, to_tensor
+from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
 from pushforward.errors import InvalidArgument, NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
 from pushforward.ot.history import Recorder
@@ -28,6 +28,7 @@ from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 __all__ = ["SinkhornLoss", "sinkhorn_divergence"]
 
 
+@not_compiled
 def sinkhorn_divergence(  # noqa: PLR0913 - four of data, four of settings
     x: Any,
     y: Any,
@@ -167,6 +168,7 @@ class SinkhornLoss(nn.Module):
         self.marginal_error = 0.0
         self._warned = False
 
+    @not_compiled
     def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
         """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them."""
         x, y = _clouds("x", x), _clouds("y", y)

@@ -27,7 +27,7 @@ from pushforward._checks import (
     check_weights,
     mass_tolerance,
 )
-from pushforward._interop import compute_dtype, result_dtype, to_tensor
+from pushforward._interop import compute_dtype, not_compiled, result_dtype, to_tensor
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
 from pushforward.ot.cost import GridCost, PointCost
@@ -73,6 +73,7 @@ class Question:
     epsilon: Tensor | None = None
 
 
+@not_compiled
 def solve(  # noqa: PLR0913 - three of data, eight of settings
     cost: Any,
     a: Any = None,

@@ -24,7 +24,7 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 
 from pushforward._checks import check_positive
-from pushforward._interop import like_input
+from pushforward._interop import like_input, not_compiled
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged
 from pushforward.ot.cost import GridCost
 from pushforward.ot.plan import DenseGeometry
@@ -66,6 +66,7 @@ class ExactSolution(Generic[Array]):
     rounds: int
 
 
+@not_compiled
 def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> ExactSolution[Any]:
     """The unregularised optimal plan between a and b, with a certificate of its optimality.
 
