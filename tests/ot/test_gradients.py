@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 import pushforward as pf
+from pushforward.errors import InvalidArgument
+from pushforward.ot.cost import pairwise_cost
 
 TOL = 1e-14  # finite differences divide errors by 1e-6
 
@@ -159,6 +161,79 @@ def test_a_cost_of_zero_has_a_derivative():
     cost = torch.zeros(3, 2, dtype=torch.float64, requires_grad=True)
     pf.solve(cost).value.backward()
     torch.testing.assert_close(cost.grad, torch.full_like(cost, 1 / 6))
+
+
+def test_distances_from_a_point_to_itself_count_as_constant(rng):
+    x = leaf(rng.normal(size=(4, 3)))
+    for cost in ("euclidean", "manhattan"):
+        (gradient,) = torch.autograd.grad(pairwise_cost(x, x, cost).diagonal().sum(), x)
+        assert not gradient.any()
+        assert gradgradcheck(lambda p, cost=cost: pairwise_cost(p, p.flip(0) + 0.3, cost).square().sum(), (x,))
+
+
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "manhattan", "cosine", "a function"])
+def test_no_graph_keeps_the_differences_of_all_pairs(rng, cost: str, monkeypatch):
+    """What a forward pass saves, and what any operation of the backward pass makes, is below n m d numbers."""
+    monkeypatch.setattr("pushforward.ot.cost.HELD_DIFFERENCES", 1 << 15)
+    n, m, d = 60, 50, 40
+    x, y = leaf(rng.normal(size=(n, d))), leaf(rng.normal(size=(m, d)))
+    ground = (lambda p, q: (p[:, None] - q).abs().pow(1.5).sum(-1)) if cost == "a function" else cost
+    largest = 0
+
+    def note(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        largest = max(largest, tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        value = pf.solve(pf.PointCost(x, y, ground), epsilon=3.0).value
+    value.backward()
+    assert largest <= n * m
+    x_again, y_again = (t.detach().clone().requires_grad_() for t in (x, y))
+    monkeypatch.undo()
+    plain = ground if callable(ground) else PLAIN[cost]
+    pf.solve(plain(x_again, y_again), epsilon=3.0).value.backward()
+    torch.testing.assert_close(x.grad, x_again.grad, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(y.grad, y_again.grad, rtol=1e-9, atol=1e-12)
+
+
+PLAIN: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "sqeuclidean": lambda x, y: (x[:, None] - y).square().sum(-1),
+    "euclidean": lambda x, y: (x[:, None] - y).square().sum(-1).sqrt(),
+    "manhattan": lambda x, y: (x[:, None] - y).abs().sum(-1),
+    "cosine": lambda x, y: 1 - torch.cosine_similarity(x[:, None], y[None], dim=-1),
+}
+
+
+def test_a_function_by_blocks_has_the_derivatives_of_one_call(rng, monkeypatch):
+    x, y, w = leaf(rng.normal(size=(7, 3))), leaf(rng.normal(size=(5, 3))), torch.from_numpy(rng.random((7, 5)))
+
+    def cubes(p: Tensor, q: Tensor) -> Tensor:
+        return (p[:, None] - q).abs().pow(3).sum(-1)
+
+    def total(p: Tensor, q: Tensor) -> Tensor:
+        return (pairwise_cost(p, q, cubes) * w).sum() + pairwise_cost(p, p, cubes).square().sum()
+
+    expected = torch.autograd.grad(total(x, y), (x, y))
+    monkeypatch.setattr("pushforward.ot.cost.HELD_DIFFERENCES", 40)
+    for one, two in zip(torch.autograd.grad(total(x, y), (x, y)), expected, strict=True):
+        torch.testing.assert_close(one, two)
+    assert gradgradcheck(total, (x, y))
+    scale = torch.tensor(2.0, dtype=torch.float64, requires_grad=True)  # a parameter of the function itself
+    (learnt,) = torch.autograd.grad(pairwise_cost(x, y, lambda p, q: scale * cubes(p, q)).sum(), scale)
+    assert float(learnt) == pytest.approx(float(cubes(x, y).detach().sum()))
+
+
+def test_a_cost_that_depends_on_all_points_goes_by_no_blocks(rng, monkeypatch):
+    x, y = leaf(rng.normal(size=(7, 3))), leaf(rng.normal(size=(5, 3)))
+
+    def relative(p: Tensor, q: Tensor) -> Tensor:
+        return torch.cdist(p, q) / torch.cdist(p, q).mean()
+
+    pf.solve(pf.PointCost(x, y, relative), epsilon=0.3)
+    monkeypatch.setattr("pushforward.ot.cost.HELD_DIFFERENCES", 40)
+    with pytest.raises(InvalidArgument, match="for a pair of points among many"):
+        pf.solve(pf.PointCost(x, y, relative), epsilon=0.3)
 
 
 def test_derivatives_of_the_divergence(rng):

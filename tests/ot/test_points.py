@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pushforward as pf
-from pushforward.errors import NonFiniteError
+from pushforward.errors import InvalidArgument, NonFiniteError
 from pushforward.ot.plan import DenseGeometry, DenseKernel
 from pushforward.ot.points import PointGeometry
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
@@ -103,6 +103,13 @@ def test_a_cost_that_is_not_finite_is_named(streamed):
     x = np.zeros((4, 2))
     with pytest.raises(NonFiniteError, match="cost is not finite on a pair of"):
         pf.solve(pf.PointCost(x, x, cost=lambda x, y: torch.cdist(x, y) / 0.0), epsilon=0.1)
+
+
+def test_a_cost_that_depends_on_all_points_is_refused(rng, streamed):
+    """It would be another cost in every block."""
+    x, y = cloud(rng, 50), cloud(rng, 40)
+    with pytest.raises(InvalidArgument, match="pass a matrix"):
+        pf.solve(pf.PointCost(x, y, cost=lambda x, y: torch.cdist(x, y) / torch.cdist(x, y).max()), epsilon=0.1)
 
 
 def test_the_sparse_factor_solves_as_the_dense_one_does(rng, monkeypatch):

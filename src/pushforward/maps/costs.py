@@ -104,18 +104,9 @@ class Euclidean(TranslationCost):
         size = self.h(z)[..., None]
         return z / torch.where(size > 0, size, 1.0)
 
-    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The distances between all pairs, (n, m)."""
         return pairwise_cost(x, y, "euclidean")
-
-    def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives of sum_ij weight_ij |x_i - y_j|: products of matrices, as weight_ij over the distance."""
-        distance = self(x, y)
-        apart = distance > 0
-        pull = torch.where(apart, weight / torch.where(apart, distance, 1.0), 0.0)
-        centre = x.detach().mean(0)  # x_i - y_j is a difference of two products here: far from 0 it would cancel
-        x, y = x - centre, y - centre
-        return pull.sum(1)[:, None] * x - pull @ y, pull.sum(0)[:, None] * y - pull.T @ x
 
 
 @dataclass(frozen=True)
@@ -130,15 +121,9 @@ class Manhattan(TranslationCost):
         """The signs of z; 0 at 0."""
         return z.sign()
 
-    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """The distances between all pairs, (n, m)."""
         return pairwise_cost(x, y, "manhattan")
-
-    def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives of sum_ij weight_ij |x_i - y_j|_1, one coordinate after the other."""
-        signed = (weight * (u[:, None] - v).sign() for u, v in zip(x.T.contiguous(), y.T.contiguous(), strict=True))
-        by_x, by_y = zip(*((part.sum(1), -part.sum(0)) for part in signed), strict=True)
-        return torch.stack(by_x, -1), torch.stack(by_y, -1)
 
 
 @dataclass(frozen=True, kw_only=True)

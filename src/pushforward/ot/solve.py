@@ -30,7 +30,7 @@ from pushforward._checks import (
 from pushforward._interop import compute_dtype, not_compiled, result_dtype, to_tensor
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
-from pushforward.ot.cost import GridCost, PointCost
+from pushforward.ot.cost import GridCost, PointCost, check_pair_by_pair
 from pushforward.ot.gradients import attach, mean_size
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.plan import DenseGeometry, Measured
@@ -209,6 +209,7 @@ def _ask_points(cost: PointCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) 
     x, y = cost.tensors()
     given = (("a", a, len(x), "row"), ("b", b, len(y), "column"))
     weights = [check_weights(name, value, size, None, x, axis) for name, value, size, axis in given]
+    check_pair_by_pair(cost.cost, x.detach(), y.detach())
     geometry = PointGeometry(x.detach(), y.detach(), cost.cost)
     problem = _problem(geometry, weights[0], weights[1], epsilon, unbalanced, mass_tolerance(a, b))
     as_numpy = not isinstance(cost.x, Tensor)
