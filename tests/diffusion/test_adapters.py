@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -236,6 +237,37 @@ def test_a_pipelines_folder_is_model_and_scheduler(unet, tmp_path: Path):
     assert torch.equal(teacher(x, t), loaded(x, t))
     of_the_model_alone = from_diffusers(tmp_path / "unet", diffusers.DDPMScheduler())
     assert of_the_model_alone.predicts == "eps"
+
+
+@pytest.mark.parametrize("variant", ["fp16", "ema"])
+def test_variants_of_weights_are_found(unet, variant: str, tmp_path: Path):
+    import diffusers
+
+    model = unet()
+    pipeline = diffusers.DDPMPipeline(unet=model, scheduler=diffusers.DDPMScheduler())
+    pipeline.save_pretrained(tmp_path / "one", variant=variant)
+    model.save_pretrained(tmp_path / "cut", variant=variant, max_shard_size="10KB")
+    assert len(list((tmp_path / "cut").glob("*.safetensors"))) > 1
+    x = torch.randn(2, 1, 8, 8)
+    for found in (from_diffusers(tmp_path / "one"), from_diffusers(tmp_path / "cut", diffusers.DDPMScheduler())):
+        assert torch.equal(found.network.model(x, 3).sample, model(x, 3).sample)  # pyright: ignore
+    model.save_pretrained(tmp_path / "cut" / "two", variant="fp16")
+    model.save_pretrained(tmp_path / "cut" / "two", variant="ema")
+    with pytest.raises(CheckpointError, match="variants ema, fp16 and no plain weights"):
+        from_diffusers(tmp_path / "cut" / "two", diffusers.DDPMScheduler())
+
+
+@pytest.mark.parametrize("betas", [{}, {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}])
+def test_zero_terminal_signal_is_read_alike_from_all_samplers(unet, betas: dict[str, Any]):
+    import diffusers
+
+    for kind in (diffusers.DDIMScheduler, diffusers.DDPMScheduler, diffusers.EulerDiscreteScheduler):
+        zero = {"rescale_betas_zero_snr": True, **betas}
+        process = from_diffusers(unet(), kind(prediction_type="v_prediction", **zero)).process
+        assert isinstance(process, VariancePreserving)
+        assert float(process.alphas_cumprod[-1]) == 0
+        with pytest.raises(InvalidArgument, match="rescale_betas_zero_snr with prediction_type 'epsilon'"):
+            from_diffusers(unet(), kind(**zero))
 
 
 def test_unknown_and_incomplete_things_are_named(unet, tmp_path: Path):

@@ -27,7 +27,7 @@ from pushforward.diffusion import (  # noqa: E402
     RectifiedFlow,
 )
 from pushforward.divergences import CATALOGUE, JS, SQUARED_HELLINGER, TOTAL_VARIATION  # noqa: E402
-from pushforward.errors import InvalidArgument, ShapeError  # noqa: E402
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError  # noqa: E402
 from pushforward.training.random import seeded  # noqa: E402
 
 SMOOTH = [name for name, entry in CATALOGUE.items() if entry.smooth]
@@ -130,6 +130,59 @@ def test_the_gan_gradient_goes_through_the_frozen_teacher():
 
 def test_the_weight_of_hellinger_grows_with_the_ratio():
     assert torch.allclose(SQUARED_HELLINGER.weight(torch.tensor([0.0, 2.0])), torch.tensor([0.0, 1.0]).exp() / 4)
+
+
+def test_a_gan_weight_of_zero_leaves_the_term_out_and_another_scales_it():
+    gradients: dict[float, Tensor] = {}
+    for weight in (0.0, 1.0, 3.0):
+        distiller = prepared(divergence="js", gan_weight=weight)
+        with seeded(1, "loss"):
+            losses = distiller.student_loss(samples(32))
+        losses.total.backward()
+        gradients[weight] = gradient(distiller.student.parameters())
+        assert ("generator_loss" in losses.parts) == (weight > 0)
+    added = gradients[1.0] - gradients[0.0]
+    assert float(added.norm()) > 0
+    assert torch.allclose(gradients[3.0] - gradients[0.0], 3 * added, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_are_trained_in_single(dtype: torch.dtype):
+    teacher = Denoiser(Net().to(dtype), PROCESS)
+    distiller = Distiller(teacher, divergence="js", student=copy.deepcopy(teacher), critic_steps=1)
+    trained = [*distiller.trained(), *distiller.critics()]
+    assert {weight.dtype for weight in trained} == {torch.float32}
+    assert {weight.dtype for weight in teacher.parameters()} == {dtype}, "the teacher stays as it is"
+    batch = samples(32).to(dtype)
+    distiller.prepare(batch)
+    before = [weight.detach().clone() for weight in distiller.trained()]
+    # A step of 1e-6 of a weight of order .1 is nothing in bfloat16.
+    optimiser = torch.optim.Adam(distiller.trained(), 1e-6)
+    distiller.critic_loss(batch).total.backward()
+    distiller.student_loss(batch).total.backward()
+    optimiser.step()
+    moved = [(old != new).float().mean() for old, new in zip(before, distiller.trained(), strict=True)]
+    assert min(moved) > 0.5
+
+
+def test_frozen_parts_of_a_student_stay_frozen():
+    student = network_teacher()
+    network: Net = student.network.network  # pyright: ignore[reportAssignmentType, reportFunctionMemberAccess]
+    network.first.requires_grad_(False)
+    distiller = Distiller(network_teacher(), student=student, divergence="reverse_kl", gan_weight=0)
+    assert not any(weight.requires_grad for weight in network.first.parameters())
+    assert len(distiller.trained()) == len(list(student.parameters())) - 2
+
+
+def test_batches_that_are_not_finite_are_named():
+    distiller = prepared(divergence="reverse_kl", gan_weight=0)
+    bad = samples(8)
+    bad[3, 1] = torch.nan
+    for ask in (distiller.prepare, distiller.student_loss, distiller.critic_loss):
+        with pytest.raises(NonFiniteError, match=r"batch\[3, 1\] is nan"):
+            ask(bad)
+        with pytest.raises(NonFiniteError, match=r"condition\['words'\]\[0\] is inf"):
+            ask((samples(8), {"words": torch.full((8,), torch.inf)}))
 
 
 def test_bins_are_no_part_of_the_student():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.diffusion.generator import Generator
-from pushforward.diffusion.loop import Batches, average_of, resume, save, unpacked
+from pushforward.diffusion.loop import Batches, average_of, classes_in, moved, resume, save, unpacked
 from pushforward.diffusion.processes import VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser
 from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
@@ -35,6 +35,32 @@ class Squares(torch.utils.data.Dataset[Tensor]):
 def test_a_run_that_begins_later_has_the_same_batches(data: object):
     batches = Batches(data, batch_size=3, seed=4)  # pyright: ignore[reportArgumentType]
     assert torch.equal(torch.cat(taken(batches, 0, 9)[5:]), torch.cat(taken(batches, 5, 4)))
+
+
+def test_dicts_of_conditions_go_with_their_samples():
+    rows = torch.arange(10)
+    words = {"words": rows[:, None] * torch.ones(10, 3), "more": {"label": rows}}
+    batches = Batches((rows.float()[:, None], words), batch_size=4, seed=1)
+    for batch in itertools.islice(batches.since(0), 3):
+        x, condition = unpacked(batch)
+        assert torch.equal(condition["words"], x.expand(4, 3))
+        assert torch.equal(condition["more"]["label"].float(), x[:, 0])
+        there = moved(condition, torch.device("meta"))
+        assert (there["words"].device.type, there["more"]["label"].device.type) == ("meta", "meta")
+    with pytest.raises(ShapeError, match=r"10 samples but 9 entries of conditions\['a'\]"):
+        Batches((torch.zeros(10, 1), {"a": torch.zeros(9)}), batch_size=4, seed=1)
+    with pytest.raises(NonFiniteError, match=r"conditions\['a'\]\[0\] is nan"):
+        Batches((torch.zeros(10, 1), {"a": torch.full((10,), torch.nan)}), batch_size=4, seed=1)
+    with pytest.raises(InvalidArgument, match="conditions are a str"):
+        Batches((torch.zeros(2, 1), "ab"), batch_size=1, seed=1)  # pyright: ignore[reportArgumentType]
+
+
+def test_classes_are_those_that_occur():
+    x = torch.zeros(4, 2)
+    assert classes_in((x, torch.tensor([3, 1, 1, 3]))) == (1, 3)
+    assert classes_in(x) == ()
+    assert classes_in((x, {"words": torch.zeros(4, 3)})) is None
+    assert classes_in(Squares()) is None
 
 
 def test_an_epoch_has_no_sample_twice_and_the_next_another_order():

@@ -108,6 +108,30 @@ def test_samples_that_are_no_images():
 # ---- networks of one's own
 
 
+def test_latents_are_no_pictures_unless_they_are_decoded(unet, tmp_path: Path):
+    import diffusers
+
+    four = pipe_of(shape=(4, 8, 8))
+    assert isinstance(four(num_images=2).images, Tensor), "raw, as they are"
+    with pytest.raises(ShapeError, match="decode= makes images of them"):
+        four(num_images=2, output_type="pil")
+    pictures = four(num_images=3, batch_size=2, decode=lambda z: z[:, :3].repeat(1, 1, 2, 2)).images
+    assert [(one.mode, one.size) for one in pictures] == [("RGB", (16, 16))] * 3
+    with pytest.raises(ShapeError, match=r"decode gives \(2, 4, 8, 8\)"):
+        four(num_images=2, decode=lambda z: z)
+    # Of three channels, too, where the pipeline that the teacher came from has a decoder.
+    model, scheduler = unet(in_channels=3, out_channels=3), diffusers.DDPMScheduler()
+    diffusers.LDMPipeline(vqvae=diffusers.VQModel(norm_num_groups=4), unet=model, scheduler=scheduler).save_pretrained(
+        tmp_path / "ldm"
+    )
+    three = OneStepPipeline(Generator(from_diffusers(tmp_path / "ldm"), times=(655.0,)), shape=(3, 8, 8))
+    three.save_pretrained(tmp_path / "student")
+    for pipe in (three, OneStepPipeline.from_pretrained(tmp_path / "student")):
+        assert isinstance(pipe(num_images=1).images, Tensor)
+        with pytest.raises(ShapeError, match="are latents"):
+            pipe(num_images=1, output_type="np")
+
+
 @pytest.mark.parametrize(
     "process",
     [VarianceExploding(sigma_max=5.0), VariancePreserving.linear(), RectifiedFlow(shift=3.0)],

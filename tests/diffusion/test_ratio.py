@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from small import PROCESS, Net, mixture, network_teacher, samples  # noqa: E402
 
-from pushforward.diffusion import Denoiser, Discriminator, ExactRatio, GaussianMixture  # noqa: E402
+from pushforward.diffusion import Denoiser, Discriminator, Empirical, ExactRatio, GaussianMixture  # noqa: E402
 from pushforward.diffusion.losses import discriminator_loss  # noqa: E402
 from pushforward.diffusion.processes import RectifiedFlow, VarianceExploding, VariancePreserving  # noqa: E402
 from pushforward.diffusion.ratio import Bins, effective_share  # noqa: E402
@@ -52,6 +53,28 @@ def test_a_bin_of_one_sample_does_not_make_its_ratio_one():
     bins.update(log_r, t)
     mean = (31 + torch.tensor(2.0).exp()) / 32
     assert float(bins(log_r, t)[-1]) == pytest.approx(2.0 - float(mean.log()), rel=1e-5)
+
+
+def test_a_bin_forgets_by_its_decay():
+    bins, t = Bins(RectifiedFlow(), count=1, decay=0.75), torch.full((16,), 0.5)
+    bins.update(torch.zeros(16), t)
+    bins.update(torch.full((16,), 4.0).log(), t)
+    assert bins.sums[:, 0].tolist() == pytest.approx([0.75 * 16 + 16, 0.75 * 16 + 64])
+    expected = math.log((0.75 + 4) / 1.75)
+    assert float(bins(torch.zeros(1), torch.full((1,), 0.5))) == pytest.approx(-expected, rel=1e-5)
+
+
+def test_what_is_no_process_and_no_law_is_refused():
+    law = GaussianMixture(weights=[1.0], means=[[0.0]], covariances=[1.0], process=PROCESS)
+    for wrong in (
+        lambda: Bins("x"),  # pyright: ignore[reportArgumentType]
+        lambda: GaussianMixture(weights=[1.0], means=[[0.0]], covariances=[1.0], process="x"),  # pyright: ignore
+        lambda: Empirical(points=torch.zeros(1, 1), process="x"),  # pyright: ignore[reportArgumentType]
+    ):
+        with pytest.raises(InvalidArgument, match="process must be a Process, got a str"):
+            wrong()
+    with pytest.raises(InvalidArgument, match="q must be a ExactTeacher, got a str"):
+        ExactRatio(p=law, q="x")  # pyright: ignore[reportArgumentType]
 
 
 def test_ratios_beyond_belief_are_clamped_and_nothing_is_seen_before_the_first_batch():

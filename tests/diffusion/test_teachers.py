@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -234,6 +234,46 @@ def test_guidance_against_a_label_that_stands_for_none():
 
 
 # ---- features, and the gradient through a frozen teacher
+
+
+class Told(nn.Module):
+    """Gives the mean of its condition, whatever that is."""
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Any) -> Tensor:
+        parts = condition.values() if isinstance(condition, dict) else [condition]
+        return torch.zeros_like(x_t) + sum(part.float().flatten(1).mean(1) for part in parts)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("null", "condition"),
+    [
+        (torch.zeros(1, 3, 4), torch.ones(5, 3, 4)),
+        (torch.zeros(5, 4).unbind()[0], torch.ones(5, 4)),
+        (torch.zeros(5, 3, 4), torch.ones(5, 3, 4)),
+        ({"a": torch.zeros(1, 4), "b": torch.zeros(1, 2)}, {"a": torch.ones(5, 4), "b": torch.zeros(5, 2)}),
+        (0, torch.ones(5, dtype=torch.long)),
+        (torch.tensor(0), torch.ones(5, dtype=torch.long)),
+    ],
+)
+def test_one_null_is_enough_for_a_batch(null: Any, condition: Any):
+    class Labelled(Told):
+        def forward(self, x_t: Tensor, t: Tensor, condition: Any) -> Tensor:
+            return super().forward(x_t, t, condition if isinstance(condition, dict) else condition.reshape(5, -1))
+
+    guided = Guided(teacher=Denoiser(Labelled(), VarianceExploding()), scale=3.0, null=null)
+    assert torch.equal(guided.x0(torch.zeros(5, 2), torch.tensor(1.0), condition), torch.full((5, 2), 3.0))
+    if not isinstance(null, torch.Tensor) or len(null.shape) != 1:  # else it may be labels
+        assert torch.equal(guided.x0(torch.zeros(5, 2), torch.tensor(1.0)), torch.zeros(5, 2))
+
+
+def test_a_null_of_another_number_is_named():
+    guided = Guided(teacher=Denoiser(Told(), VarianceExploding()), scale=3.0, null=torch.zeros(2, 4))
+    with pytest.raises(ShapeError, match="null is of 2 samples, but the batch has 5"):
+        guided.x0(torch.zeros(5, 2), torch.tensor(1.0), torch.zeros(5, 4))
+    with pytest.raises(InvalidArgument, match="scale must be a finite number, got nan"):
+        Guided(teacher=guided, scale=math.nan)
+    with pytest.raises(InvalidArgument, match="network is a NoneType"):
+        Denoiser(None, VarianceExploding())  # pyright: ignore[reportArgumentType]
 
 
 def test_the_gradient_goes_through_a_frozen_teacher():

@@ -80,6 +80,11 @@ class Source:
         return getattr(network, "network", network)
 
     @property
+    def latent(self) -> bool:
+        """Whether its samples are no images, but what a decoder makes images of."""
+        return bool(getattr(self.network, "latent", False))
+
+    @property
     def labels(self) -> Tensor | None:
         """The labels that it knows, sorted; None where it takes none."""
         from pushforward.cli.teacher_inputs import labels_of

@@ -54,8 +54,9 @@ class Sample:
         from pushforward.errors import PushforwardError
 
         source = load_generator(self.run_folder)
-        if len(source.shape) != 3 or source.shape[0] not in (1, 3):
-            raise InputError(f"{self.run_folder}: draws samples of shape {source.shape}, which are no images")
+        if len(source.shape) != 3 or source.shape[0] not in (1, 3) or source.latent:
+            what = "latents" if source.latent else "samples"
+            raise InputError(f"{self.run_folder}: draws {what} of shape {source.shape}, which are no images")
         if self.steps is not None and source.student is not None:
             raise InputError(f"--steps: is of no use to a student, which has {len(source.student.generator.times)}")
         labels = None

@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from pushforward.diffusion.generator import Generator
+from pushforward.diffusion.lora import adapted, own_weights
 from pushforward.diffusion.processes import VarianceExploding
 from pushforward.diffusion.schedulers import FewSteps, check_known, convention_of, few_steps
-from pushforward.diffusion.teachers import Denoiser, from_edm
+from pushforward.diffusion.teachers import Denoiser, from_edm, in_precision
 from pushforward.errors import CheckpointError, InvalidArgument
 
 __all__ = ["DiffusersNetwork", "from_diffusers", "load_model", "save_student"]
@@ -29,6 +32,7 @@ _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 # What diffusers raises on files that are missing, cut short, or not what their names say.
 _BROKEN = (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError)
 _PARTS = ("unet", "transformer")
+_DECODERS = ("vae", "vqvae", "vqgan", "movq")
 
 
 def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Denoiser:
@@ -59,8 +63,9 @@ def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Deno
         ('v', torch.Size([2, 1, 8, 8]))
     """
     given: Any = model
+    latent = False
     if isinstance(model, str | Path):
-        given, scheduler = _loaded(Path(model), scheduler)
+        given, scheduler, latent = _loaded(Path(model), scheduler)
     if not isinstance(given, nn.Module) or not hasattr(given, "config"):
         raise InvalidArgument(
             f"model is a {type(given).__name__}; a folder or a model of diffusers is needed (of a pipeline, its .unet "
@@ -69,7 +74,7 @@ def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Deno
     if scheduler is None:
         raise InvalidArgument("scheduler is missing: only a pipeline's folder brings its own; give the model's")
     at = convention_of(scheduler, type(given).__name__)
-    network = DiffusersNetwork(given, slope=at.slope, offset=at.offset, sign=at.sign)
+    network = DiffusersNetwork(given, slope=at.slope, offset=at.offset, sign=at.sign, latent=latent)
     if isinstance(at.process, VarianceExploding) and at.sigma_data is not None:
         return from_edm(network, at.process, sigma_data=at.sigma_data)
     return Denoiser(network, at.process, predicts=at.predicts)
@@ -82,12 +87,24 @@ class DiffusersNetwork(nn.Module):
         model: Takes (x, ..., timestep=..., its conditions by name) and gives a tuple if asked to.
         slope, offset: Its time is offset + slope t.
         sign: Its output, or the first half of the channels where it has twice as many, is multiplied by it.
+        latent: Whether what it denoises is no pictures, but what a decoder makes pictures of.
     """
 
-    def __init__(self, model: nn.Module, *, slope: float = 1.0, offset: float = 0.0, sign: float = 1.0) -> None:
+    # Samples and conditions are turned into the model's own precision here.
+    own_precision = True
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        slope: float = 1.0,
+        offset: float = 0.0,
+        sign: float = 1.0,
+        latent: bool = False,
+    ) -> None:
         super().__init__()
         self.model = model
-        self.slope, self.offset, self.sign = slope, offset, sign
+        self.slope, self.offset, self.sign, self.latent = slope, offset, sign, latent
         self.feature_taps = _taps(model)
         _, *others = inspect.signature(model.forward).parameters.values()
         self._takes = {one.name for one in others}
@@ -99,8 +116,8 @@ class DiffusersNetwork(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """The prediction, like x_t; the model itself is asked in its own precision."""
         time = self.offset + self.slope * t
-        arguments = self._named(condition) | {"timestep": time.long() if self._counts else time}
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), x_t.dtype)
+        arguments = in_precision(self._named(condition), dtype) | {"timestep": time.long() if self._counts else time}
         value: Tensor = self.model(x_t.to(dtype), **arguments, return_dict=False)[0]
         if value.ndim == x_t.ndim and value.shape[1] == 2 * x_t.shape[1]:
             value = value[:, : x_t.shape[1]]  # the other half is the variance that such a model learned, too
@@ -140,7 +157,11 @@ def load_model(folder: Path) -> nn.Module:
     _refuse_pickled(folder)
     try:
         model, report = kind.from_pretrained(  # pyright: ignore[reportAttributeAccessIssue]
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            variant=_variant(folder),
         )
     except _BROKEN as error:
         raise CheckpointError(f"{folder} holds no {name} that can be loaded: {_line(error)}") from error
@@ -167,14 +188,15 @@ def save_student(folder: Path, generator: Generator, network: DiffusersNetwork) 
     diffusers, model, denoiser = _diffusers(), network.model, generator.denoiser
     part = "unet" if "UNet" in type(model).__name__ else "transformer"
     (folder / "model_index.json").unlink(missing_ok=True)
-    plain = network.sign == 1 and network.offset == 0
+    # With adapters in it the model alone is not the student.
+    plain = network.sign == 1 and network.offset == 0 and adapted(model) is None
     found = few_steps(denoiser.process, denoiser.predicts, generator.times, slope=network.slope) if plain else None
     if found is not None and _is_whole(model, found):
         pipeline = getattr(diffusers, found.pipeline)
         scheduler = getattr(diffusers, found.scheduler)(**found.arguments)
         pipeline(unet=model, scheduler=scheduler).save_pretrained(folder, safe_serialization=True)
         return part
-    model.save_pretrained(folder / part, safe_serialization=True)  # pyright: ignore[reportCallIssue]
+    _without_adapters(model).save_pretrained(folder / part, safe_serialization=True)
     if found is not None:
         getattr(diffusers, found.scheduler)(**found.arguments).save_pretrained(folder / "scheduler")
     else:
@@ -186,7 +208,8 @@ def save_student(folder: Path, generator: Generator, network: DiffusersNetwork) 
     return part
 
 
-def _loaded(folder: Path, scheduler: Any) -> tuple[nn.Module, Any]:
+def _loaded(folder: Path, scheduler: Any) -> tuple[nn.Module, Any, bool]:
+    """Model, scheduler, and whether a decoder belongs to them."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; a model of diffusers is loaded from the one it was saved to")
     if not (folder / "model_index.json").exists():
@@ -194,12 +217,13 @@ def _loaded(folder: Path, scheduler: Any) -> tuple[nn.Module, Any]:
             raise CheckpointError(
                 f"{folder} has neither model_index.json nor config.json: diffusers saved nothing there"
             )
-        return load_model(folder), scheduler
+        return load_model(folder), scheduler, False
     index = _json(folder / "model_index.json")
     part = next((part for part in _PARTS if part in index), None)
     if part is None:
         raise CheckpointError(f"{folder / 'model_index.json'} has no {' and no '.join(_PARTS)}")
-    return load_model(folder / part), _load_scheduler(folder / "scheduler") if scheduler is None else scheduler
+    latent = any(name in index for name in _DECODERS)
+    return load_model(folder / part), _load_scheduler(folder / "scheduler") if scheduler is None else scheduler, latent
 
 
 def _load_scheduler(folder: Path) -> Any:
@@ -209,6 +233,16 @@ def _load_scheduler(folder: Path) -> Any:
         return getattr(_diffusers(), name).from_pretrained(folder, local_files_only=True)
     except _BROKEN as error:
         raise CheckpointError(f"{folder} holds no {name} that can be loaded: {_line(error)}") from error
+
+
+def _without_adapters(model: Any) -> Any:
+    """The model itself, or one with the same weights where there are adapters in it."""
+    if adapted(model) is None:
+        return model
+    with torch.device("meta"):
+        plain = type(model).from_config(model.config)
+    plain.load_state_dict(own_weights(model), assign=True)
+    return plain
 
 
 def _is_whole(model: nn.Module, found: FewSteps) -> bool:
@@ -252,6 +286,22 @@ def _refuse_pickled(folder: Path) -> None:
         )
     if not safe:
         raise CheckpointError(f"{folder} holds no weights: no file there ends in .safetensors")
+
+
+def _variant(folder: Path) -> str | None:
+    """The variant that the weights were saved as, say fp16; None where there are plain ones.
+
+    Raises:
+        CheckpointError: There are several, and none of them is the plain one.
+    """
+    names = [file.name.removesuffix(".safetensors") for file in folder.glob("*.safetensors")]
+    # diffusion_pytorch_model.fp16, diffusion_pytorch_model.fp16-00001-of-00002, diffusion_pytorch_model-00001-of-00002
+    found = {re.sub(r"-\d{5}-of-\d{5}$", "", name).partition(".")[2] for name in names}
+    if not found or "" in found:
+        return None
+    if len(found) > 1:
+        raise CheckpointError(f"{folder} holds the variants {', '.join(sorted(found))} and no plain weights; keep one")
+    return found.pop()
 
 
 def _class_name(file: Path) -> str:

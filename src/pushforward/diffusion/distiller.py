@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Generator as Suspended
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -31,9 +31,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pushforward._checks import check_count, check_instance, check_weight
+from pushforward._checks import check_count, check_finite, check_instance, check_weight
 from pushforward.diffusion.generator import MOST_STEPS, Generator
 from pushforward.diffusion.loop import Batch, unpacked
+from pushforward.diffusion.lora import weights_of_adapters
 from pushforward.diffusion.losses import denoising_loss, discriminator_loss, generator_loss, score_difference_loss
 from pushforward.diffusion.processes import Process, VarianceExploding
 from pushforward.diffusion.ratio import Bins, Discriminator, ExactRatio, effective_share, mean_over_processes
@@ -64,7 +65,7 @@ class Distiller:
 
         distiller.prepare(batch)                   once, before the optimisers are made
         distiller.critic_loss(batch).total         for distiller.critics(), some steps for each one of the student's
-        distiller.student_loss(batch).total        for distiller.student.parameters()
+        distiller.student_loss(batch).total        for distiller.trained()
 
     A batch is a tensor of samples, (B, ...), or a pair of them and their condition. What is random comes from torch's
     global generator.
@@ -72,8 +73,10 @@ class Distiller:
     Args:
         teacher: A `Denoiser`, a `Guided` one, or anything with a process and x0. Its parameters are frozen here.
         divergence: One of `pushforward.divergences`, itself or its name, with a second derivative.
-        student: What is trained: a `Generator`, or a `Denoiser` whose times are chosen as `steps` says. None starts
-            from a copy of the teacher.
+        student: What is trained: a `Generator`, or a `Denoiser` whose times are chosen as `steps` says. Where only some
+            of its parameters require gradients, as with adapters of peft, those alone are trained. None starts from a
+            copy of the teacher. Weights of half precision become float32: in bfloat16 most steps of a usual length
+            change nothing.
         ratio: An `ExactRatio`, or a `Discriminator` with taps of one's own. None makes one where one is needed.
         steps: 1 to 4. The first is at the noisiest time up to which the teacher's answers to noise alone have a tenth
             of the data's variance: from more noise than that, every sample starts as the same blur.
@@ -132,8 +135,8 @@ class Distiller:
         if own & {id(parameter) for parameter in self.student.parameters()}:
             raise InvalidArgument("student and teacher share their weights: give the student copy.deepcopy(teacher)")
         # In evaluation mode, as when it samples: what dropout hides in training it would not hide then.
-        self.student.requires_grad_(True).eval()
-        self.fake = copy.deepcopy(network or self.student.denoiser).requires_grad_(True).eval()
+        _trainable(self.student, given=student is not None).eval()
+        self.fake = _single(copy.deepcopy(network or self.student.denoiser)).requires_grad_(True).eval()
         self.ratio = self._ratio(ratio, network)
         self.levels = _levels(teacher.process) if levels is None else levels
         if type(self.levels) is not type(teacher.process):
@@ -150,6 +153,10 @@ class Distiller:
         """The one in use, if any."""
         return self.ratio if isinstance(self.ratio, Discriminator) else None
 
+    def trained(self) -> list[nn.Parameter]:
+        """What the student's optimiser trains: all of the student, or what of it requires gradients."""
+        return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
+
     def critics(self) -> list[nn.Parameter]:
         """What the critics' optimiser trains: the fake denoiser, and the discriminator where there is one."""
         return [parameter for module in self._critics().values() for parameter in module.parameters()]
@@ -160,7 +167,7 @@ class Distiller:
         Raises:
             ShapeError: The batch is no tensor of samples, nor a pair.
         """
-        x, condition = unpacked(batch)
+        x, condition = _checked(batch)
         self.to(x.device)
         times = self.student.times if self._timed else self._choose_times(x, condition)
         # The first process's word, where each has seen a batch of its own.
@@ -268,7 +275,7 @@ class Distiller:
     def _unpacked(self, batch: Batch) -> tuple[Tensor, Any]:
         if math.isnan(self.sigma_data):
             raise InvalidArgument("the distiller has seen no data yet: call prepare with a batch first")
-        return unpacked(batch)
+        return _checked(batch)
 
     def _input(self, x: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
         """What one of the student's steps, drawn at random, is shown when it samples."""
@@ -348,10 +355,46 @@ class Distiller:
         return tuple(float(times[index]) for index in chosen)
 
 
+def _checked(batch: Batch) -> tuple[Tensor, Any]:
+    """Samples in single precision at least, and their condition.
+
+    Raises:
+        NonFiniteError: Either holds a number that is not finite.
+    """
+    x, condition = unpacked(batch)
+    for name, part in (("batch", x), *_floating("condition", condition)):
+        check_finite(name, part)
+    return x.to(torch.promote_types(x.dtype, torch.float32)), condition
+
+
+def _floating(name: str, condition: Any) -> list[tuple[str, Tensor]]:
+    if isinstance(condition, Mapping):
+        return [found for key, part in condition.items() for found in _floating(f"{name}[{key!r}]", part)]
+    return [(name, condition)] if isinstance(condition, Tensor) else []
+
+
 def _network_of(teacher: Teacher) -> Denoiser | None:
     if isinstance(teacher, Guided):
         return _network_of(teacher.teacher)
     return teacher if isinstance(teacher, Denoiser) else None
+
+
+def _single(module: nn.Module) -> nn.Module:
+    """The module, with its weights of half precision in single."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point() and tensor.itemsize < torch.float32.itemsize:
+            tensor.data = tensor.data.float()
+    return module
+
+
+def _trainable(student: Generator, *, given: bool) -> nn.Module:
+    """The student, in single precision, of which at least something is trained."""
+    parameters = list(_single(student).parameters())
+    if not any(parameter.requires_grad for parameter in parameters):
+        # A copy of a frozen teacher; what was put into it to be trained is, if anything was.
+        for parameter in (weights_of_adapters(student) if given else []) or parameters:
+            parameter.requires_grad_(True)
+    return student
 
 
 def _levels(process: Process) -> Process:

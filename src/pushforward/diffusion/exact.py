@@ -68,6 +68,7 @@ class GaussianMixture:
     process: Process
 
     def __post_init__(self) -> None:
+        check_instance("process", self.process, Process)
         _ = self._law
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
@@ -142,6 +143,7 @@ class Empirical:
     process: Process
 
     def __post_init__(self) -> None:
+        check_instance("process", self.process, Process)
         points = check_instance("points", self.points, Tensor)
         if points.ndim < 2 or 0 in points.shape or not points.is_floating_point():
             raise ShapeError(f"points has shape {tuple(points.shape)}, {points.dtype}; floating (N, ...) is needed")

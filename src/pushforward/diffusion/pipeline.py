@@ -12,7 +12,7 @@ images   (x0 / 2 + 1/2) within [0, 1], as diffusers has them [0, 1]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -118,8 +118,9 @@ class OneStepPipeline:
         condition: Any = None,
         *,
         generator: torch.Generator | None = None,
-        output_type: Output = "pil",
+        output_type: Output | None = None,
         batch_size: int = 64,
+        decode: Callable[[Tensor], Tensor] | None = None,
     ) -> Drawn:
         """Draw images.
 
@@ -127,20 +128,42 @@ class OneStepPipeline:
             num_images: N.
             condition: Labels (N,), or whatever else the network takes of N samples, as a tensor or a dict of tensors.
             generator: Where all noise comes from, on its own device; None for torch's global one.
-            output_type: As in diffusers, or "raw" for samples of whatever shape as they are.
+            output_type: As in diffusers, or "raw" for samples of whatever shape as they are. None for "pil", and
+                for "raw" where the samples are latents, or of other numbers of channels than 1 or 3, and not decoded.
             batch_size: How many at a time.
+            decode: Of a latent model: what makes images (n, C, H, W) within [-1, 1] of samples, on their device; for
+                instance `lambda z: vae.decode(z / vae.config.scaling_factor + shift).sample`, the shift of most
+                decoders being 0.
 
         Raises:
             ShapeError: Images are asked for, and the samples are none; or a condition is not of N samples.
         """
         check_count("num_images", num_images)
+        if output_type is None:
+            output_type = "pil" if decode is not None or self.draws_images or len(self.shape) != 3 else "raw"
         check_choice("output_type", output_type, ("pil", "pt", "np", "raw"))
-        if output_type != "raw" and (len(self.shape) != 3 or self.shape[0] not in (1, 3, 4)):
-            raise ShapeError(f'samples of shape {self.shape} are no images (C, H, W); output_type="raw" gives them')
+        if output_type != "raw" and decode is None and not self.draws_images:
+            what = "latents" if self.latent else "no images (C, H, W) of one or three channels"
+            raise ShapeError(
+                f'samples of shape {self.shape} are {what}; output_type="raw" gives them as they are, decode= makes '
+                "images of them"
+            )
         sizes = [min(check_count("batch_size", batch_size), num_images - k) for k in range(0, num_images, batch_size)]
         parts = _parts(condition, sizes)
-        x0 = torch.cat([self._draw(n, part, generator) for n, part in zip(sizes, parts, strict=True)])
+        drawn = (self._draw(n, part, generator) for n, part in zip(sizes, parts, strict=True))
+        x0 = torch.cat([part if decode is None else _decoded(decode, part) for part in drawn])
         return Drawn(images=x0 if output_type == "raw" else _images(x0, output_type))
+
+    @property
+    def latent(self) -> bool:
+        """Whether its samples are what a decoder makes images of, as far as is known."""
+        network: Any = self.generator.denoiser.network
+        return bool(getattr(getattr(network, "network", network), "latent", False))
+
+    @property
+    def draws_images(self) -> bool:
+        """Whether its samples are images as they are."""
+        return len(self.shape) == 3 and self.shape[0] in (1, 3) and not self.latent
 
     def to(self, device: torch.device | str) -> OneStepPipeline:
         """Itself, with the student on this device."""
@@ -176,6 +199,20 @@ def _parts(condition: Any, sizes: Sequence[int]) -> Iterator[Any]:
             yield dict(zip(condition, parts, strict=True))
     else:
         raise InvalidArgument(f"condition is a {type(condition).__name__}; a tensor or a dict of tensors is needed")
+
+
+def _decoded(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
+    """What a caller's decoder makes of them.
+
+    Raises:
+        ShapeError: No images of one or three channels, one a sample.
+    """
+    images: Any = decode(latents)
+    shape = tuple(images.shape) if isinstance(images, Tensor) else ()
+    if len(shape) != 4 or shape[0] != len(latents) or shape[1] not in (1, 3):
+        what = shape or type(images).__name__
+        raise ShapeError(f"decode gives {what}; images ({len(latents)}, C, H, W) with C 1 or 3 are needed")
+    return images
 
 
 def _images(x0: Tensor, output_type: Output) -> Tensor | Any | list[Image]:

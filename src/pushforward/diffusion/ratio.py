@@ -61,6 +61,10 @@ class ExactRatio:
     p: ExactTeacher
     q: ExactTeacher
 
+    def __post_init__(self) -> None:
+        for name in ("p", "q"):
+            check_instance(name, getattr(self, name), ExactTeacher)
+
     def __call__(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Log p_t(x_t) - log q_t(x_t), (B,)."""
         return self.p.log_density(x_t, t) - self.q.log_density(x_t, t)
@@ -155,6 +159,7 @@ class Bins(nn.Module):
 
     def __init__(self, process: Process, *, count: int = 10, decay: float = 0.99, clamp: float = 6.0) -> None:
         super().__init__()
+        check_instance("process", process, Process)
         inner = torch.linspace(0, 1, check_count("count", count) + 1, dtype=torch.float64)[1:-1]
         self.decay, self.clamp = check_positive("decay", decay), check_positive("clamp", clamp)
         if not decay < 1:

@@ -22,6 +22,7 @@ from torch import nn
 
 from pushforward._checks import check_count
 from pushforward.diffusion.adapters import DiffusersNetwork, load_model
+from pushforward.diffusion.lora import adapted, load_adapters, own_weights, save_adapters
 from pushforward.diffusion.networks import MLP, UNet, build, config_from_json, config_to_json
 from pushforward.diffusion.processes import Process, RectifiedFlow, VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser, Preconditioned
@@ -53,12 +54,16 @@ def save_denoiser(
     if not isinstance(denoiser.network, nn.Module):
         raise InvalidArgument("the network is a plain function, which no file holds; only an nn.Module is saved")
     folder.mkdir(parents=True, exist_ok=True)
+    network = _encode_network(denoiser.network, part)
+    # A caller gives a module of their own again with its adapters in it.
+    rebuilt = adapted(denoiser.network) is not None and _innermost(network)["kind"] != "own"
     state = {
         "process": _encode_process(denoiser.process),
         "predicts": denoiser.predicts,
         "labels": None if denoiser.labels is None else list(denoiser.labels),
-        "network": _encode_network(denoiser.network, part),
-        "weights": None if part else denoiser.network.state_dict(),
+        "network": network,
+        "adapters": save_adapters(folder, denoiser.network) if rebuilt else None,
+        "weights": None if part else own_weights(denoiser.network) if rebuilt else denoiser.network.state_dict(),
         "extra": dict(extra),
     }
     save_state(folder / name, state)
@@ -91,6 +96,8 @@ def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> 
         rebuilt = _decode_network(state["network"], folder, network)
         if state["weights"] is not None:
             rebuilt.load_state_dict(state["weights"])
+        if state.get("adapters"):
+            load_adapters(folder, rebuilt, state["adapters"])
         denoiser = Denoiser(rebuilt, _decode_process(state["process"]), predicts=state["predicts"])
         labels = state.get("labels")  # of older files nobody knows
         denoiser.labels = None if labels is None else tuple(check_count("labels", one, least=0) for one in labels)
@@ -128,6 +135,7 @@ def _encode_network(network: nn.Module, part: str | None) -> dict[str, Any]:
             "slope": network.slope,
             "offset": network.offset,
             "sign": network.sign,
+            **({"latent": True} if network.latent else {}),
         }
     if isinstance(network, MLP | UNet):
         return {"kind": "config", "config": config_to_json(network.config)}
@@ -139,7 +147,9 @@ def _decode_network(saved: dict[str, Any], folder: Path, own: nn.Module | None) 
         case {"kind": "edm", "sigma_data": float(sigma_data), "network": inner}:
             return Preconditioned(_decode_network(inner, folder, own), sigma_data)
         case {"kind": "diffusers", "folder": ("unet" | "transformer") as part, **called}:
-            return DiffusersNetwork(load_model(folder / part), **{key: float(called[key]) for key in called})
+            latent = bool(called.pop("latent", False))
+            numbers = {key: float(called[key]) for key in called}
+            return DiffusersNetwork(load_model(folder / part), latent=latent, **numbers)
         case {"kind": "config", "config": config}:
             return build(config_from_json(config))
         case {"kind": "own"} if own is not None:

@@ -125,7 +125,10 @@ def convention_of(scheduler: Any, model: str) -> Convention:
             )
         return _flow(config, config.flow_shift, model)
     predicts = _prediction(name, config, _PREDICTIONS)
-    squares = scheduler.alphas_cumprod.double()
+    squares = scheduler.alphas_cumprod.double().clone()
+    if config.get("rescale_betas_zero_snr"):
+        # Some samplers (Euler's) put 2^-24 there, to have a finite sigma; the network was trained without any signal.
+        squares[-1] = 0.0
     if predicts == "eps" and not bool(squares[-1] > 0):
         raise InvalidArgument(
             f"{name} has rescale_betas_zero_snr with prediction_type 'epsilon', from which no x0 follows at the last "

@@ -15,7 +15,8 @@ Sources: Karras et al. 2022 (EDM, arXiv 2206.00364), Table 1 and appendix B.3; H
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Generator as Suspended
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_instance, check_positive, check_returned
 from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding
-from pushforward.errors import InvalidArgument
+from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = [
     "Denoiser",
@@ -39,7 +40,12 @@ __all__ = [
     "from_diffusers",
     "from_edm",
     "from_velocity",
+    "in_precision",
 ]
+
+
+# Bytes of a number in single precision.
+_SINGLE = 4
 
 
 @runtime_checkable
@@ -75,6 +81,8 @@ class Denoiser(nn.Module):
 
     def __init__(self, network: Callable[..., Tensor], process: Process, *, predicts: Prediction = "x0") -> None:
         super().__init__()
+        if not callable(network):
+            raise InvalidArgument(f"network is a {type(network).__name__}; a module or function of (x_t, t) is needed")
         self.network = network
         self.process = check_instance("process", process, Process)
         check_choice("predicts", predicts, get_args(Prediction))
@@ -88,7 +96,8 @@ class Denoiser(nn.Module):
             ShapeError: The network's prediction has another shape.
         """
         t = t.expand(len(x_t)) if t.ndim == 0 else t
-        value = self.network(x_t, t) if condition is None else self.network(x_t, t, condition)
+        told = () if condition is None else (condition,)
+        value = _asked(self.network, x_t, t, *told)
         value = check_returned("network", value, tuple(x_t.shape))
         return self.process.convert(value, x_t, t, given=self.predicts, wanted="x0")
 
@@ -193,13 +202,22 @@ class Guided:
     Args:
         teacher: Knows condition and null.
         scale: 1 is the condition alone, 0 the null; more is guidance.
-        null: The condition that stands for none: None, an empty prompt's embedding, or the label that was trained as
-            "no label".
+        null: The condition that stands for none: None, an empty prompt's embedding, the label that was trained as
+            "no label", or a dict of such. One of it is enough, with or without an axis for the batch.
+
+    Raises:
+        InvalidArgument: The scale is not finite.
     """
 
     teacher: Teacher
     scale: float
     null: Any = None
+
+    def __post_init__(self) -> None:
+        check_instance("teacher", self.teacher, Teacher)
+        scale: Any = self.scale
+        if not isinstance(scale, int | float) or not math.isfinite(scale):
+            raise InvalidArgument(f"scale must be a finite number, got {self.scale!r}")
 
     @property
     def process(self) -> Process:
@@ -208,10 +226,48 @@ class Guided:
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """The guided prediction; the teacher's own where there is no condition."""
+        null = _for_each(self.null, condition, x_t)
         if condition is None:
-            return self.teacher.x0(x_t, t, self.null)
-        null, told = self.teacher.x0(x_t, t, self.null), self.teacher.x0(x_t, t, condition)
-        return null + self.scale * (told - null)
+            return self.teacher.x0(x_t, t, null)
+        without, told = self.teacher.x0(x_t, t, null), self.teacher.x0(x_t, t, condition)
+        return without + self.scale * (told - without)
+
+
+def in_precision(condition: Any, dtype: torch.dtype) -> Any:
+    """A condition whose floating tensors have this dtype, where theirs or this is of half precision."""
+    if isinstance(condition, Tensor) and condition.is_floating_point():
+        return condition.to(dtype) if min(condition.itemsize, dtype.itemsize) < _SINGLE else condition
+    if isinstance(condition, Mapping):
+        return {name: in_precision(part, dtype) for name, part in condition.items()}
+    return condition
+
+
+def _asked(network: Callable[..., Tensor], x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
+    """A network's answer, in its own precision where that is half and the samples' is not."""
+    if not isinstance(network, nn.Module) or getattr(network, "own_precision", False):
+        return network(x_t, t, *condition)
+    dtype = next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), None)
+    if dtype is None:
+        return network(x_t, t, *condition)
+    half = dtype.itemsize < _SINGLE
+    return network(x_t.to(dtype) if half else x_t, t, *(in_precision(one, dtype) for one in condition))
+
+
+def _for_each(null: Any, condition: Any, x_t: Tensor) -> Any:
+    """A null condition of as many as there are samples, on their device."""
+    if isinstance(null, Mapping):
+        parts = condition if isinstance(condition, Mapping) else {}
+        return {name: _for_each(part, parts.get(name), x_t) for name, part in null.items()}
+    if isinstance(null, int):
+        null = torch.tensor(null)
+    if not isinstance(null, Tensor):
+        return null
+    null = null.to(x_t.device)
+    if null.ndim == 0 or (isinstance(condition, Tensor) and null.ndim == condition.ndim - 1):
+        null = null[None]
+    if len(null) not in (1, len(x_t)):
+        raise ShapeError(f"null is of {len(null)} samples, but the batch has {len(x_t)}; one, or one each, is needed")
+    return null.expand(len(x_t), *null.shape[1:])
 
 
 class _AllThere(Exception):  # noqa: N818 - no error: it ends a pass that has given all that it was for
@@ -248,6 +304,9 @@ class Preconditioned(nn.Module):
         sigma_data: Standard deviation of the data.
     """
 
+    # The network within is asked in its own.
+    own_precision = True
+
     def __init__(self, network: nn.Module, sigma_data: float) -> None:
         super().__init__()
         self.network = network
@@ -257,6 +316,6 @@ class Preconditioned(nn.Module):
         """D(x_t; t), like x_t."""
         sigma = t.reshape(-1, *[1] * (x_t.ndim - 1)).to(torch.promote_types(x_t.dtype, torch.float32))
         total = torch.hypot(sigma, torch.full_like(sigma, self.sigma_data))
-        value = self.network((x_t / total).to(x_t.dtype), t.log() / 4, *condition)
+        value = _asked(self.network, (x_t / total).to(x_t.dtype), t.log() / 4, *condition)
         denoised = (self.sigma_data / total) ** 2 * x_t + sigma * self.sigma_data / total * value
         return denoised.to(torch.promote_types(x_t.dtype, value.dtype))

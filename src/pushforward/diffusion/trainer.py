@@ -158,7 +158,7 @@ class _Run:
         # Without a first moment: the two sides move each other's target.
         self.student_optimiser, self.critic_optimiser = (
             torch.optim.Adam(parameters, lr=lr, betas=(0.0, 0.99), fused=device.type != "mps")
-            for parameters, lr in ((self.distiller.student.parameters(), rate), (self.distiller.critics(), critic_rate))
+            for parameters, lr in ((self.distiller.trained(), rate), (self.distiller.critics(), critic_rate))
         )
         self.step = self._resumed()
         if world_size() > 1:
