@@ -28,8 +28,10 @@ __all__ = [
     "check_mask",
     "check_points",
     "check_positive",
+    "check_range",
     "check_returned",
     "check_same_device",
+    "check_size",
     "check_weight",
     "check_weights",
     "mass_tolerance",
@@ -40,6 +42,8 @@ T = TypeVar("T")
 # Masses may differ by this share of themselves before a balanced problem is refused; float32 weights that
 # were normalised differ by about 1e-7.
 MASS_TOLERANCE = 1e-6
+# Costs and their quotients with epsilon, and masses, up to which products of a few of them are still numbers.
+LARGEST_NUMBER, LARGEST_MASS = 1e290, 1e100
 
 
 def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> float:
@@ -230,8 +234,9 @@ def check_weights(name: str, value: Any, size: int, batch: int | None, like: Ten
 
 def mass_tolerance(*weights: Any) -> float:
     """How far masses may differ: what rounding to the callers' dtypes explains, and one part in a million at least."""
-    dtypes = [w.dtype for w in weights if isinstance(w, Tensor) and w.is_floating_point()]
-    return max([MASS_TOLERANCE, *(4 * torch.finfo(dtype).eps for dtype in dtypes if dtype.itemsize < 4)])
+    given = [to_tensor("weights", w) for w in weights if w is not None]
+    halves = [w.dtype for w in given if w.is_floating_point() and w.dtype.itemsize < 4]
+    return max([MASS_TOLERANCE, *(4 * torch.finfo(dtype).eps for dtype in halves)])
 
 
 def check_equal_mass(a: Tensor, b: Tensor, tolerance: float) -> None:
@@ -249,6 +254,51 @@ def check_equal_mass(a: Tensor, b: Tensor, tolerance: float) -> None:
             f"{f' (problem {k} of the batch)' if len(a) > 1 else ''}; "
             "a plan keeps mass: normalise both, or pass unbalanced= to let it change"
         )
+
+
+def check_size(costs: float) -> None:
+    """Costs, given by the sum of their absolute values, must leave room for sums and products of them.
+
+    Raises:
+        NonFiniteError: They do not.
+    """
+    if not costs <= LARGEST_NUMBER:
+        raise NonFiniteError(
+            f"cost is too large: its absolute values sum to more than {LARGEST_NUMBER:g}, near the end of "
+            "floating-point numbers; divide cost and epsilon by a common unit"
+        )
+
+
+def check_range(costs: float, epsilon: float, prices: tuple[float, float], a: Tensor, b: Tensor) -> None:
+    """What is computed from these numbers must neither overflow nor underflow in float64.
+
+    Args:
+        costs: The sum of all costs' absolute values.
+        epsilon: Regularisation.
+        prices: Of leaving the marginals.
+        a, b: Weights, (B, n) and (B, m).
+
+    Raises:
+        NonFiniteError, MassError, InvalidArgument: They might; the message says in what units they would not.
+    """
+    least = max(costs, 1.0) / LARGEST_NUMBER
+    if not epsilon >= least:
+        raise InvalidArgument(f"epsilon is {epsilon:g}: cost / epsilon overflows; at least {least:.2g} is needed here")
+    if min(prices) < least:
+        raise InvalidArgument(f"unbalanced is {min(prices):g}: 1 / unbalanced overflows; use at least {least:.2g}")
+    for name, weights in (("a", a), ("b", b)):
+        mass = weights.detach().sum(-1)
+        low, high = float(mass.min()), float(mass.max())
+        if not (low >= 1 / LARGEST_MASS and high <= LARGEST_MASS):
+            raise MassError(
+                f"{name} sums to {low if low < 1 / LARGEST_MASS else high:g}; masses from {1 / LARGEST_MASS:g} to "
+                f"{LARGEST_MASS:g} can be computed with: divide a and b by a common unit"
+            )
+        if costs * high > LARGEST_NUMBER or 0 < costs < 1 / LARGEST_NUMBER / low:
+            raise NonFiniteError(
+                f"cost, of sum {costs:.2g}, times the mass of {name} is {costs * high:.2g}, near the end of "
+                "floating-point numbers; change the units of either"
+            )
 
 
 def check_has_memory(name: str, tensor: Tensor) -> None:

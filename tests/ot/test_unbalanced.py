@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 import pushforward as pf
 
@@ -165,3 +166,68 @@ def test_zero_weights(rng):
     rest = pf.solve(cost[a > 0][:, b > 0], a[a > 0], b[b > 0], epsilon=0.1, unbalanced=0.5, tol=1e-12)
     np.testing.assert_allclose(sol.plan.to_dense()[a > 0][:, b > 0], rest.plan.to_dense(), atol=1e-10)
     assert sol.value == pytest.approx(rest.value, abs=1e-10)
+
+
+FORBIDDEN = {
+    "a row": np.array([[np.inf, np.inf], [0.0, 1.0]]),
+    "a column": np.array([[np.inf, 0.0], [np.inf, 1.0]]),
+    "both": np.array([[np.inf, np.inf], [np.inf, 1.0]]),
+    "all": np.full((2, 2), np.inf),
+}
+
+
+@pytest.mark.parametrize("rho", [(1.0, 1.0), (0.3, 2.0), (20.0, 0.1)], ids=str)
+@pytest.mark.parametrize("which", FORBIDDEN)
+@pytest.mark.parametrize("method", ["auto", "newton", "sinkhorn"])
+def test_what_has_no_partner_pays_for_staying(which: str, rho: tuple[float, float], method: str):
+    cost, a, b = FORBIDDEN[which], np.array([0.5, 0.3]), np.array([0.2, 0.7])
+    sol = pf.solve(cost, a, b, epsilon=0.1, unbalanced=rho, method=method, tol=1e-12)
+    plan = sol.plan.to_dense()
+    finite = np.where(np.isfinite(cost), cost, 0.0)
+    assert sol.value == pytest.approx(objective(plan, finite, a, b, 0.1, *rho), abs=1e-11)
+    assert 0 <= sol.duality_gap <= 1e-10
+    for total, weights, potential, price in ((plan.sum(1), a, sol.f, rho[0]), (plan.sum(0), b, sol.g, rho[1])):
+        assert np.isfinite(potential).all()
+        np.testing.assert_allclose(total, weights * np.exp(-potential / price), atol=1e-12)
+    # A cost that is too dear for any mass comes to the same.
+    dear = pf.solve(np.where(np.isfinite(cost), cost, 1e4), a, b, epsilon=0.1, unbalanced=rho, tol=1e-12)
+    assert sol.value == pytest.approx(dear.value, abs=1e-9)
+
+
+def test_one_of_a_batch_without_a_partner(rng):
+    costs = rng.random((3, 6, 5))
+    costs[1, 2], costs[2, :, 4] = np.inf, np.inf
+    batch = pf.solve(costs, epsilon=0.1, unbalanced=0.5)
+    for k in range(3):
+        one = pf.solve(costs[k], epsilon=0.1, unbalanced=0.5)
+        assert batch.value[k] == pytest.approx(one.value, abs=1e-9)
+        np.testing.assert_allclose(batch.plan.to_dense()[k], one.plan.to_dense(), atol=1e-9)
+
+
+def test_a_partner_without_weight_is_none():
+    cost = np.array([[0.1, np.inf, np.inf], [0.2, 0.3, 0.4]])
+    a, b = np.array([0.5, 0.5]), np.array([0.0, 0.4, 0.6])
+    sol = pf.solve(cost, a, b, epsilon=0.1, unbalanced=1.0)
+    assert sol.value == pytest.approx(objective(sol.plan.to_dense(), np.where(cost < 9, cost, 0), a, b, 0.1, 1, 1))
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_exact_marginal_without_a_partner_is_infeasible(rng, side: int):
+    cost = rng.random((4, 4))
+    cost[(0, slice(None)) if side == 0 else (slice(None), 0)] = np.inf
+    rho = (math.inf, 1.0) if side == 0 else (1.0, math.inf)
+    with pytest.raises(pf.errors.InfeasibleError):
+        pf.solve(cost, epsilon=0.1, unbalanced=rho)
+    assert pf.solve(cost, epsilon=0.1, unbalanced=rho[::-1]).converged
+
+
+def test_derivatives_beside_what_has_no_partner():
+    cost = torch.tensor(FORBIDDEN["a row"])
+    a, b = (torch.tensor(w, dtype=torch.float64, requires_grad=True) for w in ([0.5, 0.3], [0.2, 0.7]))
+    sol = pf.solve(cost, a, b, epsilon=0.1, unbalanced=1.0, tol=1e-12)
+    assert float(sol.value.detach()) == pytest.approx(
+        float(pf.solve(cost, a.detach(), b.detach(), epsilon=0.1, unbalanced=1.0).value)
+    )
+    sol.value.backward()
+    assert float(a.grad[0]) == pytest.approx(1.0 + 0.1 * 0.9)  # rho, and epsilon times the mass of b
+    assert torch.isfinite(b.grad).all()

@@ -123,10 +123,15 @@ def certified_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
 def is_infeasible(problem: Problem, f: Tensor) -> bool:
     """Whether rows whose partners cannot take their mass are proved to exist (Hall's condition).
 
+    Where a side is relaxed, it takes and gives any mass: then only rows or columns without a partner are such a proof.
+
     Where no plan avoids the forbidden pairs, the dual is unbounded and the potentials of a violating set of rows run
     away upwards. So it is enough to test the sets {i : f_i >= threshold}: mass(rows) > mass(columns that any of them
     may reach) is a proof.
     """
+    if not problem.balanced:
+        rows, cols = problem.lonely()
+        return bool((rows.any() and problem.rho_a == math.inf) or (cols.any() and problem.rho_b == math.inf))
     cost = problem.geometry.matrix()
     for k in range(len(cost)):
         order = f[k].argsort(descending=True)

@@ -21,8 +21,10 @@ from pushforward.ot.points import PointGeometry
 from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.line import LineGeometry
 
-__all__ = ["Geometry", "Problem"]
+__all__ = ["NOBODY", "Geometry", "Problem"]
 
+# No row or column, of however many.
+NOBODY = torch.zeros(1, 1, dtype=torch.bool)
 Geometry = DenseGeometry | PointGeometry | GridGeometry | LineGeometry
 
 
@@ -53,6 +55,19 @@ class Problem:
     def balanced(self) -> bool:
         """Whether both marginals are exact."""
         return self.rho_a == self.rho_b == math.inf
+
+    def lonely(self) -> tuple[Tensor, Tensor]:
+        """Rows (B, n) and columns (B, m) of a relaxed problem whose weight has no partner with weight; or `NOBODY`.
+
+        Where their side is relaxed the optimum leaves their mass where it is, at the price rho of all of it; where it
+        is exact there is no plan.
+        """
+        if self.balanced or not self.geometry.forbidden:
+            return NOBODY, NOBODY
+        allowed = self.geometry.matrix() != math.inf
+        rows = (self.a > 0) & ~(allowed & (self.b > 0)[:, None]).any(-1)
+        cols = (self.b > 0) & ~(allowed & (self.a > 0)[..., None]).any(-2)
+        return rows, cols
 
     def at(self, epsilon: float) -> Problem:
         """The same problem with another regularisation."""

@@ -67,11 +67,26 @@ class Output:
 
     def __call__(self, result: Tensor) -> Any:
         result = result if self.batched else result[0]
-        return like_input(result.to(self.dtype), self.as_numpy)
+        return like_input(fitting(result, self.dtype), self.as_numpy)
 
     def number(self, result: Tensor) -> Any:
         """A quality of the solution, (B,): a float, or float64 numbers one a problem."""
         return like_input(result.detach(), self.as_numpy) if self.batched else float(result.detach()[0])
+
+
+def fitting(result: Tensor, dtype: torch.dtype) -> Tensor:
+    """The result in this dtype, or in the next wider one that holds it: whose range it neither leaves nor falls under.
+
+    Rounding takes less than eps of the sum of the absolute values; what is lost beyond that, range has taken.
+    """
+    exact = result.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    for narrow in (dtype, torch.float32):
+        if torch.finfo(narrow).bits >= torch.finfo(result.dtype).bits:
+            break
+        lost = (exact.to(narrow).to(exact.dtype) - exact).abs().sum()
+        if bool(lost <= torch.finfo(narrow).eps * exact.abs().sum()):
+            return result.to(narrow)
+    return result
 
 
 class Plan(Generic[Array]):

@@ -23,7 +23,9 @@ from pushforward._checks import (
     check_equal_mass,
     check_finite,
     check_positive,
+    check_range,
     check_same_device,
+    check_size,
     check_weights,
     mass_tolerance,
 )
@@ -35,7 +37,7 @@ from pushforward.ot.gradients import attach, mean_size
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.plan import DenseGeometry, Measured
 from pushforward.ot.points import PointGeometry
-from pushforward.ot.problem import Geometry, Problem
+from pushforward.ot.problem import NOBODY, Geometry, Problem
 from pushforward.ot.solution import Internals, Output, Solution, Status, refuse_if_too_large
 from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.newton import Newton, newton
@@ -246,9 +248,12 @@ def _problem(geometry: Geometry, a: Tensor, b: Tensor, epsilon: Any, unbalanced:
     if rho_a == rho_b == math.inf:
         check_equal_mass(a, b, tolerance)
         b = b * (a.sum(-1, keepdim=True) / b.sum(-1, keepdim=True))
+    costs = geometry.mean * math.prod(geometry.shape)
+    check_size(costs)
     if epsilon is None:
         epsilon = DEFAULT_EPSILON * geometry.mean or 1.0
     number = check_positive("epsilon", epsilon.detach() if isinstance(epsilon, Tensor) else epsilon)
+    check_range(costs, number, (rho_a, rho_b), a, b)
     return Problem(geometry=geometry, a=a, b=b, epsilon=number, rho_a=rho_a, rho_b=rho_b)
 
 
@@ -286,7 +291,7 @@ def _solve_all(
     """Column potentials of every problem of the batch, (B, m)."""
     batch, n, m = problem.geometry.shape
     problem = _detached(problem)
-    together = not isinstance(problem.geometry, DenseGeometry) or n * m <= SMALL
+    together = not isinstance(problem.geometry, DenseGeometry) or (n * m <= SMALL and not _any_lonely(problem))
     if batch == 1:
         return _solve_some(problem, start, tol, recorder, name, settings)[0]
     found, left = torch.zeros_like(problem.b), range(batch)
@@ -333,6 +338,10 @@ def _solve_some(
     if len(problem.a) > 1 or isinstance(geometry, GridGeometry):
         return _run(problem, g, tol, recorder, name, settings)
     rows, cols = (_mattering(weights[0], problem, tol) for weights in (problem.a, problem.b))
+    lonely_rows, lonely_cols = problem.lonely()
+    rows, cols = rows & ~lonely_rows[0], cols & ~lonely_cols[0]
+    if not bool(rows.any() and cols.any()):  # no pair may carry mass
+        return torch.zeros_like(problem.b), True
     if bool(rows.all() and cols.all()):
         return _run(problem, g, tol, recorder, name, settings)
     a, b = problem.a[:, rows], problem.b[:, cols]
@@ -341,7 +350,7 @@ def _solve_some(
     inner = dataclasses.replace(problem, geometry=geometry.select(rows, cols), a=a, b=b)
     found = torch.zeros_like(problem.b)
     found[:, cols], done = _run(inner, None if g is None else g[:, cols], tol, recorder, name, settings)
-    small = ~cols & (problem.b[0] > 0)
+    small = ~cols & (problem.b[0] > 0) & ~lonely_cols[0]
     if bool(small.any()):  # one update of their own makes these columns exact
         recorder.plan_evaluations += 1
         f = inner.measure(found[:, cols]).f
@@ -350,8 +359,14 @@ def _solve_some(
     return found, done
 
 
+# Potential, over rho, of a row or column that may send its mass nowhere: rho (1 - exp(-FAR)) is all of rho to rounding.
+FAR = 40.0
 # All weights that are left out together hold less than this share of the tolerance.
 NEGLIGIBLE = 1e-2
+
+
+def _any_lonely(problem: Problem) -> bool:
+    return any(bool(side.any()) for side in problem.lonely())
 
 
 def _mattering(weights: Tensor, problem: Problem, tol: float) -> Tensor:
@@ -394,7 +409,7 @@ def _auto(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder) ->
         measured = problem.measure(found)
         error = float(problem.error(measured, found).nan_to_num(nan=math.inf))
         best, least = (found, error) if error < least else (best, least)
-        if problem.geometry.forbidden and problem.balanced and is_infeasible(problem, measured.f):
+        if problem.geometry.forbidden and is_infeasible(problem, measured.f):
             return best, False
         if error <= _least_rounding(problem, measured.f, found):  # no other method would do better
             return best, False
@@ -409,19 +424,32 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
     problem = _detached(question.problem)
     recorder.plan_evaluations += 1
     g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    measured = problem.measure(g)
-    f = measured.f
+    lonely_rows, lonely_cols = problem.lonely()
+    lonely = lonely_rows is not NOBODY
+    if lonely:
+        measured = dataclasses.replace(problem, a=torch.where(lonely_rows, 0.0, problem.a)).measure(g)
+        f = torch.where(lonely_rows, 0.0, measured.f)
+    else:
+        measured = problem.measure(g)
+        f = measured.f
     idle = problem.b <= 0
     if bool(idle.any()):
         turned = problem.transposed()
         g = torch.where(idle, turned.measure(f).f, g)
+    if lonely:
+        far_a, far_b = (FAR * rho if rho < math.inf else 0.0 for rho in (problem.rho_a, problem.rho_b))
+        f, g = torch.where(lonely_rows, far_a, f), torch.where(lonely_cols, far_b, g)
+        measured = dataclasses.replace(measured, f=f)
     value = dual_value(problem, f, g, measured.cols.sum(-1))
     gap = functools.partial(duality_gap, problem, measured, g)
     if problem.balanced:
         shift = 0.5 * ((problem.b * g).sum(-1) - (problem.a * f).sum(-1)) / problem.mass[:, 0]
         f, g = f + shift[:, None], g - shift[:, None]
     error = _returned_error(problem, measured, f, g, tol, recorder)
-    status = _status(problem, f, error, value, tol, recorder)
+    if lonely and problem.rho_a == math.inf:  # what a row without partners keeps, no column misses that is relaxed
+        error = error + torch.where(lonely_rows, problem.a, 0.0).sum(-1) / problem.mass[:, 0]
+    finite = all(bool(torch.isfinite(x).all()) for x in (error, value, f, g, measured.cost_by_col.sum(-1)))
+    status = _status(problem, f, error, finite, tol, recorder)
     output = question.output
     return Solution(
         status=status,
@@ -476,11 +504,11 @@ def _least_rounding(problem: Problem, f: Tensor, g: Tensor) -> float:
     return min(2 * float(_rounding(problem, f, g)), spread)
 
 
-def _status(problem: Problem, f: Tensor, error: Tensor, value: Tensor, tol: float, recorder: Recorder) -> Status:
-    if bool((error <= tol).all()) and bool(torch.isfinite(value).all()):
+def _status(problem: Problem, f: Tensor, error: Tensor, finite: bool, tol: float, recorder: Recorder) -> Status:
+    if finite and bool((error <= tol).all()):
         return Status.CONVERGED
-    if problem.geometry.forbidden and problem.balanced and is_infeasible(problem, f):
+    if problem.geometry.forbidden and is_infeasible(problem, f):
         return Status.INFEASIBLE
-    if not bool(torch.isfinite(error).all() and torch.isfinite(value).all()):
+    if not finite:
         return Status.NON_FINITE
     return Status.ITERATION_LIMIT if recorder.exhausted else Status.STALLED

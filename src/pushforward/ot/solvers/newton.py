@@ -174,9 +174,11 @@ class _Path:
     def levels(self) -> list[float]:
         """Epsilons, falling geometrically to the problem's own."""
         epsilon = self.problem.epsilon
-        first = max(epsilon, self.settings.start * abs(self.problem.geometry.mean))
-        steps = math.ceil(math.log(first / epsilon) / math.log(self.settings.factor) - 1e-9)
-        return [epsilon * (first / epsilon) ** (1 - k / steps) for k in range(steps)] + [epsilon]
+        mean = abs(self.problem.geometry.mean)
+        first = max(epsilon, self.settings.start * mean)
+        least = max(epsilon, torch.finfo(self.problem.a.dtype).eps * mean)  # below, levels differ by rounding alone
+        steps = math.ceil(math.log(first / least) / math.log(self.settings.factor) - 1e-9)
+        return [least * (first / least) ** (1 - k / steps) for k in range(steps)] + [epsilon]
 
     def run(self, g: Tensor | None) -> tuple[Tensor, Tensor, bool]:
         """(f, g) at the end of the path, and whether its error is within the tolerance."""
@@ -244,7 +246,7 @@ class _Path:
     ) -> tuple[SemiDual, Point, bool]:
         """The same as `native.descend` with torch, for any problem, buying a factor where that pays."""
         sinkhorn_left, before, best, waited = 2, 0.0, math.inf, 0
-        done = False
+        done, leaps = False, True
         while True:
             worst = float(point.error.max())
             done = worst <= tol
@@ -262,7 +264,8 @@ class _Path:
                 if waited > HAND_OVER:
                     linear.buy()
                 move = self._direction(dual, point, tol, linear, 0.1 ** (waited // SHARPENING))
-                far = self._leap(dual, point, move) if waited > LEAP_AFTER else None
+                far = self._leap(dual, point, move) if waited > LEAP_AFTER and leaps else None
+                leaps = waited <= LEAP_AFTER or far is not None  # where one led nowhere, others do not, either
                 if far is not None:
                     sinkhorn_left, before = 2, 0.0
                     dual, point = rebuild(*far)
@@ -294,7 +297,7 @@ class _Path:
             if bool(((here > -0.1) & ~rising | (length == low)).all()):
                 return measured.f, g
             low, high = torch.where(rising, length, low), torch.where(rising, high, length)
-            length = torch.where(high < math.inf, 0.5 * (low + high), 2 * length)
+            length = torch.where(high < math.inf, 0.5 * (low + high), 4 * length)
         return None
 
     def _step(self, dual: SemiDual, point: Point, move: Tensor) -> tuple[Point, float]:
