@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import scipy.sparse
 import torch
 from torch import Tensor
 
 from pushforward.errors import InvalidArgument
 
-__all__ = ["compute_dtype", "like_input", "not_compiled", "result_dtype", "to_tensor"]
+__all__ = [
+    "AllowedPairs",
+    "allowed_pairs",
+    "compute_dtype",
+    "like_input",
+    "not_compiled",
+    "result_dtype",
+    "to_tensor",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,6 +74,62 @@ def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tens
     if tensor.is_complex() or tensor.is_quantized:
         raise InvalidArgument(f"{name} has dtype {tensor.dtype}; real numbers are needed")
     return tensor.to_dense() if tensor.layout is not torch.strided else tensor
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedPairs:
+    """A sparse cost: the pairs that it holds, in row-major order and once each; all others are forbidden.
+
+    Args:
+        indices: Where they stand, (2, k), or (3, k) for a batch.
+        values: What they cost, (k,), zeros among them, with the graph of the caller's tensor.
+        shape: (n, m) or (B, n, m).
+        as_numpy: Whether the caller came with scipy.
+    """
+
+    indices: Tensor
+    values: Tensor
+    shape: tuple[int, ...]
+    as_numpy: bool
+
+    def dense(self) -> Tensor:
+        """The costs as a matrix, +inf where a pair is absent."""
+        kind = self.values.dtype if self.values.is_floating_point() else compute_dtype(self.values.device)
+        matrix = torch.full(self.shape, torch.inf, dtype=kind, device=self.values.device)
+        return matrix.index_put(tuple(self.indices), self.values.to(kind))
+
+
+# Formats that store zeros beside the entries that were meant.
+PADDED = "stores blocks or diagonals, in which a zero may be an allowed pair of cost 0 or no pair at all"
+
+
+def allowed_pairs(name: str, value: Any) -> AllowedPairs | None:
+    """The pairs of a scipy or torch sparse cost, None for anything else; entries given twice are summed, as they do.
+
+    Raises:
+        InvalidArgument: A format of blocks or diagonals holds zeros, or a torch tensor has dense dimensions.
+    """
+    if isinstance(value, Tensor):
+        if value.layout is torch.strided:
+            return None
+        padded = value.layout in (torch.sparse_bsr, torch.sparse_bsc)
+        if padded and bool((value.values() == 0).any()):
+            raise InvalidArgument(f"{name} {PADDED}; pass a COO or CSR tensor")
+        coo = (value.to_dense().to_sparse_coo() if padded else value.to_sparse_coo()).coalesce()
+        if coo.dense_dim():
+            raise InvalidArgument(f"{name} is a sparse tensor with {coo.dense_dim()} dense dimensions; pass none")
+        return AllowedPairs(coo.indices(), coo.values(), tuple(coo.shape), False)
+    if not scipy.sparse.issparse(value):
+        return None
+    if value.ndim != 2:
+        raise InvalidArgument(f"{name} is a sparse array of {value.ndim} axes; two are needed, (n, m)")
+    if value.format in ("bsr", "dia") and value.nnz != value.count_nonzero():
+        raise InvalidArgument(f"{name} {PADDED}; pass {name}.tocoo() without those that are no pairs")
+    coo: Any = scipy.sparse.coo_array(value, copy=True)
+    coo.sum_duplicates()
+    order = np.lexsort((coo.col, coo.row))
+    indices = torch.from_numpy(np.stack([coo.row, coo.col])[:, order].astype(np.int64))
+    return AllowedPairs(indices, to_tensor(name, coo.data[order]), tuple(coo.shape), True)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:

@@ -112,8 +112,8 @@ def test_columns_missed_by_the_guess_are_found(rng, monkeypatch):
     cost, a, b = PROBLEMS["square"](rng)
     expected = pf.exact(cost, a, b)
 
-    monkeypatch.setattr("pushforward.ot.solvers.exact.GUESS_EPSILON", 10.0)
-    monkeypatch.setattr("pushforward.ot.solvers.exact.GUESS_SHARE", 1e9)
+    monkeypatch.setattr("pushforward.ot.solvers.start.GUESS_EPSILON", 10.0)
+    monkeypatch.setattr("pushforward.ot.solvers.start.GUESS_SHARE", 1e9)
     sol = pf.exact(cost, a, b)
     assert sol.rounds > 1
     assert sol.cost == pytest.approx(expected.cost, rel=1e-10)

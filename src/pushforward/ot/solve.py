@@ -29,7 +29,7 @@ from pushforward._checks import (
     check_weights,
     mass_tolerance,
 )
-from pushforward._interop import compute_dtype, not_compiled, result_dtype, to_tensor
+from pushforward._interop import allowed_pairs, compute_dtype, not_compiled, result_dtype, to_tensor
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
 from pushforward.ot.cost import GridCost, PointCost, check_pair_by_pair
@@ -93,7 +93,8 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
     """Entropic optimal transport: min <P, C> + epsilon KL(P | a b^T) over plans P with P 1 = a, P^T 1 = b.
 
     Args:
-        cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair. Tensors
+        cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair, and so
+            does the absence of a pair from a scipy or torch sparse matrix. Tensors
         and numpy arrays of any real
             dtype are taken, computed with in float64, and never changed.
         a: Weights of the rows, (n,) or (B, n), at least 0; uniform if None.
@@ -173,7 +174,7 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
         dtype = result_dtype(cost.x) if isinstance(cost.x, Tensor) else result_dtype(to_tensor("x", cost.x))
         check_cost(matrix)
     else:
-        as_numpy, matrix = not isinstance(cost, Tensor), check_cost(cost)
+        as_numpy, matrix = not isinstance(cost, Tensor), check_cost(_absent_forbidden(cost))
         dtype = result_dtype(matrix)
     batch = len(matrix) if matrix.ndim == 3 else None
     n, m = matrix.shape[-2:]
@@ -188,6 +189,15 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     if not needs_graph:
         return Question(None, problem, output)
     return Question(computed, problem, output, _epsilon_graph(epsilon, computed, geometry, problem.epsilon))
+
+
+def _absent_forbidden(cost: Any) -> Any:
+    """A sparse cost as a matrix with +inf where a pair is absent; any other as it is."""
+    pairs = allowed_pairs("cost", cost)
+    if pairs is None:
+        return cost
+    refuse_if_too_large("the matrix of the sparse cost", pairs.shape, pairs.values)
+    return pairs.dense()
 
 
 def _needs_graph(*inputs: Any) -> bool:

@@ -2,45 +2,40 @@
 
     min <P, C>  s.t.  P 1 = a, P^T 1 = b, P >= 0          dual: max <f, a> + <g, b>  s.t.  f_i + g_j <= C_ij
 
-Column generation: a small-epsilon Newton solution says which pairs can carry mass; the linear program on those pairs
-alone is small and sparse and goes to HiGHS; its dual prices find the pairs it missed (f_i + g_j > C_ij), which are
-added, until none is left. The last program's vertex is then optimal for the whole problem, and f, g prove it.
-
-As many rows as columns, all of one weight, make an assignment problem, which scipy's shortest augmenting paths solve in
-one go, from costs reduced by the same guess. It keeps its prices to itself; they are shortest paths, too: with s(i) the
-column of row i,
-
-    g_j = min over i of g_s(i) + C_ij - C_is(i)   (Bellman and Ford, from 0),    f_i = C_is(i) - g_s(i).
+Column generation: a floating-point program (`start.py`) nearly solves the problem on few pairs; the network simplex
+in whole numbers (`network.py`) makes that the optimum of those pairs, whatever the size of weights and costs; its
+prices find the pairs that were missed (f_i + g_j > C_ij), which are added, until none is left. The plan is then
+optimal for the whole problem, each of its entries is the rational number rounded once, and f, g prove it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import scipy.sparse as sparse
 import torch
-from scipy.optimize import linear_sum_assignment, linprog
+from torch import Tensor
 
-from pushforward._checks import check_positive
-from pushforward._interop import like_input, not_compiled
+from pushforward._checks import check_cost, check_equal_mass, check_positive, check_weights, mass_tolerance
+from pushforward._interop import allowed_pairs, compute_dtype, like_input, not_compiled, result_dtype
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged
 from pushforward.ot.cost import GridCost
-from pushforward.ot.plan import DenseGeometry
-from pushforward.ot.problem import Problem
-from pushforward.ot.solution import Status, refuse_if_too_large
-from pushforward.ot.solve import read_problem, solve_detached
+from pushforward.ot.rationals import FINEST, finest, proved_gap, ratio, whole
+from pushforward.ot.solution import Output, Status, refuse_if_too_large
+from pushforward.ot.solve import read_problem
+from pushforward.ot.solvers.network import Tree, best_tree
+from pushforward.ot.solvers.pairs import Costs, DenseCosts, Pairs, Prices, SparseCosts
+from pushforward.ot.solvers.start import Guess, assignment, guess_of, program
 
 __all__ = ["ExactSolution", "exact"]
 
 Array = TypeVar("Array")
 
-# Regularisation of the guess, over the mean cost; entries above this share of their row or column are candidates.
-GUESS_EPSILON, GUESS_SHARE = 1e-3, 1e-7
-ROUNDS = 100
-# Costs are scaled to this size for HiGHS, whose tolerances are absolute; its sums round at ROUNDING of it.
-LARGEST_COST, ROUNDING = 1e3, 1e-15
+# A gap under this share of what the plan pays, or of the prices, is rounding.
+CLOSE = 1e-14
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,16 +44,18 @@ class ExactSolution(Generic[Array]):
 
     Args:
         status: CONVERGED when the gap is at the level of rounding.
-        cost: <P, C>, in units of the cost times mass.
+        cost: <P, C>, in units of the cost times mass, rounded once. A float; a tensor, (), with its derivatives,
+        where the cost or a weight requires them.
         plan: The optimal plan, a vertex with at most n + m - 1 entries: a scipy COO array for numpy callers, a torch
-        COO tensor otherwise.
+        COO tensor otherwise. Each entry is the exact one, rounded: its sums are a, and b scaled to a's mass.
         f, g: Dual prices, (n,) and (m,), with f_i + g_j <= C_ij on every pair.
-        gap: cost - <f, a> - <g, b>, at least 0 up to rounding: the certificate. No plan costs less than cost - gap.
-        rounds: Linear programs solved.
+        gap: No plan costs less than cost - gap, in exact arithmetic: cost - <f, a> - <g, b>, at least 0, with what
+        the rounding of plan, prices and masses can hide.
+        rounds: How often pairs were added, the first among them counted.
     """
 
     status: Status
-    cost: float
+    cost: Any
     plan: Any
     f: Array
     g: Array
@@ -66,14 +63,47 @@ class ExactSolution(Generic[Array]):
     rounds: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A problem as read: costs and weights as numbers, and as tensors with the graph of the caller's."""
+
+    costs: DenseCosts | SparseCosts
+    graph: Tensor | None
+    a: Tensor
+    b: Tensor
+    output: Output
+    rounding: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Vertex:
+    """A plan (k entries), prices that prove it, and how often pairs were added."""
+
+    pairs: Pairs
+    mass: np.ndarray
+    prices: Prices
+    cost: float
+    gap: float
+    paid: float
+    rounds: int
+
+    @property
+    def close(self) -> bool:
+        return self.gap <= CLOSE * self.paid
+
+
 @not_compiled
 def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> ExactSolution[Any]:
     """The unregularised optimal plan between a and b, with a certificate of its optimality.
 
+    The cost can be differentiated: the plan is its derivative in the costs, f and g are those in the weights, of which
+    b counts as scaled to a's mass. Where the optimum is not unique it is one of the subgradients.
+
     Args:
-        cost: (n, m) costs, `PointCost` or `GridCost`; +inf forbids a pair.
+        cost: (n, m) costs, `PointCost` or `GridCost`; +inf forbids a pair. Of a scipy or torch sparse matrix the pairs
+            that are absent are forbidden, stored zeros are allowed pairs of cost 0, and no n x m numbers are held.
         a, b: Weights, (n,) and (m,), of equal mass; uniform if None.
-        tol: Gap over the cost at which the plan counts as optimal; never finer than the rounding of the largest cost.
+        tol: Gap over the cost at which the plan counts as optimal; never finer than the rounding of the prices.
 
     Raises:
         InvalidArgument: As `solve`; a batch is refused.
@@ -85,200 +115,206 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
         0.0
     """
     tol = check_positive("tol", tol)
-    question = read_problem(cost, a, b, epsilon=1.0, unbalanced=None)
-    problem, output = question.problem, question.output
-    if output.batched:
-        raise InvalidArgument(f"cost has shape {problem.geometry.shape}; exact solves one problem at a time")
-    if isinstance(cost, GridCost):
-        refuse_if_too_large("the cost matrix of the grid", problem.geometry.shape, problem.a)
-    matrix = problem.geometry.matrix()[0].detach().cpu().numpy()
-    weights_a, weights_b = (w[0].detach().cpu().numpy() for w in (problem.a, problem.b))
+    asked = _read(cost, a, b)
+    weights_a, weights_b = (w.detach().cpu().numpy() for w in (asked.a, asked.b))
     rows, cols = np.flatnonzero(weights_a), np.flatnonzero(weights_b)
-    # HiGHS has absolute tolerances: it gets unit mass and costs of one size.
-    inner = matrix[np.ix_(rows, cols)]
-    finite = np.isfinite(inner)
-    if not finite.any():
-        raise InfeasibleError(Status.INFEASIBLE.message)
-    mass, unit = weights_a.sum(), (float(np.abs(inner[finite]).max()) or 1.0) / LARGEST_COST
-    some_a, some_b = weights_a[rows] / mass, weights_b[cols] / mass
-    epsilon, guess, rows_guess = _guess(inner / unit, some_a, some_b)
-    # Costs reduced by a nearly optimal g are all at least 0 and mostly large: HiGHS starts dual feasible, and its
-    # prices stay near g.
-    first = np.where(np.isfinite(shifted := inner / unit - guess), shifted, np.inf).min(1)
-    if not np.isfinite(first).all():
-        raise InfeasibleError(Status.INFEASIBLE.message)
-    offset = float(first @ some_a + guess @ some_b)
-    if len(rows) == len(cols) and np.ptp(some_a) == np.ptp(some_b) == 0:
-        found = _assign(shifted - first[:, None], some_a, offset=offset)
-    else:
-        candidates = _candidates(inner / unit, some_a, some_b, epsilon, (rows_guess, guess))
-        found = _generate_columns(shifted - first[:, None], some_a, some_b, candidates, tol, offset=offset)
-    f, g = np.zeros(len(weights_a)), np.zeros(len(weights_b))
-    f[rows], g[cols] = unit * (found.f + first), unit * (found.g + guess)
-    # Prices of what has no mass: as high as the others allow.
-    g[weights_b == 0] = (matrix[rows][:, weights_b == 0] - f[rows, None]).min(0, initial=np.inf)
-    f[weights_a == 0] = (matrix[weights_a == 0] - g).min(1, initial=np.inf)
-    plan = sparse.coo_array((mass * found.mass, (rows[found.row], cols[found.col])), shape=matrix.shape)
-    device = problem.a.device
-
-    def back(array: np.ndarray) -> Any:
-        return like_input(torch.from_numpy(array).to(device, output.dtype), output.as_numpy)
-
-    total = float(matrix[plan.row, plan.col] @ plan.data)
-    if not output.as_numpy:
-        indices = torch.from_numpy(np.stack([plan.row, plan.col]).astype(np.int64))
-        plan = torch.sparse_coo_tensor(
-            indices, torch.from_numpy(plan.data).to(output.dtype), matrix.shape, check_invariants=False
-        ).to(device)
-    gap = float(mass * unit * found.gap)
-    close = gap <= max(tol * abs(total), 10 * ROUNDING * mass * unit * LARGEST_COST)
-    if not close:
+    found = _solved(asked.costs.select(rows, cols), weights_a[rows], weights_b[cols], asked.rounding)
+    prices = _prices_of_all(asked.costs, weights_a, weights_b, found.prices)
+    size = float((np.abs(found.prices.f).max() + np.abs(found.prices.g).max()) * weights_a.sum())
+    if not found.gap <= max(tol * abs(found.cost), CLOSE * max(size, found.paid)):
         raise NotConverged(
-            f"the duality gap is still {gap:.2g} at a cost of {total:.6g}: "
+            f"the duality gap is still {found.gap:.2g} at a cost of {found.cost:.6g}: "
             "no pair is left to add, but prices are not exact"
         )
+    row, col = rows[found.pairs[0]], cols[found.pairs[1]]
+
+    def back(array: np.ndarray) -> Any:
+        tensor = torch.from_numpy(array).to(asked.a.device, asked.output.dtype)
+        return like_input(tensor, asked.output.as_numpy)
+
     return ExactSolution(
-        status=Status.CONVERGED, cost=total, plan=plan, f=back(f), g=back(g), gap=gap, rounds=found.rounds
+        status=Status.CONVERGED,
+        cost=_differentiable(asked, found, (row, col), prices),
+        plan=_as_plan(row, col, found.mass, asked),
+        f=back(prices.f),
+        g=back(prices.g),
+        gap=found.gap,
+        rounds=found.rounds,
     )
 
 
-def _guess(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """A small epsilon, and the column and row prices of the plan there."""
-    finite = np.isfinite(cost)
-    mean = float(np.abs(cost[finite]).mean())
-    if min(cost.shape) == 1 or mean == 0:
-        return 0.0, np.zeros(len(b)), np.zeros(len(a))
-    problem = Problem(
-        geometry=DenseGeometry(torch.from_numpy(cost)[None], not finite.all(), mean),
-        a=torch.from_numpy(a)[None],
-        b=torch.from_numpy(b)[None],
-        epsilon=GUESS_EPSILON * mean,
-    )
-    g = solve_detached(problem, tol=1e-3)
-    return problem.epsilon, g[0].numpy(), problem.measure(g).f[0].numpy()
+def _read(cost: Any, a: Any, b: Any) -> _Asked:
+    """Check what a caller passed; the weights stay as they are, not scaled to one mass."""
+    pairs = allowed_pairs("cost", cost)
+    if pairs is not None:
+        if len(pairs.shape) != 2:
+            raise InvalidArgument(f"cost has shape {pairs.shape}; exact solves one problem at a time")
+        values = check_cost(pairs.values[None])[0].to(compute_dtype(pairs.values.device))
+        weights = [
+            check_weights(name, given, size, None, values, axis)[0]
+            for name, given, size, axis in (("a", a, pairs.shape[0], "row"), ("b", b, pairs.shape[1], "column"))
+        ]
+        row, col = (x.cpu().numpy() for x in pairs.indices)
+        costs = SparseCosts(row, col, values.detach().cpu().numpy(), (pairs.shape[0], pairs.shape[1]))
+        output = Output(False, pairs.as_numpy, result_dtype(pairs.values))
+        graph = values
+    else:
+        question = read_problem(cost, a, b, epsilon=1.0, unbalanced=1.0)  # relaxed: b keeps its own mass
+        problem, output = question.problem, question.output
+        if output.batched:
+            raise InvalidArgument(f"cost has shape {problem.geometry.shape}; exact solves one problem at a time")
+        if isinstance(cost, GridCost):
+            refuse_if_too_large("the cost matrix of the grid", problem.geometry.shape, problem.a)
+        weights = [problem.a[0], problem.b[0]]
+        costs = DenseCosts(problem.geometry.matrix()[0].detach().cpu().numpy())
+        graph = None if question.cost is None else question.cost[0]
+    check_equal_mass(weights[0][None], weights[1][None], mass_tolerance(a, b))
+    needed = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (graph, *weights))
+    dtypes = [w.dtype for w in (a, b) if isinstance(w, Tensor) and w.is_floating_point()]
+    rounding = 4 * (sum(costs.shape)) * max([torch.finfo(d).eps for d in dtypes], default=2.0**-52)
+    return _Asked(costs, graph if needed else None, weights[0], weights[1], output, rounding)
 
 
-def _candidates(
-    cost: np.ndarray, a: np.ndarray, b: np.ndarray, epsilon: float, prices: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """The pairs that the plan at these prices uses, as flat indices; a feasible plan is among them."""
-    if not epsilon:
-        return np.flatnonzero(np.isfinite(cost))
-    f, g = prices
-    slack = (cost - f[:, None] - g) / epsilon
-    density = np.exp(-slack.clip(-700, 700))
-    # P_ij over a_i is b_j times the density, and over b_j, a_i times it.
-    near = density * np.maximum(a[:, None], b) > GUESS_SHARE
-    near[np.arange(len(a)), slack.argmin(1)] = True
-    near[slack.argmin(0), np.arange(len(b))] = True
-    near &= np.isfinite(cost)
-    return np.union1d(np.flatnonzero(near), _staircase(a, b, cost.shape[1], order=(f, g), cost=cost))
+def _solved(costs: DenseCosts | SparseCosts, a: np.ndarray, b: np.ndarray, rounding: float) -> _Vertex:
+    """The optimal plan between positive weights.
+
+    Raises:
+        InfeasibleError: More than this share of the mass has to go over forbidden pairs.
+    """
+    shift_a, shift_b = finest(a), finest(b)
+    whole_a, whole_b = whole(a, shift_a), whole(b, shift_b)
+    mass_a, mass_b = sum(whole_a), sum(whole_b)
+    supply = [x * mass_b for x in whole_a] + [x * mass_a for x in whole_b]
+    one = mass_b << shift_a  # of the supply's units in a mass of 1
+
+    def proved(row: np.ndarray, col: np.ndarray, mass: list[int], prices: Prices) -> _Vertex:
+        return _proved(costs, (a, b), (row, col), (mass, one), prices)
+
+    tiny = np.finfo(float).tiny
+    shares = np.maximum(a / a.sum(), tiny), np.maximum(b / b.sum(), tiny)
+    guess = guess_of(costs, *shares)
+    if isinstance(costs, DenseCosts) and len(a) == len(b) and np.ptp(a) == np.ptp(b) == 0:
+        start = assignment(guess)
+        found = proved(start.row, start.col, supply[: len(a)], start.prices)
+        if found.close:
+            return found
+        guess = dataclasses.replace(guess, row=start.row, col=start.col)
+        tree, rounds = _grown(costs, supply, guess, shares, best_tree(costs, supply, start))
+    else:
+        tree, rounds = _grown(costs, supply, guess, shares, None)
+    found = proved(*_allowed(tree, rounding), tree.prices())
+    if not found.close:
+        # Prices are far larger than what the plan pays: what rounding hides of them matters, and so may their size.
+        while tree.take(*costs.too_cheap(tree.prices(), doubtful=True)):
+            pass
+        carried = _allowed(tree, rounding)
+        again = [proved(*carried, prices) for prices in (tree.prices(), tree.calm_prices(carried[:2]))]
+        found = min([found, *again], key=lambda vertex: vertex.gap)
+    return dataclasses.replace(found, rounds=rounds)
 
 
-def _assign(cost: np.ndarray, a: np.ndarray, *, offset: float) -> _Vertex:
-    """The best assignment of reduced costs (n, n), all at least 0, with its prices; each row has weight a_i = 1/n."""
-    try:
-        row, col = linear_sum_assignment(cost)
-    except ValueError:  # scipy's word for forbidden pairs that no permutation avoids
-        raise InfeasibleError(Status.INFEASIBLE.message) from None
-    own = cost[:, col]  # columns in the order of their rows
-    paid = own.diagonal().copy()
-    own -= paid[:, None]
-    # A permutation that is optimal leaves no cycle of negative length; what rounding leaves ends with the sweeps.
-    prices, moved = np.zeros(len(a)), np.arange(len(a))
-    for _ in range(len(a)):
-        lower = (own[moved] + prices[moved, None]).min(0)
-        moved = np.flatnonzero(lower < prices - ROUNDING * LARGEST_COST)
-        if len(moved) == 0:
-            break
-        prices[moved] = lower[moved]
-    g = np.empty_like(prices)
-    g[col] = prices
-    f = np.where(np.isfinite(cost), cost - g, np.inf).min(1)
-    total = float(a @ paid)
+def _allowed(tree: Tree, rounding: float) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """The pairs that carry mass, and how much; what only rounding of the weights puts on forbidden pairs is left out.
+
+    Raises:
+        InfeasibleError: That is more than this share of the mass.
+    """
+    row, col, mass = tree.carried()
+    forbidden = np.isinf(tree.costs.at(row, col))
+    lost = ratio(sum(mass[k] for k in np.flatnonzero(forbidden)), sum(mass))
+    if lost > rounding:
+        raise InfeasibleError(f"{Status.INFEASIBLE.message}: {lost:.2g} of the mass has to go over such pairs")
+    return row[~forbidden], col[~forbidden], [mass[k] for k in np.flatnonzero(~forbidden)]
+
+
+def _grown(
+    costs: DenseCosts | SparseCosts,
+    supply: list[int],
+    guess: Guess,
+    shares: tuple[np.ndarray, np.ndarray],
+    tree: Tree | None,
+) -> tuple[Tree, int]:
+    """A basis that no pair improves, and how often pairs were added."""
+    row, col, rounds = guess.row, guess.col, 1
+    helped = tree is None
+    while True:
+        if tree is None:
+            start = program(guess, row, col, *shares)
+            helped = bool(start.mass.any())
+            tree = best_tree(costs, supply, start)
+        more = costs.too_cheap(tree.prices())
+        if len(more[0]) == 0:
+            return tree, rounds
+        rounds += 1
+        if guess.reduced.ndim == 2:
+            row, col = np.concatenate([row, more[0]]), np.concatenate([col, more[1]])
+        if helped and len(more[0]) > len(supply):
+            tree = None
+        else:
+            tree.improve(row, col)
+
+
+def _proved(
+    costs: Costs, weights: tuple[np.ndarray, np.ndarray], pairs: Pairs, mass: tuple[list[int], int], prices: Prices
+) -> _Vertex:
+    """A plan with its certificate.
+
+    Args:
+        costs: What pairs cost.
+        weights: a and b.
+        pairs: Those that carry mass.
+        mass: What they carry, and of how many units 1 is.
+        prices: Of which f is raised as far as g allows.
+    """
+    paid, (carried, one) = costs.at(*pairs), mass
+    known = prices.level_f is None and bool(np.isfinite(prices.g).all())
+    each = [x * c for x, c in zip(carried, whole(paid), strict=True)]
+    total = ratio(sum(each), one << FINEST)
+    f = costs.row_prices(prices.g) if known else prices.f
     return _Vertex(
-        row=row,
-        col=col,
-        mass=a.copy(),
-        f=f,
-        g=g,
-        cost=total + offset,
-        gap=total - float(a @ f) - float(a @ g),
+        pairs=pairs,
+        mass=np.array([x / one for x in carried]),
+        prices=Prices(f, prices.g),
+        cost=total,
+        gap=proved_gap(total, f, prices.g, *weights) if known else np.inf,
+        paid=ratio(sum(map(abs, each)), one << FINEST),
         rounds=1,
     )
 
 
-def _staircase(
-    a: np.ndarray, b: np.ndarray, m: int, *, order: tuple[np.ndarray, np.ndarray], cost: np.ndarray
-) -> np.ndarray:
-    """Flat indices of a monotone feasible plan, kept where its pairs are allowed."""
-    i, j = np.argsort(order[0]), np.argsort(order[1])
-    steps = np.sort(np.concatenate([np.cumsum(a[i]), np.cumsum(b[j])]))
-    middles = 0.5 * (steps + np.concatenate([[0.0], steps[:-1]]))
-    row = np.minimum(np.searchsorted(np.cumsum(a[i]), middles), len(a) - 1)
-    col = np.minimum(np.searchsorted(np.cumsum(b[j]), middles), len(b) - 1)
-    flat = i[row] * m + j[col]
-    return flat[np.isfinite(cost.reshape(-1)[flat])]
+def _prices_of_all(costs: DenseCosts | SparseCosts, a: np.ndarray, b: np.ndarray, prices: Prices) -> Prices:
+    """Prices of what has no mass, too: as high as the others allow, 0 where nothing binds them."""
+    f, g, rows, cols = np.zeros(len(a)), np.zeros(len(b)), a > 0, b > 0
+    f[rows], g[cols] = prices.f, prices.g
+    if not cols.all():
+        free = costs.select(np.flatnonzero(rows), np.flatnonzero(~cols)).transposed().row_prices(prices.f)
+        g[~cols] = np.where(np.isfinite(free), free, 0.0)
+    if not rows.all():
+        free = costs.select(np.flatnonzero(~rows), np.arange(len(b))).row_prices(g)
+        f[~rows] = np.where(np.isfinite(free), free, 0.0)
+    return Prices(f, g)
 
 
-@dataclass(frozen=True, slots=True)
-class _Vertex:
-    row: np.ndarray
-    col: np.ndarray
-    mass: np.ndarray
-    f: np.ndarray
-    g: np.ndarray
-    cost: float
-    gap: float
-    rounds: int
+def _differentiable(asked: _Asked, found: _Vertex, pairs: Pairs, prices: Prices) -> Any:
+    """The cost as a number, or, where there is a graph, with the derivatives of the envelope theorem."""
+    if asked.graph is None:
+        return found.cost
+    a, b = asked.a, asked.b * (asked.a.sum() / asked.b.sum())
+    device = asked.graph.device
+    mass, f, g = (torch.from_numpy(x).to(device) for x in (found.mass, prices.f, prices.g))
+    if isinstance(asked.costs, SparseCosts):
+        paid = asked.graph[torch.from_numpy(asked.costs.find(*pairs)).to(device)]
+    else:
+        paid = asked.graph[torch.from_numpy(pairs[0]).to(device), torch.from_numpy(pairs[1]).to(device)]
+    # Each difference is 0: only its derivative counts.
+    moved = (mass * (paid - paid.detach())).sum() + (f * (a - a.detach())).sum() + (g * (b - b.detach())).sum()
+    return (found.cost + moved).to(asked.output.dtype)
 
 
-def _generate_columns(
-    cost: np.ndarray, a: np.ndarray, b: np.ndarray, flat: np.ndarray, tol: float, *, offset: float
-) -> _Vertex:
-    """Grow the pairs `flat` until their vertex is optimal for all; every plan's cost is `offset` more than here."""
-    n, m = cost.shape
-    gap = np.inf
-    for rounds in range(1, ROUNDS + 1):
-        row, col = flat // m, flat % m
-        price = cost[row, col]
-        ones = np.ones(len(flat))
-        incidence = sparse.csr_array(
-            (np.concatenate([ones, ones]), (np.concatenate([row, n + col]), np.tile(np.arange(len(flat)), 2))),
-            shape=(n + m, len(flat)),
-        )
-        # The last equation follows from the others; without it rounding in b cannot make the program infeasible.
-        result = linprog(
-            price, A_eq=incidence[:-1], b_eq=np.concatenate([a, b])[:-1], method="highs-ds", options=_OPTIONS
-        )
-        if result.status == 2:
-            missing = np.setdiff1d(np.flatnonzero(np.isfinite(cost)), flat)
-            if len(missing) == 0:
-                raise InfeasibleError(Status.INFEASIBLE.message)
-            flat = np.union1d(flat, missing)
-            continue
-        if result.x is None:
-            raise NotConverged(f"the linear program's solver gave up: {result.message}")
-        f, g = result.eqlin.marginals[:n], np.append(result.eqlin.marginals[n:], 0.0)
-        f = (cost - g).min(1)  # the largest feasible prices: any violated pair shows as a loss of dual value
-        total = float(price @ result.x)
-        gap = total - f @ a - g @ b
-        more = np.union1d(flat, _violated(cost, result.eqlin.marginals[:n], g))
-        if gap <= tol * abs(total + offset) + ROUNDING * LARGEST_COST or len(more) == len(flat):
-            used = result.x > 0
-            return _Vertex(row[used], col[used], result.x[used], f, g, total, gap, rounds)
-        flat = more
-    raise NotConverged(f"the duality gap is still {gap:.2g} after {ROUNDS} rounds of column generation")
-
-
-_OPTIONS = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
-
-
-def _violated(cost: np.ndarray, f: np.ndarray, g: np.ndarray) -> np.ndarray:
-    """The five worst pairs of every row whose reduced cost is negative, as flat indices."""
-    reduced = cost - f[:, None] - g
-    some = min(5, cost.shape[1])
-    worst = np.argpartition(reduced, some - 1, axis=1)[:, :some]
-    rows = np.repeat(np.arange(len(cost)), some)
-    flat = rows * cost.shape[1] + worst.reshape(-1)
-    return flat[reduced.reshape(-1)[flat] < 0]
+def _as_plan(row: np.ndarray, col: np.ndarray, mass: np.ndarray, asked: _Asked) -> Any:
+    shape = asked.costs.shape
+    if asked.output.as_numpy:
+        return sparse.coo_array((mass, (row, col)), shape=shape)
+    indices = torch.from_numpy(np.stack([row, col]).astype(np.int64))
+    values = torch.from_numpy(mass).to(asked.output.dtype)
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False).to(asked.a.device)
