@@ -18,6 +18,7 @@ from scipy import sparse
 
 from pushforward.cli.errors import InputError
 from pushforward.cli.inputs import Array, must_be_readable
+from pushforward.cli.table_text import is_number
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -51,17 +52,24 @@ def read_cells(file: Path) -> AnnData:
 
 
 def choose_cells(file: Path, cells: AnnData, obs: str, value: str) -> AnnData:
-    """The cells that have a value in a column of `obs`.
+    """The cells that have a value in a column of `obs`; a number may be written in any way (0, 0.0, 1e-6).
 
     Raises:
         InputError: There is no such column, or no such value in it; the message names those that are there.
     """
     if obs not in cells.obs:
         raise InputError(f"--obs {obs}: {file} has no such column; its columns are {_list(cells.obs.columns)}")
-    column: Any = cells.obs[obs].astype(str)
-    chosen = np.asarray(column == value)
+    column: Any = cells.obs[obs]
+    held: Any = column.cat.categories if column.dtype.name == "category" else column
+    if held.dtype.kind in "iuf":
+        numbers = column.astype(float)
+        chosen = np.asarray(numbers == (float(value) if is_number(value) else np.nan))
+        values = [f"{number:g}" for number in np.unique(numbers[numbers.notna()])]
+    else:
+        chosen = np.asarray(column.astype(str) == value)
+        values = sorted(set(column.astype(str)))
     if not chosen.any():
-        raise InputError(f"{file}: no cell has {obs} {value}; its values are {_list(sorted(set(column)))}")
+        raise InputError(f"{file}: no cell has {obs} {value}; its values are {_list(values)}")
     return cells[chosen]
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import io
+import os
+import re
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr
-from typing import Annotated, Any, Union, cast
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Annotated, Any, TextIO, TypeVar, Union, cast
 
 import tyro
 
@@ -14,7 +17,7 @@ from pushforward.cli.apply_map import ApplyMap
 from pushforward.cli.distill_diffusion import DistillDiffusion
 from pushforward.cli.distill_lm import DistillLm
 from pushforward.cli.doctor import Doctor
-from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, InputError
+from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, OK, InputError
 from pushforward.cli.evaluate import Evaluate
 from pushforward.cli.fit_map import FitMap
 from pushforward.cli.sample import Sample
@@ -39,6 +42,7 @@ _VERBS = {
 
 _Verb = ApplyMap | DistillDiffusion | DistillLm | Doctor | Evaluate | FitMap | Sample | Solve | Tour | TrainDiffusion
 
+Result = TypeVar("Result")
 _DESCRIPTION = "Make one distribution match another."
 
 
@@ -52,20 +56,54 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a result that is not what was asked (it says so), 2 a wrong flag, file or content
         (one line on stderr names it), 130 interrupted.
     """
+    if sys.stdout is None:  # closed before the start, in which case Python prints to nowhere
+        return _fail("standard output is closed; send it to a file or to /dev/null", BAD_INPUT)
     try:
-        return _parse(args).run()
+        with redirect_stdout(cast(Any, _Output(sys.stdout))):
+            try:
+                return _parse(args).run()
+            finally:
+                sys.stdout.flush()  # what was printed may only now meet a full disk, or a reader that has gone
     except InputError as error:
         return _fail(str(error), BAD_INPUT)
     except KeyboardInterrupt as stop:
         return _fail(str(stop) or "interrupted", INTERRUPTED)
     except BrokenPipeError:
-        # The reader of our output, say `head`, has gone; there is nobody to tell.
-        sys.stdout = io.StringIO()
-        return 0
+        # The reader of our output, say `head`, has gone, which is how it says that it has enough.
+        return OK
+
+
+class _Output:
+    """Standard output, of which it is said in one line that it cannot be written to."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        return self._or_say(lambda: self._stream.write(text))
+
+    def flush(self) -> None:
+        self._or_say(self._stream.flush)
+
+    def _or_say(self, act: Callable[[], Result]) -> Result:
+        try:
+            return act()
+        except OSError as error:
+            try:  # Python tries once more when it ends, and would say in its own words that it cannot
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            except io.UnsupportedOperation:  # it is no file, as within tests
+                pass
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise InputError(f"standard output cannot be written: {error.strerror}") from None
 
 
 def _parse(args: Sequence[str] | None) -> _Verb:
     args = sys.argv[1:] if args is None else args
+    _check_words(args)
     # In the list of all verbs each has one line; asked for help itself, a verb says all that its docstring does.
     listed = not args or args[0] not in {name for name, _ in _VERBS.values()}
     verbs = [
@@ -84,8 +122,40 @@ def _parse(args: Sequence[str] | None) -> _Verb:
             )
     except SystemExit as stop:
         if stop.code == BAD_INPUT:
-            raise InputError(_first_sentence(said.getvalue())) from None
+            raise InputError(_plainly(_first_sentence(said.getvalue()))) from None
         raise
+
+
+def _check_words(args: Sequence[str]) -> None:
+    """Refuse what is no command, and empty words: `--out "$RUN"` with RUN not set would write into this folder."""
+    names = [name for name, _ in _VERBS.values()]
+    if args and args[0] not in names and not args[0].startswith("-"):
+        near = difflib.get_close_matches(args[0], names, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+        raise InputError(f'"{args[0]}" is no command; {meant}')
+    for before, word in zip(["", *args], args, strict=False):
+        flag, equals, value = word.partition("=")
+        if not word.strip() or (flag.startswith("--") and equals and not value.strip()):
+            place = flag if equals else f"behind {before}"
+            raise InputError(f"{place}: an empty word is given; is a variable of the shell not set?")
+
+
+def _plainly(sentence: str) -> str:
+    """An error of tyro's in words for people: choices in a steady order, and no Python types."""
+    choices = re.search(r"Expected one of \((.+)\)", sentence)
+    if choices:
+        words = sorted(word for word in re.findall(r"'([^']*)'", choices[1]) if word != "None")
+        sentence = sentence.replace(choices[0], "Expected one of " + ", ".join(words))
+    for kind, words in (("FLOAT", "a number"), ("INT", "a whole number")):
+        sentence = re.sub(
+            rf"no type matching .*{kind}.* could be instantiated from \['(.*)'\]",
+            rf"{words} is needed, not \1",
+            sentence,
+        )
+    sentence = re.sub(
+        r"invalid literal for int\(\) with base 10: '(.*)'", r"a whole number is needed, not \1", sentence
+    )
+    return re.sub(r"could not convert string to float: '(.*)'", r"a number is needed, not \1", sentence)
 
 
 def _first_sentence(box: str) -> str:
