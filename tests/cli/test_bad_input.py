@@ -67,6 +67,51 @@ def _prepare() -> None:
     Path("notes.txt").write_text("0,1\n")
     Path("folder.npy").mkdir()
     Path("taken").touch()
+    Path("text.txt").write_text("words " * 50)
+    np.save("square.npy", rng.random((6, 6)))
+    for name, text in RECIPES.items():
+        Path(f"{name}.yaml").write_text(text, encoding="utf-8")
+    Path("utf16.yaml").write_bytes("seed: 1\n".encode("utf-16"))
+    Path("bytes.yaml").write_bytes(bytes(range(256)))
+    Path("folder.yaml").mkdir()
+
+
+# What is wrong with a recipe, and what the line must name.
+RECIPES = {
+    "nothing": "",
+    "list": "- a\n",
+    "word": "word\n",
+    "null": "null\n",
+    "unknown": "speed: 3\n",
+    "tab": "out:\n\t- b\n",
+    "twice": "out: a\nout: b\n",
+    "number-key": "5: 3\n",
+    "code": '!!python/object/apply:os.mkdir ["exploded"]\n',
+    "open": "out: [\n",
+    "mapping": "batch_size: {a: 1}\n",
+    "yes": "batch_size: yes\n",
+    "rate-yes": "learning_rate: on\n",
+    "infinite": "batch_size: .inf\n",
+    "day": "batch_size: 2024-01-01\n",
+    "half": "batch_size: 1.5\n",
+    "spelt": "batch_size: ten\n",
+    "number-path": "out: 5\n",
+    "empty-path": 'out: ""\n',
+    "two": "---\nout: a\n---\nout: b\n",
+    "loop": "out: &a [*a]\n",
+    "anchor": "out: *b\n",
+    "list-key": "? [a, b]\n: 3\n",
+    "binary": "out: !!binary aGVsbG8=\n",
+    "merge": "<<: 5\n",
+    "deep": "[" * 3000,
+}
+NAMES = {  # the setting that the line names, where it is one
+    "unknown": "speed",
+    "twice": "out: is set twice",
+    "rate-yes": "learning_rate",
+    **dict.fromkeys(("yes", "mapping", "infinite", "day", "half", "spelt"), "batch_size"),
+    **dict.fromkeys(("loop", "number-path", "empty-path", "binary"), "out"),
+}
 
 
 CASES: list[tuple[str, str]] = [  # the words after `pushforward`, and what the one line must name
@@ -172,6 +217,70 @@ CASES: list[tuple[str, str]] = [  # the words after `pushforward`, and what the 
     ("fit-map good.png deep.png --out run", "deep.png"),
     ("apply-map", "apply-map: RUN"),
     ("apply-map empty many.npy", "empty: is no folder"),
+    ("apply-map none many.npy", "none: is no folder"),
+    ("apply-map taken many.npy", "taken: is no folder"),
+    ("apply-map empty many.npy x.npy", "x.npy"),
+    ("slove x.npy y.npy", '"slove" is no command; did you mean solve?'),
+    ("--fly", "--fly"),
+    ("solve x.npy y.npy --epsilon 1e-400", "--epsilon"),
+    ("solve x.npy y.npy --epsilon=one", "--epsilon: a number is needed, not one"),
+    ("solve x.npy y.npy --max-iterations one", "--max-iterations: a whole number is needed, not one"),
+    ("solve x.npy y.npy --exact=1", "1"),
+    ("solve x.npy y.npy --Epsilon 1", "--Epsilon"),
+    ("solve x.npy y.npy --ink dark", "--ink: is for pictures only"),
+    ("solve x.npy y.npy --ink blue", "Expected one of dark, light"),
+    ("solve x.npy y.npy --cost matrix", "--cost"),
+    ("solve square.npy --ink dark", "--ink"),
+    ("solve good.png good2.png --p 3", "Expected one of 1, 2"),
+    ("solve good.png good2.png --background 1e308", "--background"),
+    ("solve good.png good2.png --background nan", "--background"),
+    ("solve good.png good2.png --scale 1e308", "good.png"),
+    ("solve good.png good2.png --cost matrix", "--cost"),
+    ("solve x.npy empty", "empty"),
+    ("solve x.npy", "x.npy: is the only file"),
+    ("solve x.npy y.npy --out x.npy", "--out x.npy"),
+    ("solve x.npy y.npy --out=", "--out: an empty word"),
+    ("fit-map many.npy more.npy --out run --seed 1.5", "--seed"),
+    ("fit-map many.npy more.npy --out run --seed 99999999999", "--seed"),
+    ("fit-map many.npy more.npy --out run --hold-out nan", "--hold-out"),
+    ("fit-map many.npy more.npy --out run --hold-out half", "--hold-out: a number is needed, not half"),
+    ("fit-map many.npy more.npy --out run --rep X", "--rep"),
+    ("fit-map empty more.npy --out run", "empty"),
+    ("evaluate", "evaluate: MODEL"),
+    ("evaluate none", "none: there is no such folder"),
+    ("evaluate taken", "taken: there is no such folder"),
+    ("evaluate empty", "--task"),
+    ("evaluate empty --task sst2", "--data"),
+    ("evaluate empty --task magic", "magic"),
+    ("evaluate empty --task sst2 --data empty --split all", "Expected one of dev, test, train"),
+    ("evaluate empty --text text.txt --batch-size 0", "--batch-size"),
+    ("evaluate empty --text text.txt --max-length 1", "--max-length"),
+    ("evaluate empty --text text.txt --num many", "--num"),
+    ("sample", "sample: RUN"),
+    ("sample empty", "--out"),
+    ("sample none --out a.png", "none: there is no such folder"),
+    ("sample taken --out a.png", "taken: there is no such folder"),
+    ("sample empty --out a.png", "empty: holds no generator"),
+    ("sample empty --out a.gif", ".gif"),
+    ("sample empty --out a", "--out a"),
+    ("sample empty --out none/a.png", "none is no folder"),
+    ("sample empty --out a.png --num 0", "--num"),
+    ("sample empty --out a.png --num 1e3", "--num"),
+    ("sample empty --out a.png --steps 0", "--steps"),
+    ("sample empty --out a.png --seed -1", "--seed"),
+    ("doctor --teacher empty", "--teacher"),
+    ("doctor --data digits", "--data"),
+    ("doctor --samples 5", "--samples"),
+    ("doctor --teacher none --data digits", "none: there is no such folder"),
+    ("doctor --teacher empty --data none", "none: there is no such file"),
+    ("doctor --teacher empty --data digits --samples 0", "--samples"),
+    ("distill-lm none.yaml", "none.yaml"),
+    ("distill-diffusion none.yaml", "none.yaml"),
+    *(
+        (f"{verb} {recipe}.yaml", f"{recipe}.yaml: {NAMES.get(recipe, '')}")
+        for verb in ("distill-lm", "distill-diffusion")
+        for recipe in (*RECIPES, "utf16", "bytes", "folder")
+    ),
 ]
 
 
@@ -184,6 +293,7 @@ def test_one_line_names_it(words: str, named: str, here: Path, run: Callable):
     assert outcome.err.count("\n") == 1, outcome.err
     assert outcome.err.startswith("pushforward: ")
     assert named in outcome.err
+    assert len(outcome.err) < 1000
     assert "Traceback" not in outcome.err
     assert not Path("exploded").exists(), "a pickle was loaded"
 
@@ -194,6 +304,16 @@ def test_the_line_says_where_and_how_to_mend(here: Path, run: Callable):
     assert "row 2, column 2 is nan" in run("solve", "nan.csv", "y.npy").err
     assert "good.png is 6 x 6" in run("solve", "good.png", "wide.png").err
     assert "never loaded" in run("solve", "objects.npy", "y.npy").err
+
+
+@pytest.mark.parametrize("words", [["--out", ""], ["--out="], ["--out", "  "], ["--cost", ""]])
+def test_an_empty_word_is_a_variable_that_is_not_set(words: list[str], here: Path, run: Callable):
+    _prepare()
+    before = sorted(Path().iterdir())
+    outcome = run("solve", "x.npy", "y.npy", *words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert f"{words[0].rstrip('=')}: an empty word is given" in outcome.err
+    assert sorted(Path().iterdir()) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may read everything")

@@ -172,6 +172,23 @@ def test_two_files_of_cells_are_matched_by_the_names_of_their_genes(run: Callabl
     assert _result("two")["figures"] == _result("one")["figures"]
 
 
+@pytest.mark.parametrize("categorical", [False, True])
+def test_a_dose_may_be_written_in_any_way(run: Callable, cells: Path, categorical: bool):
+    import anndata
+
+    held = anndata.read_h5ad("cells.h5ad")
+    held.obs["dose"] = np.where(held.obs["condition"] == "drug", 2.5, 0.0)
+    if categorical:
+        held.obs["dose"] = held.obs["dose"].astype("category")
+    held.write_h5ad("cells.h5ad")
+    flags = ["fit-map", "cells.h5ad", "--obs", "dose", "--method", "linear", "--out", "run"]
+    _is_one_line(run(*flags, "--source", "1", "--target", "2.5"), "no cell has dose 1; its values are 0, 2.5")
+    _is_one_line(run(*flags, "--source", "none", "--target", "2.5"), "no cell has dose none")
+    outcome = run(*flags, "--source", "0", "--target", "2.50")
+    assert outcome.code == 0, outcome.err
+    assert _result("run")["points"]["source"] == 50
+
+
 CELLS: list[tuple[str, str]] = [
     ("cells.h5ad", "--obs"),
     ("cells.h5ad --obs drug --source a --target b", "condition, batch"),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -72,3 +74,46 @@ def test_interruption_is_one_line(run: Callable, clouds: tuple[str, str], monkey
     monkeypatch.setattr(pf, "solve", interrupted)
     outcome = run("solve", *clouds)
     assert (outcome.code, outcome.out, outcome.err) == (130, "", "pushforward: interrupted\n")
+
+
+FULL = Path("/dev/full")
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_full_standard_output_is_said_in_one_line(buffered: bool):
+    python = [sys.executable] if buffered else [sys.executable, "-u"]
+    with FULL.open("w") as full:
+        done = subprocess.run(
+            [*python, "-m", "pushforward.cli.main", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == "pushforward: standard output cannot be written: No space left on device\n"
+
+
+def test_a_closed_standard_output_is_said_in_one_line():
+    code = "import os, sys; os.close(1); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    words = ["-m", "pushforward.cli.main", "--help"]
+    done = subprocess.run([sys.executable, "-c", code, *words], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "pushforward: standard output is closed; send it to a file or to /dev/null\n"
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pushforward.cli.main", "--help"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")

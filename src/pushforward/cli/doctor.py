@@ -36,6 +36,8 @@ class Doctor:
             return check_teacher(self.teacher, self.data, samples=self.samples)
         if self.teacher is not None or self.data is not None:
             raise InputError("--teacher and --data go together: known data is noised for the teacher")
+        if self.samples != Doctor.samples:
+            raise InputError(f"--samples {self.samples}: is for --teacher, which is not given")
         from pushforward.cli.versions import machine, native, versions
         from pushforward.errors import InvalidArgument
 

@@ -68,6 +68,8 @@ class Evaluate:
 
     def run(self) -> int:
         """Judge and print."""
+        if not self.model.is_dir():
+            raise InputError(f"MODEL {self.model}: there is no such folder")
         if find_generator(self.model) is not None:
             return self._generator()
         name, place = source(self.task, self.data, self.text)

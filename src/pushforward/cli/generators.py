@@ -41,6 +41,8 @@ def load_generator(run: Path) -> Source:
     """
     folder = find_generator(run)
     if folder is None:
+        if not run.is_dir():
+            raise InputError(f"{run}: there is no such folder")
         files = "student.json, teacher.json or diffusers' model_index.json"
         raise InputError(f"{run}: holds no generator: there is no {files}")
 

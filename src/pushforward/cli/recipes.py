@@ -40,22 +40,43 @@ def read_recipe(file: Path, flags: Settings, *, example: str) -> Settings:
             f"--{given[0].replace('_', '-')}: is given beside the recipe; give flags or a recipe, not both"
         )
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         raise InputError("there is no such file") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"is no YAML: {error}") from None
-    if not isinstance(content, dict):
+    except RecursionError:
+        raise InputError("is no recipe: its lists are nested without end") from None
+    if not isinstance(content, dict) or not isinstance(tree, yaml.MappingNode):
         raise InputError(f"holds no settings; lines such as `{example}` are needed")
+    keys = [key.value for key, _ in tree.value]
+    twice = next((key for k, key in enumerate(keys) if key in keys[:k]), None)
+    if twice is not None:
+        raise InputError(f"{twice}: is set twice; keep one of the lines")
+    _refuse_other_kinds(content, flags)
     try:
         return TypeAdapter(type(flags)).validate_python(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         known = ", ".join(f.name for f in fields(flags))
-        said = f"is no setting; there are {known}" if first["type"] == "unexpected_keyword_argument" else first["msg"]
+        msg = f"{first['msg'][0].lower()}{first['msg'][1:]}, which {str(first['input'])[:80]} is not"
+        said = f"is no setting; there are {known}" if first["type"] == "unexpected_keyword_argument" else msg
         raise InputError(f"{first['loc'][0]}: {said}") from None
+
+
+def _refuse_other_kinds(content: dict[Any, Any], flags: DataclassInstance) -> None:
+    """Refuse what pydantic would take for a number or a path: a yes for 1, and nothing for the folder we are in."""
+    truths = {f.name for f in fields(flags) if isinstance(f.default, bool)}
+    for key, value in content.items():
+        if isinstance(value, bool) and key not in truths and key in {f.name for f in fields(flags)}:
+            raise InputError(
+                f"{key}: holds {'yes' if value else 'no'}, or a word that YAML takes for it; a value is needed"
+            )
+        if isinstance(value, str) and not value.strip():
+            raise InputError(f"{key}: is empty; give a value, or take the line out")
 
 
 def as_json(settings: DataclassInstance) -> dict[str, Any]:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Solve"]
 
+# Beyond it a picture's own mass is lost in rounding.
+_MOST_BACKGROUND = 1e6
+
 
 @dataclass(frozen=True, kw_only=True)
 class Solve:
@@ -121,8 +124,8 @@ class Solve:
                 raise InputError(f"{flag} {value}: must be a finite number above 0")
         if self.max_iterations is not None and self.max_iterations < 1:
             raise InputError(f"--max-iterations {self.max_iterations}: must be at least 1")
-        if self.background is not None and not (math.isfinite(self.background) and self.background >= 0):
-            raise InputError(f"--background {self.background}: must be a finite number, at least 0")
+        if self.background is not None and not 0 <= self.background <= _MOST_BACKGROUND:
+            raise InputError(f"--background {self.background}: must be at least 0, and {_MOST_BACKGROUND:g} at most")
 
     def _read(self) -> Problem:
         from pushforward.cli.inputs import is_picture, read_cost, read_pictures, read_points
