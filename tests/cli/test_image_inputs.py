@@ -36,6 +36,33 @@ def test_a_folder_of_pictures(tmp_path: Path, rng: np.random.Generator):
     assert torch.allclose(read.samples, torch.from_numpy(pixels / 127.5 - 1).float().permute(0, 3, 1, 2), atol=1e-6)
 
 
+def test_sixteen_bits_of_grey(tmp_path: Path):
+    ramp = np.linspace(0, 65535, 16).round().astype(np.uint16).reshape(4, 4)
+    for k in range(8):
+        Image.fromarray(ramp // (k + 1)).save(tmp_path / f"{k}.png")
+    read = read_images(tmp_path)
+    assert read.samples.shape == (8, 1, 4, 4)
+    for k in range(8):
+        found = (read.samples[k, 0].numpy() + 1) / 2
+        np.testing.assert_allclose(found, (ramp // (k + 1)) / 65535, atol=1e-6)
+    Image.fromarray(np.full((4, 4), -3.5, np.float32)).save(tmp_path / "9.tiff")
+    with pytest.raises(InputError, match=r"9.tiff: holds grey values between -3.5 and -3.5"):
+        read_images(tmp_path)
+
+
+def test_what_transparency_hides_is_not_seen(tmp_path: Path):
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[..., 0] = 200  # a hidden red
+    pixels[1:3, 1:3] = (0, 0, 255, 255)
+    pixels[0, 0] = (0, 0, 0, 51)
+    for k in range(8):
+        Image.fromarray(pixels).save(tmp_path / f"{k}.png")
+    first = ((read_images(tmp_path).samples[0] + 1) * 127.5).numpy()
+    assert first[:, 3, 3].tolist() == [255, 255, 255]
+    assert first[:, 1, 1].tolist() == [0, 0, 255]
+    assert first[:, 0, 0] == pytest.approx([204] * 3, abs=1)
+
+
 def test_folders_are_classes_and_grey_stays_grey(tmp_path: Path):
     for k in range(8):
         save(tmp_path / ("cat" if k < 3 else "dog") / f"{k}.png", np.full((4, 4), 30 * k))

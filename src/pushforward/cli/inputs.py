@@ -363,11 +363,15 @@ def _refuse_infinite(file: Path, points: Array, table: Table | None) -> None:
         )
 
 
+# White, of 16 bits.
+_WHITE = 65535
+
+
 def read_colours(file: Path) -> Array:
     """A picture's colours in [0, 1], shape (height, width, 3): grey ones too; transparent pixels lie on white.
 
     Raises:
-        InputError: The file cannot be read, or holds more than 8 bits a channel.
+        InputError: The file cannot be read, or its grey values are neither of 8 nor of 16 bits.
     """
     return _pixels(file, "RGB", ground=255) / 255.0
 
@@ -392,9 +396,8 @@ def _pixels(file: Path, mode: Literal["L", "RGB"], *, ground: int) -> Array:
                 )
             # 16-bit and float pictures are grey already, and conversion would cut them to 8 bits.
             if picture.mode.startswith(("I", "F")):
-                if mode == "RGB":
-                    raise InputError(f"{file}: is grey with more than 8 bits; a picture in colour is needed")
-                return _deep(ImageOps.exif_transpose(picture), picture.info.get("transparency"), ground)
+                values = _deep(ImageOps.exif_transpose(picture), picture.info.get("transparency"), ground)
+                return values if mode == "L" else _as_colours(file, values)
             if picture.has_transparency_data:
                 # What a pixel hides behind its transparency is no colour of the picture.
                 layer = Image.new("RGBA", picture.size, (ground, ground, ground, 255))
@@ -407,6 +410,16 @@ def _pixels(file: Path, mode: Literal["L", "RGB"], *, ground: int) -> Array:
         raise InputError(f"{file}: is not a picture, whatever its name says") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise InputError(f"{file}: cannot be read as a picture: {error}") from None
+
+
+def _as_colours(file: Path, values: Array) -> Array:
+    """Grey values of 16 bits as colours of 8, with their fractions."""
+    if not (values >= 0).all() or (values > _WHITE).any() or not (values == values.round()).all():
+        raise InputError(
+            f"{file}: holds grey values between {values.min():g} and {values.max():g}; of pictures with more than 8 "
+            f"bits those of 16, integers from 0 to {_WHITE}, can be read as colours"
+        )
+    return np.repeat(values[..., None] * (255 / _WHITE), 3, axis=-1)
 
 
 def _deep(picture: Image, clear: object, ground: int) -> Array:
