@@ -139,3 +139,40 @@ def test_forbidden_pairs_that_no_permutation_avoids():
     cost[:2, 1:] = np.inf  # two rows share one column
     with pytest.raises(pf.errors.InfeasibleError):
         pf.exact(cost)
+
+
+def test_derivatives_of_the_cost(rng):
+    """The plan, and the prices, where the optimum is unique; through points, too."""
+    cost = torch.from_numpy(rng.random((6, 5))).requires_grad_()
+    a, b = (torch.from_numpy(rng.dirichlet(np.full(k, 3.0))).requires_grad_() for k in (6, 5))
+
+    def optimum(cost, a, b):
+        return pf.exact(cost, a, b).cost
+
+    assert torch.autograd.gradcheck(optimum, (cost, a, b), eps=1e-7, atol=1e-5, fast_mode=True)
+    sol = pf.exact(cost, a, b)
+    assert sol.cost.item() == pf.exact(cost.detach(), a.detach(), b.detach()).cost
+    by_cost, by_a = torch.autograd.grad(sol.cost, (cost, a))
+    torch.testing.assert_close(by_cost, sol.plan.to_dense())
+    torch.testing.assert_close(by_a - by_a.mean(), sol.f - sol.f.mean())
+    x = torch.from_numpy(rng.normal(size=(6, 2))).requires_grad_()
+    y = torch.from_numpy(rng.normal(size=(5, 2)))
+    fixed = a.detach(), b.detach()
+    assert torch.autograd.gradcheck(lambda x: optimum(pf.PointCost(x, y), *fixed), x, eps=1e-6, atol=1e-6)
+
+
+def test_weights_moved_along_with_their_mass(rng):
+    """The derivative along a change of both masses is <f, da> + <g, db>: the constant of the prices drops out."""
+    cost, a, b = (torch.from_numpy(rng.random(shape)) for shape in ((5, 4), 5, 4))
+    b = b * (a.sum() / b.sum())
+    a.requires_grad_()
+    b.requires_grad_()
+    sol = pf.exact(cost, a, b)
+    by_a, by_b = torch.autograd.grad(sol.cost, (a, b))
+    assert float((by_a @ a + by_b @ b).detach()) == pytest.approx(sol.cost.item(), rel=1e-12)
+
+
+def test_no_graph_no_tensor(rng):
+    cost = torch.from_numpy(rng.random((4, 4))).requires_grad_()
+    with torch.no_grad():
+        assert isinstance(pf.exact(cost).cost, float)
