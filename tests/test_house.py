@@ -21,6 +21,7 @@ ALLOWED = {
     "ot": {"torch", "scipy", "numpy"},
     "errors.py": {"torch"},
     "_checks.py": {"torch", "numpy"},
+    "_typed.py": {"torch", "numpy"},
     "divergences.py": {"torch"},
     "training": {"torch", "numpy", "safetensors"},
     "diffusion": {"torch", "tqdm", "diffusers", "safetensors", "numpy", "PIL"},

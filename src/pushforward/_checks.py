@@ -29,12 +29,14 @@ __all__ = [
     "check_points",
     "check_positive",
     "check_range",
+    "check_real",
     "check_returned",
     "check_same_device",
     "check_size",
     "check_weight",
     "check_weights",
     "mass_tolerance",
+    "shortened",
 ]
 
 T = TypeVar("T")
@@ -46,40 +48,57 @@ MASS_TOLERANCE = 1e-6
 LARGEST_NUMBER, LARGEST_MASS = 1e290, 1e100
 
 
+def check_real(name: str, value: Any) -> float:
+    """`value` as a float, which may be infinite.
+
+    Raises:
+        InvalidArgument: It is not a single real number, or is NaN.
+    """
+    number = _real(value)
+    if math.isnan(number):
+        raise InvalidArgument(f"{name} must be a real number, got {shortened(value)}")
+    return number
+
+
 def check_positive(name: str, value: Any, *, allow_inf: bool = False) -> float:
     """`value` as a positive float.
 
     Raises:
         InvalidArgument: It is not a single real number, or not positive, or not finite.
     """
-    try:
-        number = math.nan if isinstance(value, str | bytes | bool | np.bool_) else float(value)
-    except (TypeError, ValueError, RuntimeError):
-        number = math.nan
+    number = _real(value)
     if not number > 0 or (math.isinf(number) and not allow_inf):
-        raise InvalidArgument(f"{name} must be a positive finite number, got {_short(value)}")
+        raise InvalidArgument(f"{name} must be a positive finite number, got {shortened(value)}")
     return number
 
 
 def check_weight(name: str, value: Any) -> float:
     """`value` as a finite float of at least 0."""
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    number = _real(value)
     if not 0 <= number < math.inf:
-        raise InvalidArgument(f"{name} must be a finite number of at least 0, got {_short(value)}")
-    return float(number)
+        raise InvalidArgument(f"{name} must be a finite number of at least 0, got {shortened(value)}")
+    return number
 
 
-def check_count(name: str, value: Any, *, least: int = 1) -> int:
-    """`value` as an integer of at least `least`."""
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__") or operator.index(value) < least:
-        raise InvalidArgument(f"{name} must be an integer of at least {least}, got {_short(value)}")
-    return operator.index(value)
+def check_count(name: str, value: Any, *, least: int | None = 1) -> int:
+    """`value` as an integer of at least `least`, if that is a number, and of 63 bits."""
+    try:
+        refused = isinstance(value, bool | np.bool_ | np.timedelta64) or getattr(value, "is_meta", False)
+        number = None if refused else operator.index(value)
+    except TypeError:  # an array of several, too
+        number = None
+    bound = "" if least is None else f" of at least {least}"
+    if number is None or (least is not None and number < least):
+        raise InvalidArgument(f"{name} must be an integer{bound}, got {shortened(value)}")
+    if abs(number) >= 2**63:
+        raise InvalidArgument(f"{name} must be an integer{bound} and less than 2^63, got {shortened(value)}")
+    return number
 
 
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
     """`value`, which must be one of `choices`."""
     if not isinstance(value, str) or value not in choices:
-        raise InvalidArgument(f"{name} must be one of {', '.join(map(repr, choices))}; got {_short(value)}")
+        raise InvalidArgument(f"{name} must be one of {', '.join(map(repr, choices))}; got {shortened(value)}")
     return value
 
 
@@ -90,7 +109,7 @@ def check_instance(name: str, value: Any, kind: type[T]) -> T:
         InvalidArgument: It is not; the message gives its class.
     """
     if not isinstance(value, kind):
-        raise InvalidArgument(f"{name} must be a {kind.__name__}, got a {type(value).__name__}: {_short(value)}")
+        raise InvalidArgument(f"{name} must be a {kind.__name__}, got a {type(value).__name__}: {shortened(value)}")
     return value
 
 
@@ -142,7 +161,6 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
 def check_points(name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """Points, shape (n, d), in computing precision."""
     points = to_tensor(name, value, device)
-    check_has_memory(name, points)
     if points.ndim != 2 or 0 in points.shape:
         raise ShapeError(
             f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension), at least one of each"
@@ -161,14 +179,14 @@ def check_returned(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
 def check_grid_shape(name: str, value: Any) -> tuple[int, ...]:
     """Pixels along each axis of a grid."""
     if not isinstance(value, tuple | list) or len(value) == 0:
-        raise InvalidArgument(f"{name} must be a tuple of pixels along each axis, got {_short(value)}")
+        raise InvalidArgument(f"{name} must be a tuple of pixels along each axis, got {shortened(value)}")
     return tuple(check_count(name, pixels) for pixels in value)
 
 
 def check_exponent(name: str, value: Any) -> int:
     """The power of a grid's distances."""
-    if isinstance(value, bool) or value not in (1, 2):
-        raise InvalidArgument(f"{name} must be 1 (l1) or 2 (squared l2), got {_short(value)}")
+    if isinstance(value, bool) or _real(value) not in (1, 2):
+        raise InvalidArgument(f"{name} must be 1 (l1) or 2 (squared l2), got {shortened(value)}")
     return int(value)
 
 
@@ -180,7 +198,6 @@ def check_cost(cost: Any) -> Tensor:
         NonFiniteError: NaN or -inf.
     """
     tensor = to_tensor("cost", cost)
-    check_has_memory("cost", tensor)
     if tensor.ndim not in (2, 3):
         raise ShapeError(f"cost has shape {tuple(tensor.shape)}; (n, m) or a batch (B, n, m) is needed")
     if 0 in tensor.shape:
@@ -304,7 +321,7 @@ def check_range(costs: float, epsilon: float, prices: tuple[float, float], a: Te
 def check_has_memory(name: str, tensor: Tensor) -> None:
     """A tensor on the meta device has a shape but no numbers."""
     if tensor.is_meta:
-        raise InvalidArgument(f"{name} is on the meta device, where tensors hold no numbers")
+        raise InvalidArgument(f"{name} is on meta, a device where tensors hold no numbers")
 
 
 def check_same_device(*named: tuple[str, Tensor]) -> None:
@@ -326,6 +343,19 @@ def _name_first(
         raise error(f"{name}[{', '.join(map(str, index))}] is {float(tensor[index]):g}; {advice}")
 
 
-def _short(value: Any) -> str:
-    text = repr(value).replace("\n", " ")
+def shortened(value: Any) -> str:
+    """`value` as one line of a message."""
+    text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _real(value: Any) -> float:
+    """A single real number as a float; NaN for anything else."""
+    if isinstance(value, str | bytes | bool | np.bool_ | np.timedelta64 | np.complexfloating):
+        return math.nan
+    if isinstance(value, Tensor) and (value.is_meta or value.is_complex() or value.dtype == torch.bool):
+        return math.nan
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return math.nan

@@ -43,6 +43,8 @@ def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     return call
 
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
+
 
 def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """A tensor over the caller's numbers, sharing their memory where it can; never written to.
@@ -59,21 +61,36 @@ def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tens
         tensor = value
     else:
         try:
-            if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
-                tensor = torch.from_dlpack(value)
-            else:
-                array = np.asarray(value)
-                # Negative strides and byte-swapped or read-only memory are numpy's own: torch wants a plain copy.
-                if array.dtype == np.longdouble and array.dtype != np.float64:
-                    array = array.astype(np.float64)
-                plain = array.dtype.isnative and array.flags.writeable and all(s >= 0 for s in array.strides)
-                tensor = torch.from_numpy(array if plain else np.array(array, dtype=array.dtype.newbyteorder("=")))
-        except (TypeError, ValueError, RuntimeError, BufferError) as reason:
+            tensor = _from_foreign(value)
+        except (TypeError, ValueError, RuntimeError, BufferError, OverflowError, AttributeError) as reason:
             raise InvalidArgument(f"{name} is not an array of real numbers: {reason}") from None
         tensor = tensor if device is None else tensor.to(device)
-    if tensor.is_complex() or tensor.is_quantized:
-        raise InvalidArgument(f"{name} has dtype {tensor.dtype}; real numbers are needed")
-    return tensor.to_dense() if tensor.layout is not torch.strided else tensor
+    if tensor.is_complex() or tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype.itemsize < 2):
+        raise InvalidArgument(f"{name} has dtype {tensor.dtype}; real numbers are needed, of 16 bits at least")
+    if tensor.is_nested:
+        raise InvalidArgument(f"{name} is a nested tensor, whose rows differ in length; a plain one is needed")
+    if tensor.is_meta:
+        raise InvalidArgument(f"{name} is on meta, a device where tensors hold no numbers")
+    tensor = tensor.to_dense() if tensor.layout is not torch.strided else tensor
+    if tensor.dtype in _UNSIGNED:  # torch has hardly an operation for them
+        wide = tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any())
+        tensor = tensor.to(torch.float64 if wide else torch.int64)
+    # The compiled kernels, and torch's own, read whole numbers at a time.
+    return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % tensor.itemsize else tensor
+
+
+def _from_foreign(value: Any) -> Tensor:
+    if hasattr(value, "__dlpack__") and not isinstance(value, np.ndarray):
+        return torch.from_dlpack(value)
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError("entries of it are masked; fill or drop them first")
+    array = np.asarray(value)
+    if array.dtype == np.longdouble and array.dtype != np.float64:
+        array = array.astype(np.float64)
+    # Negative strides, byte-swapped, unaligned or read-only memory are numpy's own: torch wants a plain copy.
+    plain = array.dtype.isnative and array.flags.writeable and array.flags.aligned
+    plain = plain and all(stride >= 0 and stride % array.itemsize == 0 for stride in array.strides)
+    return torch.from_numpy(array if plain else np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 @dataclass(frozen=True, slots=True)

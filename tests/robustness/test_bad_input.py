@@ -111,9 +111,7 @@ CASES: dict[str, Bad] = {
     "a: text": of(solve(a=["x", "y", "z"]), InvalidArgument, "^a is not an array of real numbers"),
     "b: objects": of(solve(b=np.array([None, 1])), InvalidArgument, "^b is not an array of real numbers"),
     "b: ragged": of(solve(b=RAGGED), InvalidArgument, "^b is not an array of real numbers"),
-    "a: on another device": of(
-        solve(torch.from_numpy(COST), meta(3), None), InvalidArgument, "a is on meta but cost is on cpu"
-    ),
+    "a: on another device": of(solve(torch.from_numpy(COST), meta(3), None), InvalidArgument, "a is on meta"),
     # epsilon
     **{
         f"epsilon: {value!r}": of(solve(epsilon=value), InvalidArgument, "epsilon must be", "positive", "got")
@@ -166,9 +164,7 @@ CASES: dict[str, Bad] = {
     "x: complex": of(solve(pf.PointCost(X + 0j, Y)), InvalidArgument, "^x has dtype"),
     "y: text": of(solve(pf.PointCost(X, "points")), InvalidArgument, "^y is not an array of real numbers"),
     "x: ragged": of(solve(pf.PointCost(RAGGED, Y)), InvalidArgument, "^x is not an array of real numbers"),
-    "y: on another device": of(
-        solve(pf.PointCost(torch.from_numpy(X), meta(2, 2))), InvalidArgument, "y is on", "meta"
-    ),
+    "y: on another device": of(solve(pf.PointCost(torch.from_numpy(X), meta(2, 2))), InvalidArgument, "y is on meta"),
     "cost: unknown name": of(solve(pf.PointCost(X, Y, "chebyshev")), InvalidArgument, "sqeuclidean", "'chebyshev'"),
     "cost: not a name": of(solve(pf.PointCost(X, Y, 2)), InvalidArgument, "cost must be one of", "got 2"),
     "cost: a function of the wrong shape": of(
@@ -197,7 +193,7 @@ CASES: dict[str, Bad] = {
         solve(pf.GridCost((3,)), np.ones((2, 3)), np.ones((4, 3))), ShapeError, r"\(2, 3\)", r"\(4, 3\)"
     ),
     "b: image on another device": of(
-        solve(pf.GridCost((3,)), torch.from_numpy(A), meta(3)), InvalidArgument, "b is on meta but a is on cpu"
+        solve(pf.GridCost((3,)), torch.from_numpy(A), meta(3)), InvalidArgument, "b is on meta"
     ),
     "b: negative pixel": of(solve(pf.GridCost((3,)), A, [0.5, 0.7, -0.2]), MassError, r"b\[2\] is -0.2"),
     # exact

@@ -1,0 +1,131 @@
+"""The table of public doors x kinds of bad input, and what becomes of each call.
+
+python -m tests.robustness.table      # all of it: good, total, and the failures, one a line
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from doors import Door, doors, may_be_none, required, sort_of, usual
+from kinds import Kind, kinds_of
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a name that is no folder would be asked for on the hub
+
+import pushforward as pf
+from pushforward.errors import NotConverged, PushforwardError, TooLargeError
+
+__all__ = ["Entry", "count", "entries", "fault"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One call: a door, the parameter that gets the bad value, and the kind of that."""
+
+    door: Door
+    parameter: str
+    kind: Kind
+
+    def __str__(self) -> str:
+        """Its line in a report."""
+        return f"{self.door.name}, {self.parameter}: {self.kind.name}"
+
+
+def entries() -> Iterator[Entry]:
+    """The whole table."""
+    for door in doors():
+        for parameter in door.parameters:
+            sort = sort_of(door, parameter)
+            for kind in kinds_of(sort) if sort else ():
+                if not (kind.name == "None" and may_be_none(door, parameter)):
+                    yield Entry(door, parameter, kind)
+
+
+def fault(entry: Entry) -> str | None:
+    """What is wrong with the outcome of a call, or None: an error that names the argument, or the right answer."""
+    given = required(entry.door)
+    value = entry.kind.make(_usual(entry))
+    try:
+        outcome = _quietly(entry.door, given | {entry.parameter: value})
+    except (NotConverged, TooLargeError):
+        return None if not entry.kind.wrong else "is taken, and leads nowhere"
+    except PushforwardError as error:
+        named = re.search(rf"(?<![A-Za-z]){re.escape(entry.parameter)}(?![A-Za-z])", str(error))
+        return None if named else f"does not name it: {error}"
+    except Exception as error:  # noqa: BLE001  that is what is counted
+        return f"raw {type(error).__name__}: {error}"
+    if entry.kind.wrong:
+        return "is taken"
+    figures = _figures(outcome)
+    if not all(np.isfinite(f).all() for f in figures):
+        return "gives numbers that are not finite"
+    if entry.kind.same:
+        expected = _figures(_quietly(entry.door, given | {entry.parameter: _usual(entry)}))
+        close = [
+            np.allclose(f, g, rtol=1e-4, atol=1e-6)
+            for f, g in zip(figures, expected, strict=False)
+            if f.shape == g.shape
+        ]
+        if len(figures) != len(expected) or not all(close):
+            return "gives another answer"
+    return None
+
+
+def _usual(entry: Entry) -> Any:
+    return usual(entry.door.name, entry.parameter, entry.door.parameters[entry.parameter].default)
+
+
+def count(share: int = 1, first: int = 0) -> tuple[int, int, list[str]]:
+    """How many calls end well, of how many, and a line for each that does not.
+
+    Args:
+        share: Only every so-manieth of the table.
+        first: Which of those.
+    """
+    chosen = list(entries())[first::share]
+    found = [(entry, fault(entry)) for entry in chosen]
+    failures = [f"{entry}: {' '.join(said.split())[:160]}" for entry, said in found if said]
+    return len(chosen) - len(failures), len(chosen), failures
+
+
+def _quietly(door: Door, arguments: dict[str, Any]) -> Any:
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002  what a door might draw from
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        return door.call(**arguments)
+
+
+def _figures(outcome: Any) -> list[np.ndarray]:
+    """The numbers in an outcome."""
+    if isinstance(outcome, torch.Tensor):
+        return [outcome.detach().double().numpy()] if outcome.is_floating_point() else []
+    if isinstance(outcome, np.ndarray | float | np.floating):
+        array = np.asarray(outcome)
+        return [array.astype(float)] if array.dtype.kind == "f" else []
+    if isinstance(outcome, tuple | list):
+        return [f for part in outcome for f in _figures(part)]
+    if isinstance(outcome, pf.Solution):
+        return _figures(outcome.value)
+    if isinstance(outcome, pf.ExactSolution):
+        return [np.asarray(float(outcome.cost))]
+    return []
+
+
+if __name__ == "__main__":
+    good, total, failures = count()
+    print("\n".join(failures))
+    print(f"{good} of {total}")
