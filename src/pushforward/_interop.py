@@ -43,6 +43,7 @@ def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     return call
 
+
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 

@@ -161,5 +161,5 @@ _CHECKS: dict[str, Check] = {
     "Path": _check_path,
     "str | Path": _check_path,
     "torch.Generator": lambda name, value: check_instance(name, value, torch.Generator),
-    "nn.Module": lambda name, value: check_instance(name, value, torch.nn.Module),
+    "nn.Module": _check_function,
 }

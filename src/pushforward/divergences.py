@@ -29,6 +29,7 @@ from torch.nn import functional
 
 from pushforward._checks import check_returned, check_same_device
 from pushforward._interop import compute_dtype
+from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = [
@@ -51,6 +52,7 @@ _LOG_2 = math.log(2)
 _IMPOSSIBLE = -1e4
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FDivergence:
     """One f-divergence, written so that no ratio is ever formed where it could overflow.
@@ -110,6 +112,7 @@ class FDivergence:
         dtype = torch.promote_types(torch.promote_types(log_p.dtype, log_q.dtype), torch.float32)
         return self.integrand(log_p.to(dtype), log_q.to(dtype)).sum(-1)
 
+    @typed
     def weight(self, log_r: Tensor) -> Tensor:
         """The weight h = r^2 f''(r) that f-distill puts on the score difference, derived from the integrand.
 
@@ -146,6 +149,7 @@ class FDivergence:
         return h.clamp(0, torch.finfo(log_r.dtype).max).to(log_r.dtype)
 
 
+@typed
 def generalised_js(beta: float) -> FDivergence:
     """Jensen-Shannon, skewed: beta KL(p||m) + (1 - beta) KL(q||m) with m = beta p + (1 - beta) q.
 
@@ -164,6 +168,7 @@ def generalised_js(beta: float) -> FDivergence:
     return _jensen_shannon(f"generalised_js({beta!r})", beta=beta, scale=1.0)
 
 
+@typed
 def skewed_kl(alpha: float) -> FDivergence:
     """KL(p || alpha p + (1 - alpha) q), at most -log alpha wherever the supports lie.
 

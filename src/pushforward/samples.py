@@ -11,11 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pushforward._typed import typed
+
 __all__ = ["digit", "digit_pair", "digits", "photograph", "prose"]
 
 Array = NDArray[np.float64]
 
 
+@typed
 def digit(label: int, *, index: int = 0) -> Array:
     """One handwritten digit as a distribution of ink over its pixels.
 
@@ -45,6 +48,7 @@ def digit(label: int, *, index: int = 0) -> Array:
     return ink / ink.sum()
 
 
+@typed
 def digit_pair(source: int = 3, target: int = 8, *, index: int = 0) -> tuple[Array, Array]:
     """Two handwritten digits as distributions of ink, see `digit`.
 
@@ -81,6 +85,7 @@ def digits() -> tuple[Array, NDArray[np.int64]]:
     return np.asarray(images).reshape(-1, 8, 8, 1) / 16.0, np.asarray(labels, dtype=np.int64)
 
 
+@typed
 def photograph(name: Literal["china", "flower"], *, height: int | None = None) -> Array:
     """One of scikit-learn's two colour photographs, 427 x 640 pixels, or a smaller copy of it.
 

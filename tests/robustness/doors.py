@@ -39,7 +39,7 @@ HANDED_OUT |= {"Solution", "Status", "Step", "W2Benchmark", "Context", "Generato
 HOOKS = {"to", "parallel", "state_dict", "load_state_dict", "critics", "log", "compute_loss", "rows", "prepare"}
 HOOKS |= {"set_fit_request", "set_score_request", "set_transform_request", "axis_costs", "pull_back", "features"}
 # What costs are asked by maps and solvers, at every step.
-HOOKS |= {"paired", "h", "gradient", "conjugate_gradient"}
+HOOKS |= {"many", "paired", "h", "gradient", "conjugate_gradient"}
 CONTRACTS = {
     "check_same_tokenizer",
     "w2_benchmark",
@@ -187,6 +187,9 @@ USUAL: dict[str, Callable[[], Any]] = {
     "cost": lambda: COST,
     "M": lambda: COST,
     "reg": lambda: 0.1,
+    "reg_m": lambda: 1.0,
+    "X_s": lambda: X,
+    "X_t": lambda: Y,
     "a": lambda: np.full(6, 1 / 6),
     "b": lambda: np.full(5, 1 / 5),
     "init": lambda: np.zeros(5),
@@ -405,7 +408,7 @@ SORTS = {
     "mask": "array",
 }
 ARRAYS = set("x y X Y a b M tx init mapped predicted true real generated other control treated points labels".split())
-ARRAYS |= {"observed", "weights", "means", "covariances", "predictions"}
+ARRAYS |= {"X_s", "X_t", "observed", "weights", "means", "covariances", "predictions"}
 GROUND = {"sinkhorn_divergence", "SinkhornLoss", "PointCost", "pairwise_cost", "exact_gap", "judge_map", "monge_gap"}
 GROUND |= {"EntropicMap", "MongeMap", "ProgressiveMap", "resolve", "NearestOffer"}
 

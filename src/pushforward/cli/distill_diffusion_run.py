@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pushforward import report
 from pushforward.cli.errors import InputError
+from pushforward.cli.files import interruption
 from pushforward.cli.generators import draw, evenly, judged_of
 from pushforward.cli.image_inputs import Images, read_images
 from pushforward.cli.teacher_inputs import check_known, labels_of, load_teacher
@@ -153,9 +154,8 @@ def run(job: Job) -> str:
     except PushforwardError as error:
         raise InputError(str(error)) from None
     if any("interrupted" in str(warning.message) for warning in said):
-        raise KeyboardInterrupt(
-            f"interrupted; go on with: pushforward distill-diffusion {job.out / 'recipe.json'} --resume"
-        )
+        again = f": pushforward distill-diffusion {job.out / 'recipe.json'} --resume"
+        raise KeyboardInterrupt(interruption(job.out, again))
     if not is_main():
         return ""
     results = _results(job, judge, student, time.perf_counter() - began)

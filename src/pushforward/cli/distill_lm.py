@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import make_folder
+from pushforward.cli.files import interruption, make_folder
 from pushforward.cli.lm_inputs import NONE, TASK, TaskName, quiet, source
 from pushforward.cli.recipes import as_json, check_resumed, read_recipe
 
@@ -106,9 +106,8 @@ class DistillLm:
             try:
                 print(run(job))
             except KeyboardInterrupt:
-                raise KeyboardInterrupt(
-                    f"interrupted; go on with: pushforward distill-lm {out / 'recipe.json'} --resume"
-                ) from None
+                again = f": pushforward distill-lm {out / 'recipe.json'} --resume"
+                raise KeyboardInterrupt(interruption(out, again)) from None
         return OK
 
 

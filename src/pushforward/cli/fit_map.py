@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import holds_run, make_folder
+from pushforward.cli.files import holds_run, interruption, make_folder
 
 if TYPE_CHECKING:
     from pushforward.cli.map_inputs import Cloud, Origin
@@ -102,7 +102,7 @@ class FitMap:
         try:
             result = run(self, out, *data)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; go on with the same command and --resume") from None
+            raise KeyboardInterrupt(interruption(out, " the same command and --resume")) from None
         except PushforwardError as error:
             if not self.resume:
                 (out / "recipe.yaml").unlink(missing_ok=True)  # there is no run to go on with; the folder stays free

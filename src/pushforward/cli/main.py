@@ -12,13 +12,16 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import Annotated, Any, TextIO, TypeVar, Union, cast
 
 import tyro
+from safetensors import SafetensorError
 
 from pushforward.cli.apply_map import ApplyMap
 from pushforward.cli.distill_diffusion import DistillDiffusion
 from pushforward.cli.distill_lm import DistillLm
 from pushforward.cli.doctor import Doctor
-from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, OK, InputError
+from pushforward.cli.endings import kept, refusal, terminating
+from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, OK, TERMINATED, UNWRITTEN, InputError
 from pushforward.cli.evaluate import Evaluate
+from pushforward.cli.files import held, release
 from pushforward.cli.fit_map import FitMap
 from pushforward.cli.sample import Sample
 from pushforward.cli.solve import Solve
@@ -53,13 +56,14 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after `pushforward`; None for those of the process.
 
     Returns:
-        The exit code: 0 done, 1 a result that is not what was asked (it says so), 2 a wrong flag, file or content
-        (one line on stderr names it), 130 interrupted.
+        The exit code: 0 done, 1 a result that is not what was asked (it says so) or that could not be written, 2 a
+        wrong flag, file or content (one line on stderr names it), 130 interrupted, 143 terminated.
     """
     if sys.stdout is None:  # closed before the start, in which case Python prints to nowhere
         return _fail("standard output is closed; send it to a file or to /dev/null", BAD_INPUT)
+    terminated: list[int] = []
     try:
-        with redirect_stdout(cast(Any, _Output(sys.stdout))):
+        with terminating(terminated), redirect_stdout(cast(Any, _Output(sys.stdout))):
             try:
                 return _parse(args).run()
             finally:
@@ -67,10 +71,21 @@ def main(args: Sequence[str] | None = None) -> int:
     except InputError as error:
         return _fail(str(error), BAD_INPUT)
     except KeyboardInterrupt as stop:
-        return _fail(str(stop) or "interrupted", INTERRUPTED)
+        message = str(stop) or "interrupted"
+        if terminated:
+            return _fail(message.replace("interrupted", "terminated", 1), TERMINATED)
+        return _fail(message, INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output, say `head`, has gone, which is how it says that it has enough.
         return OK
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = refusal(error)
+        if reason is None:
+            release(failed=True)
+            raise
+        return _fail(reason + "".join(kept(folder) for folder in held()), UNWRITTEN)
+    finally:
+        release()
 
 
 class _Output:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from pushforward.cli.errors import OK, InputError
-from pushforward.cli.files import make_folder
+from pushforward.cli.files import interruption, make_folder
 from pushforward.cli.recipes import check_resumed
 
 __all__ = ["TrainDiffusion"]
@@ -75,7 +75,7 @@ class TrainDiffusion:
         try:
             result = run(self, out, images)
         except KeyboardInterrupt:
-            raise KeyboardInterrupt("interrupted; go on with the same command and --resume") from None
+            raise KeyboardInterrupt(interruption(out, " the same command and --resume")) from None
         except PushforwardError as error:
             raise InputError(f"{self.data}: {error}") from None
         print(json.dumps(result, indent=2) if self.json else _block(result, out))

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_count, check_finite, check_instance, check_weight
+from pushforward._typed import typed
 from pushforward.diffusion.generator import MOST_STEPS, Generator
 from pushforward.diffusion.loop import Batch, unpacked
 from pushforward.diffusion.lora import weights_of_adapters
@@ -106,6 +107,7 @@ class Distiller:
         0
     """
 
+    @typed
     def __init__(
         self,
         teacher: Teacher,
@@ -177,6 +179,7 @@ class Distiller:
         if self.discriminator is not None:
             self.discriminator.prepare(x, self.levels.sample_t(len(x), device=x.device), condition)
 
+    @typed
     def student_loss(self, batch: Batch) -> Losses:
         """The student's loss, and how the matching goes.
 
@@ -209,6 +212,7 @@ class Distiller:
             total = total + self.gan_weight * parts["generator_loss"]
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
+    @typed
     def critic_loss(self, batch: Batch) -> Losses:
         """The critics' loss on data and on new samples of the student's; takes the latter into the bins.
 

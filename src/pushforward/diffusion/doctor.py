@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import check_finite, check_instance
+from pushforward._typed import typed
 from pushforward.diffusion.processes import Prediction, Process, VarianceExploding
 from pushforward.diffusion.readings import Predicted, Reading, mend, times_of
 from pushforward.diffusion.teachers import Denoiser, Preconditioned
@@ -113,6 +114,7 @@ class _Score(NamedTuple):
     influence: Tensor
 
 
+@typed
 @torch.no_grad()
 def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int = 0) -> Examination:
     """Find out whether a teacher predicts what it is declared to predict, at the times it is declared to.

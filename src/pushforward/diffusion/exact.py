@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pushforward._checks import check_count, check_finite, check_instance, check_points
 from pushforward._interop import compute_dtype, to_tensor
+from pushforward._typed import typed, typed_fields
 from pushforward.diffusion.processes import Process
 from pushforward.diffusion.teachers import Teacher
 from pushforward.errors import InvalidArgument, MassError, ShapeError
@@ -39,6 +40,7 @@ class ExactTeacher(Teacher, Protocol):
         ...
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GaussianMixture:
     """The exact denoiser, score and density of a mixture of Gaussians at every time; computed in float64.
@@ -71,6 +73,7 @@ class GaussianMixture:
         check_instance("process", self.process, Process)
         _ = self._law
 
+    @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """E[x_0 | x_t], like x_t; the condition is not looked at."""
         at = self._at(x_t, t)
@@ -78,11 +81,13 @@ class GaussianMixture:
         pulled = _rotated(at.alpha * law.variances / at.variances * at.centred, law.axes)
         return at.mean_of(law.means + pulled).to(x_t.dtype)
 
+    @typed
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Grad log p_t(x_t), like x_t."""
         at = self._at(x_t, t)
         return -at.mean_of(_rotated(at.centred / at.variances, self._law.to(x_t.device).axes)).to(x_t.dtype)
 
+    @typed
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Log p_t(x_t), (B,)."""
         return self._at(x_t, t).log_joint.logsumexp(-1).to(x_t.dtype)
@@ -123,6 +128,7 @@ class GaussianMixture:
         return _Law((weights / weights.sum()).log(), means, variances, axes)
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Empirical:
     """The exact denoiser of a set of points: what a network with no bias and no gap would learn by heart.
@@ -149,11 +155,13 @@ class Empirical:
             raise ShapeError(f"points has shape {tuple(points.shape)}, {points.dtype}; floating (N, ...) is needed")
         check_finite("points", points)
 
+    @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """E[x_0 | x_t], like x_t: points, weighted by how well each explains x_t; the condition is not looked at."""
         log_joint, points = self._log_joint(x_t, t)
         return (log_joint.softmax(-1) @ points).reshape(x_t.shape).to(x_t.dtype)
 
+    @typed
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Log p_t(x_t), (B,)."""
         return self._log_joint(x_t, t)[0].logsumexp(-1).to(x_t.dtype)

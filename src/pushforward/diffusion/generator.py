@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_count, check_instance
+from pushforward._typed import typed
 from pushforward.diffusion.processes import Process
 from pushforward.diffusion.teachers import Denoiser
 from pushforward.errors import InvalidArgument
@@ -48,6 +49,7 @@ class Generator(nn.Module):
         tensor([[0.5000, 0.5000]])
     """
 
+    @typed
     def __init__(self, denoiser: Denoiser, times: Sequence[float]) -> None:
         super().__init__()
         self.denoiser = check_instance("denoiser", denoiser, Denoiser)
@@ -62,6 +64,7 @@ class Generator(nn.Module):
         """The denoiser's."""
         return self.denoiser.process
 
+    @typed
     def forward(self, noise: Tensor, condition: Any = None) -> Tensor:
         """Samples x0, like the noise, with the gradient through the last step only.
 

@@ -25,12 +25,14 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pushforward._checks import check_positive
+from pushforward._typed import typed
 from pushforward.diffusion.processes import per_sample
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = ["denoising_loss", "discriminator_loss", "generator_loss", "r1_penalty", "score_difference_loss"]
 
 
+@typed
 def score_difference_loss(x0: Tensor, teacher: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
     """A loss whose gradient is the theorem's, though no divergence is computed: -weight (teacher - fake) dx0/dtheta.
 
@@ -60,6 +62,7 @@ def score_difference_loss(x0: Tensor, teacher: Tensor, fake: Tensor, weight: Ten
     return 0.5 * (x0 - x0.detach() - pull).square().flatten(1).sum(-1)
 
 
+@typed
 def denoising_loss(prediction: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor, *, sigma_data: float = 0.5) -> Tensor:
     """Denoising score matching with EDM's weight, under which an untrained network's loss is 1 at every noise level.
 
@@ -88,6 +91,7 @@ def denoising_loss(prediction: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor,
     return (weight * errors.square()).flatten(1).mean(-1)
 
 
+@typed
 def generator_loss(fake_logits: Tensor) -> Tensor:
     """-log D of the student's samples: the one whose gradient does not vanish where the discriminator is sure.
 
@@ -97,6 +101,7 @@ def generator_loss(fake_logits: Tensor) -> Tensor:
     return _one_a_sample(softplus(-_wide(fake_logits)))
 
 
+@typed
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """-log D(real) - log(1 - D(fake)), least where the logits are log p / q.
 
@@ -112,6 +117,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     return _one_a_sample(softplus(-_wide(real_logits)) + softplus(_wide(fake_logits)))
 
 
+@typed
 def r1_penalty(real_logits: Tensor, inputs: Tensor) -> Tensor:
     """|grad logits|^2 at the data, differentiable in the discriminator's parameters; gamma / 2 of it is customary.
 

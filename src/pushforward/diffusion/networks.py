@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from pushforward._checks import check_count, check_instance
+from pushforward._typed import typed
 from pushforward.diffusion.unet import UNet, UNetConfig
 from pushforward.errors import InvalidArgument, ShapeError
 
@@ -95,6 +96,7 @@ class MLP(nn.Module):
         torch.Size([2, 1, 8, 8])
     """
 
+    @typed
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.config = config
@@ -111,6 +113,7 @@ class MLP(nn.Module):
         """The middle block."""
         return (f"blocks.{self.config.blocks // 2}",)
 
+    @typed
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """F, like x.
 
@@ -168,6 +171,7 @@ class _Waves(nn.Module):
         return self.layer(torch.cat([phases.cos(), phases.sin()], -1))
 
 
+@typed
 def build(config: NetworkConfig) -> MLP | UNet:
     """The network, with weights drawn from torch's global generator.
 
@@ -177,6 +181,7 @@ def build(config: NetworkConfig) -> MLP | UNet:
     return MLP(config) if isinstance(config, MLPConfig) else UNet(config)
 
 
+@typed
 def config_for(shape: tuple[int, ...], *, classes: int | None = None) -> NetworkConfig:
     """What suits samples of a shape: a U-Net for images of 12 or more pixels on both sides, else a perceptron.
 
@@ -196,6 +201,7 @@ def config_for(shape: tuple[int, ...], *, classes: int | None = None) -> Network
     return UNetConfig(shape=shape, channels=(16, 32, 32)[: halvings + 1], classes=classes)
 
 
+@typed
 def config_to_json(config: NetworkConfig) -> dict[str, Any]:
     """A configuration in words that JSON has.
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_count, check_instance
+from pushforward._typed import typed
 from pushforward.diffusion.adapters import DiffusersNetwork, save_student
 from pushforward.diffusion.generator import Generator
 from pushforward.diffusion.networks import UNet
@@ -64,11 +65,13 @@ class OneStepPipeline:
         (3, 8, 8, 1)
     """
 
+    @typed
     def __init__(self, generator: Generator, *, shape: Sequence[int]) -> None:
         self.generator = check_instance("generator", generator, Generator)
         self.shape = tuple(check_count("shape", size) for size in shape)
 
     @classmethod
+    @typed
     def from_pretrained(cls, folder: str | Path, *, network: nn.Module | None = None) -> OneStepPipeline:
         """The student that `save_pretrained` wrote there, on the CPU.
 
@@ -91,6 +94,7 @@ class OneStepPipeline:
         pipeline.generator.eval()
         return pipeline
 
+    @typed
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the student to a folder; a module of the caller's own has to be given again when it is loaded.
 

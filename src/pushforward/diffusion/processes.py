@@ -38,6 +38,7 @@ from torch import Tensor
 
 from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
 from pushforward._interop import compute_dtype
+from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = ["Prediction", "Process", "RectifiedFlow", "VarianceExploding", "VariancePreserving", "per_sample"]
@@ -81,6 +82,7 @@ class Process(ABC):
         u = torch.rand(check_count("n", n), generator=generator, device=generator.device if generator else device)
         return self.quantile(u.to(device or u.device))
 
+    @typed
     def coefficients(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at times t, shaped to multiply x, in float32 at least.
 
@@ -96,6 +98,7 @@ class Process(ABC):
         dtype = torch.promote_types(x.dtype, torch.float32)
         return self.alpha(t).to(dtype), self.sigma(t).to(dtype)
 
+    @typed
     def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_t, like x0.
 
@@ -106,6 +109,7 @@ class Process(ABC):
         alpha, sigma = self.coefficients(x0, t)
         return (alpha * x0 + sigma * eps).to(x0.dtype)
 
+    @typed
     def prior(self, noise: Tensor, t: Tensor) -> Tensor:
         """Where a sampler starts at time t, of noise with variance 1: sigma times it, like noise.
 
@@ -113,6 +117,7 @@ class Process(ABC):
         """
         return self.add_noise(torch.zeros_like(noise), t, noise)
 
+    @typed
     def convert(self, value: Tensor, x_t: Tensor, t: Tensor, *, given: Prediction, wanted: Prediction) -> Tensor:
         """A prediction under another name; differentiable in `value` and `x_t`.
 
@@ -150,6 +155,7 @@ class Process(ABC):
         return _named(x0, eps, alpha, sigma, wanted).to(dtype)
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VarianceExploding(Process):
     """EDM's process: alpha = 1, and t is the noise's standard deviation itself, in the unit of the data.
@@ -178,14 +184,17 @@ class VarianceExploding(Process):
         if not self.sigma_min < self.sigma_max:
             raise InvalidArgument(f"sigma_min is {self.sigma_min} but sigma_max {self.sigma_max}; it must be smaller")
 
+    @typed
     def alpha(self, t: Tensor) -> Tensor:
         """1."""
         return torch.ones_like(t)
 
+    @typed
     def sigma(self, t: Tensor) -> Tensor:
         """The time t itself."""
         return t
 
+    @typed
     def quantile(self, u: Tensor) -> Tensor:
         """exp(log_mean + log_std Phi^-1(u)), between sigma_min and sigma_max."""
         return (self.log_mean + self.log_std * torch.special.ndtri(u)).exp().clamp(self.sigma_min, self.sigma_max)
@@ -196,6 +205,7 @@ class VarianceExploding(Process):
         return torch.linspace(*ends, check_count("n", n), dtype=torch.float64).pow(self.rho).float()
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, eq=False)
 class VariancePreserving(Process):
     """A process with alpha^2 + sigma^2 = 1 on T timesteps, as a scheduler's `alphas_cumprod` gives it.
@@ -225,29 +235,35 @@ class VariancePreserving(Process):
             )
 
     @classmethod
+    @typed
     def linear(cls, *, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> VariancePreserving:
         """DDPM's schedule: beta rises linearly, and alpha^2 is the running product of 1 - beta."""
         betas = torch.linspace(beta_start, beta_end, check_count("steps", steps, least=2), dtype=torch.float64)
         return cls(alphas_cumprod=(1 - betas).cumprod(0))
 
+    @typed
     def alpha(self, t: Tensor) -> Tensor:
         """The cosine of the angle at t."""
         # Where only float32 is to be had, the cosine of pi/2 is -4e-8.
         return self._angle(t).cos().clamp_min(0.0).to(t.dtype)
 
+    @typed
     def sigma(self, t: Tensor) -> Tensor:
         """The sine of the angle at t."""
         return self._angle(t).sin().to(t.dtype)
 
+    @typed
     def quantile(self, u: Tensor) -> Tensor:
         """Uniform over the timesteps."""
         steps = len(self.alphas_cumprod)
         return u * (steps - 1) if self.continuous else (u * steps).floor().clamp(max=steps - 1)
 
+    @typed
     def prior(self, noise: Tensor, t: Tensor) -> Tensor:
         """The noise itself, whose variance is that of x_t for data of variance 1."""
         return noise
 
+    @typed
     def timesteps(self, n: int) -> Tensor:
         """Evenly spaced from the last timestep, which is the one that looks like the noise a sampler starts from."""
         steps = len(self.alphas_cumprod)
@@ -292,18 +308,22 @@ class RectifiedFlow(Process):
         if not check_weight("t_min", self.t_min) < 1:
             raise InvalidArgument(f"t_min must lie in [0, 1), got {self.t_min}")
 
+    @typed
     def alpha(self, t: Tensor) -> Tensor:
         """1 - t."""
         return 1 - t
 
+    @typed
     def sigma(self, t: Tensor) -> Tensor:
         """The time t itself."""
         return t
 
+    @typed
     def quantile(self, u: Tensor) -> Tensor:
         """The shifted u, at least t_min."""
         return self._shifted(u).clamp_min(self.t_min)
 
+    @typed
     def timesteps(self, n: int) -> Tensor:
         """Evenly spaced from 1 before the shift."""
         return self._shifted(torch.linspace(1, 1 / check_count("n", n), n, dtype=torch.float64)).float()

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_count, check_instance, check_positive
+from pushforward._typed import typed, typed_fields
 from pushforward.diffusion.exact import ExactTeacher
 from pushforward.diffusion.processes import Process
 from pushforward.diffusion.teachers import Denoiser
@@ -40,6 +41,7 @@ FEWEST = 8
 _HIDDEN = 64
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExactRatio:
     """The ratio of two teachers that know their densities: no training, and no error.
@@ -86,6 +88,7 @@ class Discriminator(nn.Module):
         InvalidArgument: There are no such submodules.
     """
 
+    @typed
     def __init__(self, teacher: Denoiser, taps: Sequence[str] | None = None) -> None:
         super().__init__()
         check_instance("teacher", teacher, Denoiser)
@@ -119,6 +122,7 @@ class Discriminator(nn.Module):
         """What the teacher makes of noised samples, at the taps; differentiable in x_t."""
         return self.teacher.features(x_t, t, condition, taps=self.taps)
 
+    @typed
     def forward(self, features: dict[str, Tensor], t: Tensor) -> Tensor:
         """Logits, (B,), differentiable in the features.
 

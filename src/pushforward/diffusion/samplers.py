@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import check_count, check_instance
+from pushforward._typed import typed
 from pushforward.diffusion.teachers import Teacher
 from pushforward.errors import InvalidArgument, ShapeError
 
@@ -37,6 +38,7 @@ STEPS = 18
 NOISY = 100.0
 
 
+@typed
 @torch.no_grad()
 def heun(teacher: Teacher, noise: Tensor, *, steps: int = STEPS, condition: Any = None) -> Tensor:
     """Samples of the teacher, one a noise, always the same ones; 2 steps - 1 evaluations.
@@ -80,6 +82,7 @@ def heun(teacher: Teacher, noise: Tensor, *, steps: int = STEPS, condition: Any 
     return teacher.x0(x, times[-1], condition).to(noise.dtype)
 
 
+@typed
 def sample(
     teacher: Teacher,
     count: int,

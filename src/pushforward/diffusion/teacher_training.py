@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_count, check_instance, check_positive, check_weight
+from pushforward._typed import typed, typed_fields
 from pushforward.diffusion.loop import Batch, Batches, Data, average_of, classes_in, descend, resume, save, unpacked
 from pushforward.diffusion.losses import denoising_loss
 from pushforward.diffusion.networks import NetworkConfig, build, config_for, config_to_json
@@ -52,6 +53,7 @@ CLIP = 10.0
 _NAME = "teacher"
 
 
+@typed_fields
 @dataclass
 class TeacherTrainer:
     """Trains a teacher.
@@ -107,6 +109,7 @@ class TeacherTrainer:
         for name in ("every", "log_every"):
             check_count(name, getattr(self, name))
 
+    @typed
     def fit(self, steps: int) -> Denoiser:
         """Train for so many steps, from the last checkpoint in `out` if there is one.
 

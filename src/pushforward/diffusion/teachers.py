@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_instance, check_positive, check_returned
+from pushforward._typed import typed, typed_fields
 from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding
 from pushforward.errors import InvalidArgument, ShapeError
 
@@ -79,6 +80,7 @@ class Denoiser(nn.Module):
         torch.Size([2, 3])
     """
 
+    @typed
     def __init__(self, network: Callable[..., Tensor], process: Process, *, predicts: Prediction = "x0") -> None:
         super().__init__()
         if not callable(network):
@@ -89,6 +91,7 @@ class Denoiser(nn.Module):
         self.predicts: Prediction = predicts
         self.labels: tuple[int, ...] | None = None
 
+    @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """E[x_0 | x_t], like x_t.
 
@@ -121,6 +124,7 @@ class Denoiser(nn.Module):
             self.x0(x_t, t, condition)
         return kept.checked()
 
+    @typed
     def x0_and_features(
         self, x_t: Tensor, t: Tensor, condition: Any = None, *, taps: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -150,6 +154,7 @@ class Denoiser(nn.Module):
         return modules[name]
 
 
+@typed
 def from_callable(network: Callable[..., Tensor], process: Process, *, predicts: Prediction = "x0") -> Denoiser:
     """A teacher from any network or function: `Denoiser` by another name."""
     return Denoiser(network, process, predicts=predicts)
@@ -162,6 +167,7 @@ def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Deno
     return adapters.from_diffusers(model, scheduler)
 
 
+@typed
 def from_velocity(network: Callable[..., Tensor], process: RectifiedFlow) -> Denoiser:
     """A teacher from a flow-matching network v(x_t, t) = E[eps - x_0 | x_t], t = 1 pure noise.
 
@@ -175,6 +181,7 @@ def from_velocity(network: Callable[..., Tensor], process: RectifiedFlow) -> Den
     return Denoiser(network, check_instance("process", process, RectifiedFlow), predicts="flow")
 
 
+@typed
 def from_edm(network: nn.Module, process: VarianceExploding | None = None, *, sigma_data: float = 0.5) -> Denoiser:
     """A teacher from EDM's raw network F, preconditioned so that its input and target have variance 1 at every noise.
 
@@ -193,6 +200,7 @@ def from_edm(network: nn.Module, process: VarianceExploding | None = None, *, si
     return Denoiser(Preconditioned(network, check_positive("sigma_data", sigma_data)), process)
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Guided:
     """Classifier-free guidance: x0(null) + scale (x0(condition) - x0(null)).
@@ -224,6 +232,7 @@ class Guided:
         """The teacher's."""
         return self.teacher.process
 
+    @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """The guided prediction; the teacher's own where there is no condition."""
         null = _for_each(self.null, condition, x_t)
@@ -307,11 +316,13 @@ class Preconditioned(nn.Module):
     # The network within is asked in its own.
     own_precision = True
 
+    @typed
     def __init__(self, network: nn.Module, sigma_data: float) -> None:
         super().__init__()
         self.network = network
         self.sigma_data = sigma_data
 
+    @typed
     def forward(self, x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
         """D(x_t; t), like x_t."""
         sigma = t.reshape(-1, *[1] * (x_t.ndim - 1)).to(torch.promote_types(x_t.dtype, torch.float32))

@@ -27,6 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
+from pushforward._typed import typed, typed_fields
 from pushforward.diffusion.distiller import Distiller, Losses
 from pushforward.diffusion.generator import Generator
 from pushforward.diffusion.loop import (
@@ -56,6 +57,7 @@ CRITIC_RATE = 3.0
 LEAST_SHARE, MOST_ACCURACY, MOST_SPREAD = 0.3, 0.9, 1.5
 
 
+@typed_fields
 @dataclass
 class Trainer:
     """Trains a distiller's student, and keeps a running average of it as the result.
@@ -116,6 +118,7 @@ class Trainer:
             check_count(name, getattr(self, name))
         check_choice("precision", self.precision, ("float32", "bfloat16"))
 
+    @typed
     def fit(self, steps: int) -> Generator:
         """Train, from the last checkpoint in `out` if there is one, to `steps` steps of the student.
 

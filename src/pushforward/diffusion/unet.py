@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_count, check_instance
+from pushforward._typed import typed
 from pushforward.diffusion.adapters import DiffusersNetwork
 from pushforward.errors import InvalidArgument, ShapeError
 
@@ -66,10 +67,12 @@ class UNet(DiffusersNetwork):
         InvalidArgument: diffusers is not installed.
     """
 
+    @typed
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(_unet2d(config))
         self.config = config
 
+    @typed
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """F, like x_t.
 

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pushforward import divergences
 from pushforward._checks import check_instance, check_logits, check_mask, check_positive, check_weight
+from pushforward._typed import typed
 from pushforward.divergences import FDivergence
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.lm.chunked import SMALL, mean_divergence, row_divergences, softened
@@ -189,6 +190,7 @@ class KD(DistillationLoss):
 
     of_classes = True
 
+    @typed
     def __init__(self, divergence: str | FDivergence = "kl", *, temperature: float = 2.0) -> None:
         self.divergence = divergence if isinstance(divergence, FDivergence) else divergences.named(divergence)
         self.temperature = check_positive("temperature", temperature)

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from pushforward._checks import check_choice, check_count, check_finite, check_positive, check_weight
 from pushforward._interop import compute_dtype
+from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.lm.losses import Context, DistillationLoss, softened
 from pushforward.lm.transport import between_classes, between_samples, warn_if_short
@@ -45,6 +46,7 @@ __all__ = ["SinkhornKD", "TokenCost"]
 PUBLISHED_NORMALISATIONS, PUBLISHED_SCALE = 20, 0.001
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True)  # no slots: `mean` is kept once computed
 class TokenCost:
     """How far apart the tokens of a vocabulary are: the distance of their embeddings over its mean.
@@ -76,6 +78,7 @@ class TokenCost:
         some = self._points(torch.linspace(0, count - 1, min(count, 512)).long())
         return float(torch.cdist(some, some).sum()) / max(len(some) * (len(some) - 1), 1)
 
+    @typed
     def between(self, tokens: Tensor) -> Tensor:
         """Costs among each sample's tokens (N, k) and the bucket, (N, k + 1, k + 1)."""
         chosen = self._points(tokens)
@@ -119,6 +122,7 @@ class SinkhornKD(DistillationLoss):
     of_classes = True
     needs_finite = True
 
+    @typed
     def __init__(  # noqa: PLR0913 - settings, keyword-only
         self,
         *,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from pushforward._checks import check_count
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def student_from_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -
     return _build(teacher, config, {name: tensor.clone() for name, tensor in state.items()})
 
 
+@typed
 def parse_student(text: str, teacher: PreTrainedModel) -> PreTrainedModel:
     """The student that a command line names.
 
@@ -94,6 +96,7 @@ def parse_student(text: str, teacher: PreTrainedModel) -> PreTrainedModel:
     return student_from_layers(teacher, numbers if "," in text else numbers[0])
 
 
+@typed
 def with_lora(model: PreTrainedModel, rank: int, *, alpha: float | None = None) -> PeftModel:
     """The model with low-rank adapters on all linear layers of its blocks; a classification head is trained in full.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 
 from pushforward._checks import check_choice
+from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.lm.task_files import ENDS, Row, read_rows
 
@@ -38,6 +39,7 @@ _FILES: Mapping[Split, tuple[str, ...]] = {"train": ("train",), "dev": ("dev", "
 _SCORES = (0.0, 5.0)
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """What is asked of one or two texts.
@@ -161,6 +163,7 @@ class Examples:
         return Dataset.from_dict({name: list(column) for name, column in columns.items()}, Features(features))
 
 
+@typed
 def read(
     task: TaskName | Task, folder: str | Path, split: Split = "train", *, skip_malformed: bool = False
 ) -> Examples:
@@ -198,6 +201,7 @@ def read(
     return examples
 
 
+@typed
 def from_dataset(task: TaskName | Task, dataset: Dataset) -> Examples:
     """A split that is a `datasets.Dataset` already, with the hub's column names or with sentence1, sentence2, label.
 

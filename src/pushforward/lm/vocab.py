@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from pushforward._checks import check_count
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def check_same_tokenizer(
         )
 
 
+@typed
 def match_widths(
     student_logits: Tensor, teacher_logits: Tensor, vocab_size: int | None = None
 ) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from pushforward._interop import like_input, result_dtype
+from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.maps import saved
 from pushforward.maps.outliers import without_outliers
@@ -155,6 +156,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
                     stacklevel=3,
                 )
 
+    @typed
     def save(self, folder: str | Path) -> None:
         """Write the fitted map, as safetensors and JSON; an earlier one there is replaced in one step or not at all.
 
@@ -181,6 +183,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         saved.write(Path(folder), type(self).__name__, content)
 
     @classmethod
+    @typed
     def load(cls, folder: str | Path, *, cost: Any = None, network: Any = None) -> Self:
         """The map that `save` wrote, on the CPU.
 

@@ -24,6 +24,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument
 from pushforward.maps.base import TransportMap
 
@@ -49,6 +50,7 @@ class Affine:
         return x @ self.matrix.T.to(x) + self.shift.to(x)
 
 
+@typed
 def bures_map(x: Tensor, y: Tensor, *, shrinkage: Shrinkage = "auto") -> Affine:
     """The map of the module's equation between two samples, computed in float64.
 

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pushforward import __version__
+from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.maps import costs
 from pushforward.training.state import load_state, save_state
@@ -54,6 +55,7 @@ _SUFFIXES = (".json", ".safetensors")
 _OURS = re.compile(r"map-[0-9a-f]{32}\.(json|safetensors)|\.map-[0-9a-f]{32}\.json")
 
 
+@typed
 def load_map(folder: str | Path) -> TransportMap:
     """The map that `save` wrote there, whatever its class.
 

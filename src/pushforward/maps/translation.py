@@ -20,6 +20,8 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from pushforward._typed import typed
+
 __all__ = ["Cost", "StructuredCost", "TranslationCost"]
 
 # Numbers that a block of rows of displacements x_i - y_j may hold: 2 MB in float64, which caches keep.
@@ -75,6 +77,7 @@ class TranslationCost(ABC):
         """The costs between all pairs, (n, m)."""
         return cast(Tensor, _AllPairs.apply(self, x, y))
 
+    @typed
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
         """The costs between all pairs, (n, m), where no derivative is asked."""
         return torch.cat([self.h(some[:, None] - y) for some in x.split(_rows(y))])

@@ -47,6 +47,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from pushforward._checks import check_count, check_instance, check_points, check_positive
+from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument
 from pushforward.maps.costs import Geodesic, SquaredEuclidean, StructuredCost
 from pushforward.ot.cost import GroundCost, pairwise_cost
@@ -81,11 +82,13 @@ class KnownMap(ABC):
     def map(self, x: Tensor) -> Tensor:
         """Where the optimal map sends points (n, d)."""
 
+    @typed
     def target(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Independent points of the target, (n, d); unpaired, where the generator has drawn the source before."""
         return self.map(self.sample(n, generator))
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True)
 class GaussianPair(KnownMap):
     """Two Gaussians in general position and the affine map between them.
@@ -115,10 +118,12 @@ class GaussianPair(KnownMap):
         if check_positive("condition", self.condition) < 1:
             raise InvalidArgument(f"condition must be at least 1, got {self.condition}")
 
+    @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Points of N(0, S0), (n, d)."""
         return _normal(n, self.dim, generator) @ self._law.root
 
+    @typed
     def map(self, x: Tensor) -> Tensor:
         """m1 + A x, as m0 = 0."""
         return self._law.mean + x @ self._law.matrix
@@ -159,6 +164,7 @@ class _Law:
     matrix: Tensor
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True)
 class LogSumExp(KnownMap):
     """Standard normal points, moved along a soft maximum of directions by as much as the cost lets them.
@@ -196,10 +202,12 @@ class LogSumExp(KnownMap):
         check_positive("temperature", self.temperature)
         check_instance("cost", self.cost, StructuredCost)
 
+    @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal points, (n, d)."""
         return _normal(n, self.dim, generator)
 
+    @typed
     def map(self, x: Tensor) -> Tensor:
         """X + grad h*(grad l(x)): grad l is the average of the directions under a softmax."""
         directions, offsets = self._pieces
@@ -213,6 +221,7 @@ class LogSumExp(KnownMap):
         return directions, _normal(1, self.pieces, generator)[0]
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, eq=False)  # tensors have no one truth value for == to give
 class NearestOffer(KnownMap):
     """Every point goes where c(x, y_j) - g_j is least: optimal for any cost whatever, onto finitely many points.
@@ -240,15 +249,18 @@ class NearestOffer(KnownMap):
         if tuple(self.prices.shape) != (len(offers),):
             raise InvalidArgument(f"prices has shape {tuple(self.prices.shape)} but there are {len(offers)} offers")
 
+    @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Points of the source, (n, d)."""
         return _normal(n, self.offers.shape[1], generator) if self.source is None else self.source(n, generator)
 
+    @typed
     def map(self, x: Tensor) -> Tensor:
         """The offer that costs least at its price."""
         return self.offers[(pairwise_cost(x, self.offers, self.cost) - self.prices).argmin(1)]
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True)
 class Radial(KnownMap):
     """Standard normal points, each moved along its own ray.
@@ -271,10 +283,12 @@ class Radial(KnownMap):
     def __post_init__(self) -> None:
         check_count("dim", self.dim)
 
+    @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal points, (n, d)."""
         return _normal(n, self.dim, generator)
 
+    @typed
     def map(self, x: Tensor) -> Tensor:
         """R(|x|) x / |x|; the origin stays, as it is on no ray."""
         return normalize(x, dim=-1) * self.profile(x.norm(dim=-1))[:, None]
@@ -305,12 +319,14 @@ class Meridians(KnownMap):
         check_positive("source_kappa", self.source_kappa)
         check_positive("target_kappa", self.target_kappa)
 
+    @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Unit vectors of the source, (n, 3)."""
         uniform = torch.rand(n, dtype=torch.float64, generator=generator)
         around = 2.0 * math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
         return _from_pole(_quantile(uniform, self.source_kappa), torch.stack([around.cos(), around.sin()], -1))
 
+    @typed
     def map(self, x: Tensor) -> Tensor:
         """The same meridian at the height of the same quantile."""
         # |x - pole|^2 / 2 keeps the digits that 1 - <pole, x> cancels near the pole.
@@ -319,6 +335,7 @@ class Meridians(KnownMap):
         return _from_pole(_quantile(share, self.target_kappa), normalize(x[:, :2], dim=-1))
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True)
 class FiveToFour:
     """Five Gaussians in the plane, the centre and corners of a square, into four at the middles of its sides.
@@ -338,10 +355,12 @@ class FiveToFour:
     deviation: float = 0.25
     cost: GroundCost = field(default="sqeuclidean", init=False)
 
+    @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Independent points of the five, (n, 2)."""
         return self._mixture([[0, 0], [1, 1], [-1, 1], [-1, -1], [1, -1]], n, generator)
 
+    @typed
     def target(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Independent points of the four, (n, 2)."""
         return self._mixture([[1, 0], [0, 1], [-1, 0], [0, -1]], n, generator)

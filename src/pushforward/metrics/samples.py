@@ -39,6 +39,7 @@ from torch import Tensor
 
 from pushforward._checks import check_count
 from pushforward._interop import like_input, to_tensor
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.metrics.clouds import clouds
 from pushforward.metrics.maps import halves
@@ -116,6 +117,7 @@ def precision_recall(real: Any, generated: Any, *, k: int = K_PRECISION) -> tupl
     return _share(balls), _share(back)
 
 
+@typed
 def density_coverage(real: Any, generated: Any, *, k: int = K_DENSITY) -> tuple[float, float]:
     """Precision that no outlier of the data inflates, and recall that no outlier of the samples does.
 
@@ -211,6 +213,7 @@ class SampleReport:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+@typed
 def judge_samples(
     real: Any, generated: Any, *, other: Any = None, labels: Any = None, points: int = 10_000
 ) -> SampleReport:

@@ -34,6 +34,7 @@ from safetensors import SafetensorError
 
 from pushforward import __version__
 from pushforward._checks import check_count
+from pushforward._typed import typed
 from pushforward.errors import CheckpointError
 from pushforward.training import distributed
 
@@ -97,6 +98,7 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
             _discard(old)
 
 
+@typed
 def verify(path: Path) -> None:
     """Make sure that a checkpoint is what was saved.
 
@@ -119,6 +121,7 @@ def verify(path: Path) -> None:
         raise CheckpointError(f"{path / strange[0]} was not saved with the checkpoint; take it out")
 
 
+@typed
 def latest(folder: Path, *, name: str = "step") -> Path | None:
     """The last checkpoint that verifies, the same on every rank; one that does not is passed over with a warning.
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument
 from pushforward.training.distributed import is_main
 
@@ -51,6 +52,7 @@ class Log:
         [{'step': 1, 'loss': 0.5}, {'step': 2, 'loss': nan}]
     """
 
+    @typed
     def __init__(self, file: Path, *, resumed: int | None = None, tensorboard: Path | None = None) -> None:
         self._stream: Any = None
         self._board: Any = None
@@ -67,6 +69,7 @@ class Log:
         if tensorboard is not None:
             self._board = _board(tensorboard, resumed)
 
+    @typed
     def write(self, step: int, values: Mapping[str, Value]) -> None:
         """Add a record.
 
@@ -108,6 +111,7 @@ class Log:
         self.close()
 
 
+@typed
 def read_log(file: Path) -> list[dict[str, Any]]:
     """The records of a log, in order; a last line that was cut short is left out.
 

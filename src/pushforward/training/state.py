@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument
 
 __all__ = ["load_state", "save_state"]
@@ -38,6 +39,7 @@ _DTYPES = frozenset(
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
+@typed
 def save_state(stem: Path, state: Any) -> None:
     """Write `state` to `stem`.json and `stem`.safetensors.
 
@@ -66,6 +68,7 @@ def save_state(stem: Path, state: Any) -> None:
     _tree(stem).write_text(json.dumps(tree, allow_nan=False), encoding="utf-8")
 
 
+@typed
 def load_state(stem: Path) -> Any:
     """What `save_state` wrote there, with its tensors on the CPU.
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import check_count, check_positive
+from pushforward._typed import typed_fields
 from pushforward.errors import InvalidArgument
 from pushforward.ot.history import Recorder
 from pushforward.ot.problem import Problem
@@ -27,6 +28,7 @@ from pushforward.ot.solvers.sinkhorn import sinkhorn
 __all__ = ["SNS", "sns"]
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SNS:
     """Settings of `sns`; the defaults are the paper's for random costs and squared-l2 images.

@@ -1,0 +1,58 @@
+"""How a command ends when the system ends it: a signal, or a disk that takes no more."""
+
+from __future__ import annotations
+
+import errno
+import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+__all__ = ["kept", "refusal", "terminating"]
+
+
+@contextmanager
+def terminating(received: list[int]) -> Iterator[None]:
+    """SIGTERM does within the block what Ctrl-C would do then, and is noted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# What a disk that is full, past its quota, read-only or failing says: as an error's number, or in a library's words.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+
+
+def refusal(error: Exception) -> str | None:
+    """Why something could not be written, if that is what the error says."""
+    said = f"{error} {error.__cause__ or error.__context__ or ''}"
+    number = error.errno if isinstance(error, OSError) else None
+    named = re.search(r"os error (\d+)", said)
+    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or "PytorchStreamWriter failed" in said:
+        return f"cannot be written: {error}"
+    return None
+
+
+def kept(folder: Path) -> str:
+    """What a run's folder still holds, the last file apart, which may be the one that could not be written."""
+    inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    inside.sort(key=lambda path: path.stat().st_mtime)
+    names = sorted(path.name for path in inside[:-1])
+    last = f"; {inside[-1].name}, the last one written, may be incomplete" if inside else ""
+    return f"; {folder} keeps {', '.join(names) or 'nothing'}{last}"
