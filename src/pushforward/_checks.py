@@ -56,7 +56,7 @@ def check_real(name: str, value: Any) -> float:
     """
     number = _real(value)
     if math.isnan(number):
-        raise InvalidArgument(f"{name} must be a real number, got {shortened(value)}")
+        raise InvalidArgument(f"{name} must be a finite number, got {shortened(value)}")
     return number
 
 

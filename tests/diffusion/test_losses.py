@@ -161,7 +161,7 @@ def test_bad_arguments_are_named():
         score_difference_loss(x, x, x, torch.ones(3))
     with pytest.raises(ShapeError, match=r"sigma has shape \(1, 4\)"):
         denoising_loss(x, x, torch.ones(4), torch.ones(1, 4))
-    with pytest.raises(InvalidArgument, match="sigma_data must be a real number, got nan"):
+    with pytest.raises(InvalidArgument, match="sigma_data must be a finite number, got nan"):
         denoising_loss(x, x, torch.ones(4), torch.ones(4), sigma_data=math.nan)
     with pytest.raises(ShapeError, match=r"real_logits has shape \(4,\) but fake_logits \(3,\)"):
         discriminator_loss(torch.zeros(4), torch.zeros(3))

@@ -376,7 +376,6 @@ USUAL: dict[str, Callable[[], Any]] = {
     "height": lambda: 8,
     "args": arguments,
     "distillation_loss": lambda: lm.KD("kl"),
-    "DistillationTrainer.train_dataset": lambda: None,
     "DistillationTrainer.train_dataset": sentences,
     "DistillationTrainer.teacher": bert,
     "parse_student.teacher": bert,

@@ -1,6 +1,6 @@
 """The table of public doors x kinds of bad input, and what becomes of each call.
 
-python -m tests.robustness.table      # all of it: good, total, and the failures, one a line
+python tests/robustness/table.py      # all of it: good, total, and the failures, one a line
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import contextlib
 import io
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -127,5 +128,4 @@ def _figures(outcome: Any) -> list[np.ndarray]:
 
 if __name__ == "__main__":
     good, total, failures = count()
-    print("\n".join(failures))
-    print(f"{good} of {total}")
+    sys.stdout.write("\n".join([*failures, f"{good} of {total}\n"]))

@@ -23,13 +23,13 @@ _held: dict[Path, TextIO] = {}
 def holds_run(out: Path, recipe: Path, *, resume: bool) -> bool:
     """Whether there is a run to be resumed, of which `recipe` is the sign.
 
-    A run that ended before its first step left nothing but its recipe, and perhaps an empty log: its folder is free.
+    A run that ended before its training began left its recipe alone: the folder is free.
 
     Raises:
         InputError: There is one and it is not to be resumed, or the other way round.
     """
     if recipe.is_file() and not resume:
-        if not any(path.is_file() and path.stat().st_size and path != recipe for path in out.rglob("*")):
+        if not any(path != recipe for path in _inside(out)):
             return False
         raise InputError(f"--out {out}: holds a run already; --resume goes on with it, or name another folder")
     if resume and not recipe.is_file():
@@ -66,12 +66,25 @@ def held() -> list[Path]:
     return [*_held]
 
 
-def release() -> None:
-    """Let go of all folders."""
+def release(*, failed: bool = False) -> None:
+    """Let go of all folders.
+
+    Args:
+        failed: The command ended in an error. One before the first record or checkpoint leaves nothing to go on from:
+            the recipe is taken away, so that the folder is free.
+    """
+    for folder in _held if failed else ():
+        if not any(path.stat().st_size for path in _inside(folder) if path.stem != "recipe"):
+            for name in ("recipe.json", "recipe.yaml"):
+                (folder / name).unlink(missing_ok=True)
     while _held:
         folder, handle = _held.popitem()
         (folder / _LOCK).unlink(missing_ok=True)
         handle.close()
+
+
+def _inside(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
 def _lock(folder: Path) -> None:

@@ -69,6 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
             finally:
                 sys.stdout.flush()  # what was printed may only now meet a full disk, or a reader that has gone
     except InputError as error:
+        release(failed=True)
         return _fail(str(error), BAD_INPUT)
     except KeyboardInterrupt as stop:
         message = str(stop) or "interrupted"

@@ -38,6 +38,7 @@ from torch.nn.functional import normalize, softshrink
 
 from pushforward._checks import check_choice, check_count, check_finite, check_positive
 from pushforward._interop import to_tensor
+from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.maps.k_support import norm_level, prox_level
 from pushforward.maps.translation import Cost, StructuredCost, TranslationCost
@@ -152,6 +153,7 @@ class PNorm(TranslationCost):
         size = self.h(z)[..., None]
         return _signed_power(z / torch.where(size > 0, size, 1.0), self.p - 1.0)
 
+    @typed
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
         """The distances between all pairs, (n, m)."""
         return torch.cdist(x, y, p=self.p, compute_mode="donot_use_mm_for_euclid_dist")
@@ -190,6 +192,7 @@ class PowerCost(TranslationCost):
         """|w_k|^(1/(p-1)) with the sign of w_k."""
         return _signed_power(w, 1.0 / (self.p - 1.0))
 
+    @typed
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
         """The costs between all pairs, (n, m)."""
         return PNorm(p=self.p).matrix(x, y) ** self.p / self.p
@@ -267,6 +270,7 @@ class ElasticKOverlap(TranslationCost):
         return w.sign() * torch.minimum(shared, size / (1.0 + self.gamma)).clamp_min(0.0)
 
 
+@typed_fields
 @dataclass(frozen=True, kw_only=True, eq=False)  # tensors have no one truth value for == to give
 class ElasticSubspace(TranslationCost):
     """|z|^2 / 2 + gamma/2 |(I - A A^T) z|^2: displacements that stay near a subspace.
@@ -353,6 +357,7 @@ class Geodesic:
         return 2.0 * torch.atan2(*lengths)
 
 
+@typed_fields
 @dataclass(frozen=True)
 class CallableCost:
     """A function of two sets of points as a cost.

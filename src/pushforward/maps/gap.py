@@ -40,6 +40,7 @@ from torch import Tensor
 
 from pushforward._checks import check_choice, check_cost, check_points, check_positive, check_same_device
 from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
+from pushforward._typed import typed
 from pushforward.errors import ShapeError
 from pushforward.maps.costs import Cost, SquaredEuclidean, resolve
 from pushforward.ot.cost import PointCost
@@ -61,6 +62,7 @@ def gap_estimator(cost: Cost) -> Estimator:
 
 
 @not_compiled
+@typed
 def monge_gap(
     x: Any,
     tx: Any,

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from pushforward._checks import check_count, check_finite, check_positive
 from pushforward._interop import like_input, to_tensor
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.metrics.clouds import clouds, rows_alike
 from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
@@ -77,6 +78,7 @@ NEAREST_BLOCK = 1024
 GUESS_ABOVE, GUESS_EPSILON, GUESS_TOL = 256, 1e-3, 1e-3
 
 
+@typed
 def l2_uvp(predicted: Any, true: Any, *, variance: float) -> float:
     """Unexplained variance of a map whose truth is known, in percent: 0 is the truth, 100 no better than a constant.
 
@@ -163,6 +165,7 @@ def wasserstein2(x: Any, y: Any) -> float:
     return float(cost[np.arange(len(cost)), _assign(cost)].mean())
 
 
+@typed
 def exact_gap(x: Any, mapped: Any, cost: GroundCost = "sqeuclidean") -> float:
     """What the map pays more than the cheapest rearrangement of its own image, in units of the cost.
 
@@ -275,6 +278,7 @@ def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapp
     return tuple(found)
 
 
+@typed
 def halves(points: Any, *, seed: int = 0) -> tuple[Any, Any]:
     """Two disjoint halves of a sample, drawn at random: `wasserstein2` between them is the floor at that size.
 
@@ -297,6 +301,7 @@ def halves(points: Any, *, seed: int = 0) -> tuple[Any, Any]:
     return like_input(tensor[order[:half]], as_numpy), like_input(tensor[order[half : 2 * half]], as_numpy)
 
 
+@typed
 def mmd(x: Any, y: Any, *, gammas: Sequence[float] = CELL_GAMMAS) -> float:
     """The squared maximum mean discrepancy with kernels exp(-gamma |x - y|^2), averaged over gamma.
 
@@ -397,6 +402,7 @@ class MapReport:
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
+@typed
 def judge_map(
     x: Any,
     mapped: Any,

@@ -34,6 +34,7 @@ from pushforward._checks import (
     check_returned,
     check_same_device,
 )
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = ["GridCost", "GroundCost", "PointCost", "check_pair_by_pair", "pairwise_cost"]
@@ -45,6 +46,7 @@ Named = Literal["sqeuclidean", "euclidean", "manhattan", "cosine"]
 GroundCost = Named | Callable[[Tensor, Tensor], Tensor]
 
 
+@typed
 def pairwise_cost(x: Tensor, y: Tensor, cost: GroundCost = "sqeuclidean") -> Tensor:
     """The matrix of costs between two sets of points, differentiable twice.
 

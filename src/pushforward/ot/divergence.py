@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_instance, check_positive
 from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
 from pushforward.ot.history import Recorder
@@ -146,6 +147,7 @@ class SinkhornLoss(nn.Module):
         tensor([-0.5000, -0.5000])
     """
 
+    @typed
     def __init__(
         self,
         *,
@@ -169,6 +171,7 @@ class SinkhornLoss(nn.Module):
         self._warned = False
 
     @not_compiled
+    @typed
     def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
         """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them."""
         x, y = _clouds("x", x), _clouds("y", y)
