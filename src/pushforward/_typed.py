@@ -74,8 +74,7 @@ def check_tensor(name: str, value: Any) -> Tensor:
     Raises:
         InvalidArgument: It is something else, or holds no real numbers.
     """
-    if not isinstance(value, Tensor):
-        raise InvalidArgument(f"{name} must be a torch.Tensor, got a {type(value).__name__}: {shortened(value)}")
+    check_instance(name, value, Tensor)
     if value.is_complex() or value.is_quantized:
         raise InvalidArgument(f"{name} has dtype {value.dtype}; real numbers are needed")
     check_has_memory(name, value)
@@ -149,7 +148,7 @@ def _check_path(name: str, value: Any) -> None:
 
 def _check_function(name: str, value: Any) -> None:
     if not callable(value):
-        raise InvalidArgument(f"{name} must be callable, got a {type(value).__name__}: {shortened(value)}")
+        raise InvalidArgument(f"{name} is a {type(value).__name__}; a function is needed: {shortened(value)}")
 
 
 _CHECKS: dict[str, Check] = {
