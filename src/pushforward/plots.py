@@ -154,7 +154,13 @@ def convergence(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, 
     return ax
 
 
-def training(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, quantity: str) -> Axes:
+def training(
+    ax: Axes,
+    curves: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    *,
+    quantity: str,
+    kept: tuple[str, int] | None = None,
+) -> Axes:
     """What is watched during a training, against its steps, one line a run; a dot marks where each ends.
 
     Args:
@@ -162,6 +168,7 @@ def training(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, qua
         curves: For each run's name the steps and the values, two sequences of one length; values that are not finite
             are left out.
         quantity: The name of the values, with their unit.
+        kept: The run and the step whose model was kept: a ring marks it, and no dot the ends.
 
     Returns:
         The same Axes.
@@ -173,7 +180,12 @@ def training(ax: Axes, curves: Mapping[str, tuple[ArrayLike, ArrayLike]], *, qua
         x, y = x[np.isfinite(y)], y[np.isfinite(y)]
         if len(x):
             (line,) = ax.plot(x, y, linestyle=dashes[k % len(dashes)], label=name)
-            ax.plot(x[-1], y[-1], color=line.get_color(), marker="o", markersize=5, zorder=3)
+            ends = x == kept[1] if kept is not None and name == kept[0] else np.zeros(len(x), dtype=bool)
+            if kept is None:
+                ends[-1] = True
+            face = "none" if kept is not None else line.get_color()
+            size = 9 if kept is not None else 5
+            ax.plot(x[ends], y[ends], "o", color=line.get_color(), markerfacecolor=face, markersize=size, zorder=3)
     ax.set(xlabel="steps", ylabel=quantity)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.grid(axis="y")

@@ -95,6 +95,22 @@ def test_coordinates_of_cells_go_into_obsm(run: Callable, genes: Any):
     np.testing.assert_array_equal(np.load("plain.npy"), expected)
 
 
+def test_cells_on_another_scale_than_the_maps_are_said(run: Callable, here: Path):
+    anndata = pytest.importorskip("anndata")
+    import pandas as pd
+
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(4.0, (40, 3)).astype("float32")
+    obs = pd.DataFrame({"condition": ["ctrl", "drug"] * 20}, index=[f"cell{k}" for k in range(40)])
+    for name, X in (("raw", counts), ("log", np.log1p(counts))):
+        anndata.AnnData(X=X, obs=obs, var=pd.DataFrame(index=["a", "b", "c"])).write_h5ad(f"{name}.h5ad")
+    groups = "--obs condition --source ctrl --target drug --method linear --out run"
+    assert run("fit-map", "log.h5ad", *groups.split()).code == 0
+    said = "raw.h5ad: X looks like counts, but the map was learned from what looks like logarithms"
+    assert said in run("apply-map", "run", "raw.h5ad").err
+    assert run("apply-map", "run", "log.h5ad").err == ""
+
+
 CASES: list[tuple[str, str]] = [
     ("x.npy new.npy", "x.npy: is no folder of a finished fit-map run"),
     ("none new.npy", "none: is no folder"),

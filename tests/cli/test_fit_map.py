@@ -226,6 +226,108 @@ def test_without_anndata_the_line_says_how_to_get_it(run: Callable, here: Path, 
     _is_one_line(run("fit-map", "cells.h5ad", "--out", "run"), "pip install 'pushforward[cells]'")
 
 
+@pytest.mark.parametrize(
+    ("rep", "flag", "said"),
+    [
+        ("X", "", "X looks like raw counts"),
+        ("layers/logged", "--log1p", "layers/logged looks like logarithms of counts already"),
+        ("layers/normalised", "--log1p", "layers/normalised looks like logarithms of counts already"),
+        ("layers/shares", "--log1p", "layers/shares has fractions, so it holds no raw counts"),
+        ("X", "--log1p", None),
+        ("layers/logged", "", None),
+        ("obsm/X_pca", "", None),
+    ],
+)
+def test_counts_and_logarithms_are_recognised(rep: str, flag: str, said: str | None, run: Callable, cells: Path):
+    import anndata
+
+    held = anndata.read_h5ad("cells.h5ad")
+    shares = held.X.toarray() / held.X.toarray().sum(axis=1, keepdims=True)
+    held.layers["shares"], held.layers["normalised"] = shares * np.linspace(1, 2, 90)[:, None], np.log1p(1e4 * shares)
+    held.write_h5ad("cells.h5ad")
+    words = f"--obs condition --source ctrl --target drug --method linear --rep {rep} {flag} --out run"
+    outcome = run("fit-map", "cells.h5ad", *words.split())
+    assert outcome.code == 0, outcome.err
+    page = Path("run/index.html").read_text()
+    if said is None:
+        assert (outcome.err, [text for text in _result("run")["warnings"] if "cells.h5ad" in text]) == ("", [])
+    else:
+        assert said in outcome.err.splitlines()[0]
+        assert said in page
+        assert said in _result("run")["warnings"][0]
+
+
+@pytest.mark.parametrize("two", [True, False])
+def test_genes_of_one_name_are_refused_before_the_fit(two: bool, run: Callable, cells: Path):
+    import anndata
+
+    held = anndata.read_h5ad("cells.h5ad")
+    held.var_names = ["gene0", "gene0", *held.var_names[2:]]
+    held.write_h5ad("cells.h5ad")
+    words = "cells.h5ad" if two else "--obs condition --source ctrl --target drug"
+    outcome = run("fit-map", "cells.h5ad", *words.split(), "--method", "linear", "--out", "run")
+    _is_one_line(outcome, "cells.h5ad: several genes share a name")
+    assert "gene0" in outcome.err
+    assert not Path("run").exists()
+
+
+def test_a_far_row_is_named_as_the_file_has_it_and_judges_nothing(run: Callable, files: Path):
+    assert run("fit-map", "x.npy", "y.npy", "--method", "linear", "--out", "plain").code == 0
+    np.save("far.npy", np.insert(np.load("x.npy"), 17, 1e4, axis=0))
+    outcome = run("fit-map", "far.npy", "y.npy", "--method", "linear", "--out", "run")
+    assert "far.npy has 1 of 121 rows far from all others: row 17" in outcome.err
+    assert _result("run")["figures"] == _result("plain")["figures"]
+    assert "row 17" in Path("run/index.html").read_text()
+
+
+def test_a_map_that_loses_to_simpler_ones_says_so(run: Callable, here: Path):
+    rng = np.random.default_rng(0)
+    # More dimensions than points: a linear map learns the sample by heart.
+    np.save("x.npy", rng.normal(size=(60, 100)))
+    np.save("y.npy", rng.normal(size=(60, 100)) + 0.5)
+    outcome = run("fit-map", "x.npy", "y.npy", "--method", "entropic", "--epsilon", 1.0, "--out", "run")
+    warnings = "\n".join(_result("run")["warnings"])
+    assert "the images are drawn together" in warnings
+    assert "below its floor" in warnings
+    rows = [line for line in outcome.out.splitlines() if line.startswith("warning")]
+    assert len(rows) == len(_result("run")["warnings"])
+    assert "drawn together" in Path("run/index.html").read_text()
+    # A shuffled target of the same law: nothing is to be learned, and what is learned is worse than nothing.
+    np.save("y.npy", rng.normal(size=(60, 100)))
+    assert run("fit-map", "x.npy", "y.npy", "--method", "icnn", *QUICK.split(), "--out", "worse").code == 0
+    assert any("worse than the identity on held-out points" in text for text in _result("worse")["warnings"])
+
+
+def test_the_page_marks_the_check_that_was_kept(run: Callable, files: Path):
+    assert run("fit-map", "x.npy", "y.npy", *QUICK.split(), "--out", "run").code == 0
+    kept, fitted = _result("run")["kept"], load_map("run/map")
+    record = fitted.validation_[fitted.kept_]
+    assert (kept["stage"], kept["step"], kept["stage"]) == (record["stage"], record["step"], fitted.stage_)
+    assert record["criterion"] <= min(each["criterion"] for each in fitted.validation_) + 1e-3
+    assert f"{kept['stage']}, step {kept['step']}" in Path("run/index.html").read_text()
+    assert run("fit-map", "x.npy", "y.npy", "--method", "icnn", *QUICK.split(), "--out", "icnn").code == 0
+    history, fitted = load_map("icnn/map").history_, load_map("icnn/map")
+    assert history[fitted.kept_]["dual"] == min(check["dual"] for check in history if check["residual"] <= 1e-2)
+
+
+@pytest.mark.parametrize("method", ["linear", "monge"])
+def test_the_file_at_fault_is_named(method: str, run: Callable, files: Path):
+    np.save("point.npy", np.ones((100, 3)))
+    outcome = run("fit-map", "x.npy", "point.npy", "--method", method, "--out", "run")
+    _is_one_line(outcome, "point.npy: all 100 points of the target are the same")
+    assert "x.npy" not in outcome.err
+    few = np.ones((100, 3))
+    few[0] = 2.0
+    np.save("few.npy", few)
+    outcome = run("fit-map", "x.npy", "few.npy", "--method", method, "--out", "run")
+    _is_one_line(outcome, "few.npy: the 20 points held out of the target are all the same")
+    large = np.load("y.npy") * 1e30
+    np.save("large.npy", large)
+    if method == "monge":
+        outcome = run("fit-map", "x.npy", "large.npy", "--quiet", "--out", "run")
+        _is_one_line(outcome, "large.npy: Y has coordinates up to")
+
+
 def test_interrupted_and_resumed_is_as_if_never_interrupted(
     run: Callable, files: Path, monkeypatch: pytest.MonkeyPatch
 ):

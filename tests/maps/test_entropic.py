@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 from pushforward.errors import InvalidArgument
 from pushforward.maps.costs import ElasticL1, PowerCost, SquaredEuclidean
-from pushforward.maps.entropic import GRID, UNTRIED, EntropicMap, entropic_potential, mean_cost
+from pushforward.maps.entropic import GRID, UNTRIED, EntropicMap, _best, entropic_potential, mean_cost
 from pushforward.ot.solve import solve
 
 
@@ -122,6 +122,22 @@ def test_auto_takes_the_best_of_what_it_tried(clouds):
     best = max(fitted.scores_, key=lambda tried: tried[1])[0]
     assert best / 2 <= fitted.share_ <= 2 * best
     assert fitted.epsilon_ == pytest.approx(fitted.share_ * ((x[:, None] - y) ** 2).sum(-1).mean())
+
+
+@pytest.mark.parametrize("best", [0.07, 0.05, 0.031, 0.0052])
+def test_auto_takes_the_top_of_a_parabola_in_the_logarithm(best):
+    scores = [(share, 2.0 - 3.0 * np.log(share / best) ** 2) for share in GRID]
+    assert _best(scores) == pytest.approx(best, rel=1e-9)
+
+
+@pytest.mark.parametrize(("tops", "best"), [((5, 4, 3, 2, 1, 0), GRID[0]), ((0, 1, 2, 3, 4, 5), GRID[-1])])
+def test_auto_goes_no_farther_than_it_tried(tops, best):
+    assert _best(list(zip(GRID, tops, strict=True))) == best
+
+
+def test_auto_where_three_scores_are_one():
+    assert _best([(share, 1.0 if k < 4 else 0.0) for k, share in enumerate(GRID)]) in GRID
+    assert _best([(share, float(k in (2, 3))) for k, share in enumerate(GRID)]) == pytest.approx(GRID[2] / 2**0.5)
 
 
 def test_auto_on_few_points_tries_nothing(rng):

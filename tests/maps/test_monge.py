@@ -12,6 +12,7 @@ from pushforward import metrics
 from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps.costs import CallableCost, ElasticL1
 from pushforward.maps.fitting import Course
+from pushforward.maps.linear import LinearMap
 from pushforward.maps.monge import MongeMap
 from pushforward.maps.truths import GaussianPair, LogSumExp, Meridians
 
@@ -170,6 +171,59 @@ def test_every_estimator_of_the_gap(estimator):
     x, y = pair(100)
     fitted = MongeMap(estimator=estimator, start="linear", **SMALL).fit(x, y)
     assert np.isfinite(fitted.validation_[-1]["train_gap"])
+
+
+def test_maps_that_get_worse_from_check_to_check_end_a_stage():
+    def rises(*criteria, best=0.1):
+        course = Course(criterion=best)
+        course.validation = [{"criterion": criterion} for criterion in criteria]
+        return course.rises(3)
+
+    assert rises(0.1, 0.102, 0.103, 0.104)
+    assert not rises(0.102, 0.103, 0.104)  # three checks need a fourth before them
+    assert not rises(0.1, 0.102, 0.101, 0.104)
+    assert not rises(0.1, 0.1002, 0.1004, 0.1006)  # within the margin of the best
+    assert not rises(0.3, 0.2, 0.15, 0.12)
+
+
+def test_a_network_that_learns_few_points_by_heart_is_not_trained_to_the_end():
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((600, 60)), random.standard_normal((600, 60)) + 1.0
+    fitted = MongeMap(steps=200, hidden=(64, 64), random_state=0).fit(x, y)
+    assert fitted.stage_ == "start"
+    assert fitted.validation_[-1]["step"] < 200
+    assert fitted.kept_ == 0
+
+
+def test_a_map_that_loses_to_the_mean_shift_is_said_with_both_figures():
+    random = np.random.default_rng(0)
+    x, y = random.standard_normal((100, 200)), random.standard_normal((100, 200)) + 0.5
+    x[:, 0] *= 30.0
+    y[:, 0] *= 30.0
+    module = torch.nn.Linear(200, 200)
+    with torch.no_grad():
+        module.weight.copy_(3.0 * torch.eye(200))
+    with pytest.warns(UserWarning, match="the mean shift is judged better than this map on 10 points held out"):
+        fitted = MongeMap(network=module, steps=0, random_state=0).fit(x, y)
+    assert fitted.simpler_["mean shift"] < fitted.validation_[fitted.kept_]["criterion"]
+
+
+def test_points_sent_where_no_target_is_are_said():
+    random = np.random.default_rng(1)
+
+    def clusters(*counts):
+        return np.concatenate([random.standard_normal((n, 2)) * 0.3 + [6.0 * k, 0.0] for k, n in enumerate(counts)])
+
+    with pytest.warns(UserWarning, match="of the images of 60 points held out lie where no target is"):
+        MongeMap(steps=0, random_state=0).fit(clusters(300, 300), clusters(540, 60))
+
+
+def test_a_score_below_the_identitys_is_said():
+    random = np.random.default_rng(0)
+    x, y = (random.standard_normal((60, 80)) for _ in range(2))
+    fitted = LinearMap(0.0).fit(x, y)
+    with pytest.warns(UserWarning, match="the identity scores .* where this LinearMap scores"):
+        fitted.score(*(random.standard_normal((100, 80)) for _ in range(2)))
 
 
 class TestConditions:

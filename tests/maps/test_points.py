@@ -79,6 +79,7 @@ def test_conditions_stay_with_their_rows_when_one_is_left_out(clouds):
         lambda r: r.laplace(size=(20_000, 1)),
         lambda r: r.lognormal(size=(20_000, 3)),
         lambda r: r.poisson(0.05, size=(500, 30)),
+        lambda r: np.log1p(np.log1p(1e3 * r.poisson(3.0, size=(60, 7)))),
         lambda r: np.r_[r.normal(size=(900, 2)), r.normal(size=(100, 2)) + 9.0],
         lambda r: np.zeros((30, 2)),
         lambda r: np.r_[np.zeros((95, 1)), np.ones((5, 1))],

@@ -59,6 +59,8 @@ class ApplyMap:
         group = None if self.obs is None or self.source is None else (self.obs, self.source)
         cloud = read_new(self.new, origin, group=group)
         out = self._out(cloud)
+        for doubt in cloud.doubts:
+            print(f"pushforward: warning: {doubt}", file=sys.stderr)
 
         from pushforward.cli.colours import recolour
         from pushforward.errors import PushforwardError

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from scipy import sparse
@@ -23,13 +23,20 @@ from pushforward.cli.table_text import is_number
 if TYPE_CHECKING:
     from anndata import AnnData
 
-__all__ = ["cell_points", "choose_cells", "choose_genes", "read_cells"]
+__all__ = ["Looks", "cell_numbers", "cell_points", "choose_cells", "choose_genes", "looks_like", "must_tell_genes"]
+__all__ += ["read_cells", "scale_doubt"]
+
+Looks = Literal["counts", "logarithms", "other"]
 
 # The sum to which the field brings a cell's counts before it takes their logarithm.
 _COUNTS = 1e4
 # Above so many genes a map costs hours and learns noise; the field takes principal components there.
 _MOST_GENES = 5000
 _MOST_NAMED = 12
+# Whole numbers that go no higher are as likely labels as counts; no logarithm of a count goes higher than the second.
+_LEAST_COUNT, _MOST_LOG = 3, 50.0
+# Share by which numbers of float32 that are one may differ after a logarithm and back.
+_ROUNDING = 1e-3
 
 
 def read_cells(file: Path) -> AnnData:
@@ -79,23 +86,50 @@ def choose_genes(file: Path, cells: AnnData, genes: Iterable[str]) -> AnnData:
     Raises:
         InputError: Some are missing.
     """
+    must_tell_genes(file, cells)
     names = list(genes)
     missing = [name for name in names if name not in cells.var_names]
     if missing:
         raise InputError(f"{file}: lacks {len(missing)} of the {len(names)} genes of the map: {_list(missing)}")
-    if not cells.var_names.is_unique:
-        raise InputError(f"{file}: has several genes of one name; make the names unique")
     return cells[:, names]
 
 
+def must_tell_genes(file: Path, cells: AnnData) -> None:
+    """Refuse genes of one name, between which neither a second file nor a fitted map could tell.
+
+    Raises:
+        InputError: There are such; the message names them.
+    """
+    twice = cells.var_names[cells.var_names.duplicated()].unique()
+    if len(twice):
+        raise InputError(
+            f"{file}: several genes share a name, under which no map can tell them apart: {_list(twice)}; make names "
+            "unique, as adata.var_names_make_unique() does"
+        )
+
+
 def cell_points(file: Path, cells: AnnData, rep: str, *, log1p: bool) -> Array:
-    """One row a cell.
+    """One row a cell, as a map takes it.
 
     Args:
         file: Where the cells are from, for the messages.
         cells: The cells.
         rep: Which numbers, see above.
         log1p: Whether they are counts, to be brought to 10,000 a cell and turned into log(1 + count).
+
+    Raises:
+        InputError: There are no such numbers, or they are none to work with.
+    """
+    values = cell_numbers(file, cells, rep)
+    if not log1p:
+        return values
+    if values.min(initial=0.0) < 0:
+        raise InputError(f"--log1p: is for counts, but {rep} in {file} has negative numbers")
+    return np.log1p(_COUNTS * values / np.maximum(values.sum(axis=1, keepdims=True), 1.0))
+
+
+def cell_numbers(file: Path, cells: AnnData, rep: str) -> Array:
+    """The numbers of each cell as the file has them, one row a cell, finite.
 
     Raises:
         InputError: There are no such numbers, or they are none to work with.
@@ -118,11 +152,55 @@ def cell_points(file: Path, cells: AnnData, rep: str, *, log1p: bool) -> Array:
         raise InputError(
             f"{file}: {rep} of cell {cells.obs_names[bad.argmax()]} is not finite, the first of {bad.sum()} such cells"
         )
-    if not log1p:
-        return values
-    if values.min(initial=0.0) < 0:
-        raise InputError(f"--log1p: is for counts, but {rep} in {file} has negative numbers")
-    return np.log1p(_COUNTS * values / np.maximum(values.sum(axis=1, keepdims=True), 1.0))
+    return values
+
+
+def looks_like(cells: AnnData, rep: str, values: Array) -> Looks:
+    """Whether numbers look like raw counts, or like logarithms of counts or of normalised counts.
+
+    Counts are whole numbers. Of logarithms log(1 + c) the c are whole again, or of one sum in every cell; where genes
+    were left out after that, scanpy's own note in `uns` tells.
+    """
+    if rep.startswith("obsm/") or values.size == 0 or values.min() < 0:
+        return "other"
+    if (values == np.rint(values)).all():
+        return "counts" if values.max() >= _LEAST_COUNT else "other"
+    if values.max() > _MOST_LOG:
+        return "other"
+    back = np.expm1(values)
+    sums = back.sum(axis=1)
+    whole = bool((np.abs(back - np.rint(back)) <= _ROUNDING * np.maximum(back, 1.0)).all())
+    even = values.shape[1] > 1 and float(sums.max() - sums.min()) <= _ROUNDING * float(sums.max())
+    noted = rep == "X" and "log1p" in cells.uns
+    return "logarithms" if whole or even or noted else "other"
+
+
+def scale_doubt(file: Path, cells: AnnData, rep: str, *, log1p: bool) -> str | None:
+    """What is to be said where numbers do not look like what --log1p, or its absence, takes them for; None for nothing.
+
+    Args:
+        file: Where the cells are from, for the message.
+        cells: The cells.
+        rep: Which numbers.
+        log1p: Whether they are taken for counts.
+    """
+    if rep.startswith("obsm/"):
+        return None
+    values = cell_numbers(file, cells, rep)
+    looks = looks_like(cells, rep, values)
+    if log1p and looks == "logarithms":
+        return f"{file}: {rep} looks like logarithms of counts already, and --log1p takes them once more; leave it out"
+    if log1p and (values != np.rint(values)).any():
+        return (
+            f"{file}: {rep} has fractions, so it holds no raw counts; --log1p brings every cell to 10,000 and takes "
+            "logarithms all the same. If these are logarithms already, leave it out"
+        )
+    if not log1p and looks == "counts":
+        return (
+            f"{file}: {rep} looks like raw counts (whole numbers), which are taken as they are; --log1p brings every "
+            "cell to 10,000 and takes logarithms, as the field does before it compares cells"
+        )
+    return None
 
 
 def _list(names: Iterable[Any]) -> str:

@@ -106,7 +106,10 @@ class FitMap:
         except PushforwardError as error:
             if not self.resume:
                 (out / "recipe.yaml").unlink(missing_ok=True)  # there is no run to go on with; the folder stays free
-            raise InputError(f"{self.first}: {error}") from None
+            # "X" and "Y" are what the library calls the two; a message of neither is of both.
+            sides = {"X": str(self.first), "Y": str(self.second or self.first)}
+            both = str(self.first) if self.second is None else f"{self.first} and {self.second}"
+            raise InputError(f"{sides.get(str(error).split()[0], both)}: {error}") from None
         print(json.dumps(result, indent=2, allow_nan=False) if self.json else _block(result, out))
         return OK
 
@@ -196,4 +199,5 @@ def _block(result: dict[str, Any], out: Path) -> str:
     lines += [f"{'seconds':<18}{result['seconds']:.1f}", f"{'map':<18}{out / 'map'}"]
     if result["picture"]:
         lines.append(f"{'picture':<18}{out / result['picture']}")
+    lines += [f"{'warning':<18}{text}" for text in result["warnings"]]
     return "\n".join([*lines, f"{'page':<18}{out / 'index.html'}"])

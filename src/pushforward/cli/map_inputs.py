@@ -17,7 +17,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from pushforward.cli.cells import cell_points, choose_cells, choose_genes, read_cells
+from pushforward.cli.cells import (
+    Looks,
+    cell_numbers,
+    cell_points,
+    choose_cells,
+    choose_genes,
+    looks_like,
+    must_tell_genes,
+    read_cells,
+    scale_doubt,
+)
 from pushforward.cli.errors import InputError
 from pushforward.cli.inputs import WEIGHT_NAMES, Array, Rows, in_the_order_of, is_picture, read_cloud, read_colours
 
@@ -42,6 +52,7 @@ class Cloud:
         shape: (height, width) of a picture, whose pixels the points are in row-major order; None of anything else.
         cells: The chosen cells, of which the points are the numbers; None of anything else.
         rows: Of points, what their file says beside the numbers; None of anything else.
+        doubts: What a reader should know of the numbers, in sentences.
     """
 
     file: Path
@@ -49,6 +60,7 @@ class Cloud:
     shape: tuple[int, int] | None = None
     cells: AnnData | None = None
     rows: Rows | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +73,7 @@ class Origin:
         rep: Of cells, which numbers.
         log1p: Of cells, whether these were counts that were normalised.
         genes: Of cells, the names of the d genes; None where `rep` names no genes.
+        looks: Of cells, what the source's numbers look like.
         columns: Of points, the d headings; None where neither file had any.
     """
 
@@ -71,6 +84,7 @@ class Origin:
     rep: str = "X"
     log1p: bool = False
     genes: tuple[str, ...] | None = None
+    looks: Looks = "other"
     columns: tuple[str, ...] | None = None
 
 
@@ -127,6 +141,8 @@ def read_pair(
             raise InputError(
                 f"{cloud.file}: gives {len(cloud.points)} points; a map needs at least {_FEWEST} on either side"
             )
+    if (target.points == target.points[0]).all():
+        raise InputError(f"{target.file}: all {len(target.points)} points of the target are the same: it is no cloud")
     return origin, source, target
 
 
@@ -149,7 +165,8 @@ def read_new(file: Path, origin: Origin, *, group: tuple[str, str] | None) -> Cl
             cells = choose_cells(file, cells, *group)
         if origin.genes is not None:
             cells = choose_genes(file, cells, origin.genes)
-        cloud = Cloud(file=file, points=cell_points(file, cells, origin.rep, log1p=origin.log1p), cells=cells)
+        points = cell_points(file, cells, origin.rep, log1p=origin.log1p)
+        cloud = Cloud(file=file, points=points, cells=cells, doubts=_scale_doubts(file, cells, origin))
     else:
         cloud = _read(origin.kind, file, columns=origin.columns)
     if cloud.points.shape[1] != origin.dimension:
@@ -205,11 +222,28 @@ def _read_cell_pair(
     else:
         raise InputError(f"{first}: is one file; give a target file, or --obs, --source and --target")
     genes = None if rep.startswith("obsm/") else tuple(map(str, source.var_names))
+    if genes is not None:
+        must_tell_genes(first, source)
     if genes is not None and second is not None:
         target = choose_genes(second, target, genes)
     clouds = [
-        Cloud(file=file, points=cell_points(file, chosen, rep, log1p=log1p), cells=chosen)
+        Cloud(
+            file=file,
+            points=cell_points(file, chosen, rep, log1p=log1p),
+            cells=chosen,
+            doubts=tuple(filter(None, [scale_doubt(file, chosen, rep, log1p=log1p)])),
+        )
         for file, chosen in ((first, source), (second or first, target))
     ]
     dimension = int(np.shape(clouds[0].points)[1])
-    return Origin(kind="cells", dimension=dimension, rep=rep, log1p=log1p, genes=genes), clouds[0], clouds[1]
+    looks = looks_like(source, rep, cell_numbers(first, source, rep))
+    origin = Origin(kind="cells", dimension=dimension, rep=rep, log1p=log1p, genes=genes, looks=looks)
+    return origin, clouds[0], clouds[1]
+
+
+def _scale_doubts(file: Path, cells: AnnData, origin: Origin) -> tuple[str, ...]:
+    """What is to be said where new cells do not look like those that the map was learned from."""
+    looks = looks_like(cells, origin.rep, cell_numbers(file, cells, origin.rep))
+    if "other" in (looks, origin.looks) or looks == origin.looks:
+        return ()
+    return (f"{file}: {origin.rep} looks like {looks}, but the map was learned from what looks like {origin.looks}",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ _TABLE = """On points held out. Divergence: the Sinkhorn divergence of the image
 0 for equal distributions. W2²: the exact transport cost between as many points of both, with the squared distance; two
 samples of the target itself are {floor:.4g} apart, so no map can be asked for less. Gap: what the map pays more than
 the cheapest rearrangement of its own image, 0 for an optimal map. Variance ratio: the image's total variance over
-the target's, 1 at best. Mean shift: the distance of the means in standard deviations of the target."""
+the target's, 1 at best: where it is not between 0.5 and 2, or W2² is below what two samples of the target are apart,
+images are near to any sample because they are drawn together. Mean shift: the distance of the means in standard
+deviations of the target. Stranded: the share of images where no target is, about 0 for a right map."""
 # What a training's checks say, and how the page calls it.
 _CURVES = {
     "divergence": (
@@ -55,7 +58,7 @@ def write_page(
     Returns:
         The page.
     """
-    blocks: list[report.Block] = [_facts(result)]
+    blocks: list[report.Block] = [_facts(result), *(report.Text(text=f"Warning: {it}.") for it in result["warnings"])]
     if photographs is not None:
         blocks += _photographs(folder, photographs)
     blocks.append(maps_table(result["figures"], caption=_TABLE.format(floor=result["floor"])))
@@ -67,7 +70,7 @@ def write_page(
     page = report.Report(
         title="A transport map",
         lead=f"{result['problem'][0].upper()}{result['problem'][1:]}.",
-        sections=(report.Section(title="The map", blocks=(*blocks, *_curves(folder))),),
+        sections=(report.Section(title="The map", blocks=(*blocks, *_curves(folder, result["kept"]))),),
         footer=footer(),
     )
     report.save(page, folder)
@@ -78,7 +81,7 @@ def _facts(result: dict[str, Any]) -> report.Facts:
     points, settings = result["points"], result["settings"]
     facts = [
         ("method", result["method"]),
-        *([("stage kept", str(result["stage"]))] if result["stage"] else []),
+        *([("kept", _words(result["kept"]))] if result["kept"] else []),
         ("points", f"{points['source']} + {points['target']}"),
         ("held out", " + ".join(str(count) for count in points["held_out"])),
         *((name.replace("_", " "), str(value)) for name, value in settings.items() if name != "hold_out"),
@@ -99,17 +102,37 @@ def _photographs(folder: Path, photographs: tuple[Array, Array, Array]) -> list[
     ]
 
 
-def _curves(folder: Path) -> list[report.Picture]:
+def _words(kept: dict[str, Any]) -> str:
+    stage = f"stage {kept['stage']}, " if kept["stage"] else ""
+    return f"{stage}step {kept['step']}"
+
+
+def _curves(folder: Path, kept: dict[str, Any] | None) -> list[report.Picture]:
+    """The checks of the training, one line a stage, with the check of the map that was kept marked."""
     checks = read_log(folder / "metrics.jsonl")
+    lines = _stages(checks)
+    mark = None if kept is None else (lines[kept["check"]], kept["step"])
     pictures: list[report.Picture] = []
     for name, (quantity, caption) in _CURVES.items():
         stages: dict[str, tuple[list[int], list[float]]] = {}
-        for check in checks:
+        for line, check in zip(lines, checks, strict=True):
             if name in check:
-                steps, values = stages.setdefault(str(check.get("stage", "")), ([], []))
+                steps, values = stages.setdefault(line, ([], []))
                 steps.append(check["step"])
                 values.append(check[name])
         if any(len(steps) > 1 for steps, _ in stages.values()):
             file = f"check-{name.replace('_', '-')}"
-            pictures.append(curves_picture(folder, file, stages, quantity=quantity, caption=caption))
+            pictures.append(curves_picture(folder, file, stages, quantity=quantity, caption=caption, kept=mark))
     return pictures
+
+
+def _stages(checks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The line that each check belongs to: its stage, and which network where a second one was tried."""
+    lines: list[str] = []
+    second = ""
+    for check in checks:
+        stage = str(check.get("stage", ""))
+        if stage == "start" and lines:
+            second = ", second network"
+        lines.append(stage + second)
+    return lines

@@ -16,6 +16,7 @@ x_test, y_test  points held out, which judge it                 (k, d), (l, d)
 from __future__ import annotations
 
 import json
+import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,17 +25,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import yaml
 from tqdm.auto import tqdm
 
 import pushforward as pf
+from pushforward import metrics
 from pushforward.cli.colours import recolour, save_colours
+from pushforward.cli.errors import InputError
 from pushforward.cli.map_inputs import save_origin
 from pushforward.cli.map_page import write_page
 from pushforward.errors import NotConverged
 from pushforward.maps import costs
 from pushforward.maps.linear import LinearMap
-from pushforward.metrics import judge_map
+from pushforward.maps.outliers import find_outliers
 from pushforward.training.log import Log
 
 if TYPE_CHECKING:
@@ -92,7 +96,9 @@ def figures(parts: Split, mapped: Array, *, cost: Any = "sqeuclidean", true: Arr
         cost: For which the map should be optimal.
         true: The images under the optimal map, where it is known.
     """
-    found = judge_map(parts.x_test, mapped, parts.y_test, cost=cost, true=true, other=parts.y, points=_JUDGED).figures()
+    found = metrics.judge_map(
+        parts.x_test, mapped, parts.y_test, cost=cost, true=true, other=parts.y, points=_JUDGED
+    ).figures()
     try:
         near, far = mapped[:_JUDGED], parts.y_test[:_JUDGED]
         found["divergence"] = float(pf.sinkhorn_divergence(near, far, cost=cost, tol=_TOL))
@@ -120,12 +126,10 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     Returns:
         What `result.json` holds.
     """
+    parts, doubts = _prepared(flags, source, target)
     recipe = {"verb": "fit-map", "version": pf.__version__, **flags.recipe()}
     (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    most = None if source.shape is None else _MOST_PIXELS
-    parts = split(source.points, target.points, share=flags.hold_out, seed=flags.seed, most=most)
-
-    fitted, seconds = _learn(flags, out, parts)
+    fitted, seconds, said = _learn(flags, out, parts)
     fitted.save(out / "map")
     save_origin(out, origin)
 
@@ -139,6 +143,8 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     }
     rows = {name: figures(parts, mapped, cost=cost) for name, mapped in images.items()}
     floor = [row.pop("w2_floor") for row in rows.values()][-1]
+    simple = {name: rows[name] for name in ("identity", "mean shift")}
+    judged = metrics.doubts(rows[flags.method], floor, simple, count=min(len(parts.x_test), _JUDGED))
     result = {
         "problem": _problem(flags, origin, source, target),
         "method": flags.method,
@@ -149,8 +155,10 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
             "target": len(target.points),
             "held_out": [len(parts.x_test), len(parts.y_test)],
         },
+        "kept": _kept(fitted),
         "figures": rows,
         "floor": floor,
+        "warnings": [*doubts, *said, *judged],
         "seconds": seconds,
         "picture": None if colours is None else "recoloured.png",
     }
@@ -160,14 +168,53 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     return result
 
 
-def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float]:
-    """The fitted map, and the seconds that it took; every check of a training is logged when it is made."""
+def _prepared(flags: FitMap, source: Cloud, target: Cloud) -> tuple[Split, list[str]]:
+    """The points that the map learns from and is judged by, and what is to be said of them, which is said at once.
+
+    Rows far from all others are left out on both sides: they would set the scale of every map and every figure.
+
+    Raises:
+        InputError: The points held out of the target are all the same.
+    """
+    doubts = list(dict.fromkeys((*source.doubts, *target.doubts)))
+    sides: list[Array] = []
+    for cloud in (source, target):
+        found = find_outliers(torch.from_numpy(cloud.points)) if cloud.shape is None else None
+        left = np.zeros(len(cloud.points), dtype=bool)
+        if found is not None:
+            kinds = [kept for kept in (False, True) if bool((found.grouped == kept).any())]
+            doubts += [found.sentence(str(cloud.file), kept=kept) for kept in kinds]
+            left[found.rows[~found.grouped].numpy()] = True
+        sides.append(cloud.points[~left])
+    most = None if source.shape is None else _MOST_PIXELS
+    parts = split(sides[0], sides[1], share=flags.hold_out, seed=flags.seed, most=most)
+    if (parts.y_test == parts.y_test[0]).all():
+        raise InputError(
+            f"{target.file}: the {len(parts.y_test)} points held out of the target are all the same, and judge "
+            "nothing; hold out more of them (--hold-out), or give a target with more different points"
+        )
+    for doubt in doubts:
+        print(f"pushforward: warning: {doubt}", file=sys.stderr)
+    return parts, doubts
+
+
+def _kept(fitted: TransportMap) -> dict[str, Any] | None:
+    """Which check of the training the kept map has: its number among all, stage and step; None where none is kept."""
+    number = getattr(fitted, "kept_", -1)
+    if number < 0:
+        return None
+    record = getattr(fitted, "validation_", getattr(fitted, "history_", ()))[number]
+    return {"check": number, "stage": record.get("stage", ""), "step": record["step"]}
+
+
+def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float, list[str]]:
+    """The fitted map, the seconds that it took, and its warnings; every check of a training is logged when made."""
     start = time.perf_counter()
     file = out / "metrics.jsonl"
     with (
         Log(file) as log,
         tqdm(desc=flags.method, unit="check", disable=flags.quiet or flags.method != "monge") as bar,
-        warnings.catch_warnings(),
+        warnings.catch_warnings(record=True) as caught,
     ):
 
         def watch(check: Mapping[str, Any]) -> None:
@@ -175,6 +222,8 @@ def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float]
             bar.set_postfix(stage=check["stage"], step=check["step"], criterion=f"{check['criterion']:.3g}")
             bar.update()
 
+        # This run judges on points of its own, and says what it finds.
+        warnings.filterwarnings("ignore", message=".*points held out", category=UserWarning)
         # What the library ends with a warning and the best map until then is, for a command, an interruption.
         warnings.filterwarnings("error", message="interrupted", category=UserWarning)
         try:
@@ -185,7 +234,8 @@ def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float]
     with Log(file) as log:
         for check in getattr(fitted, "validation_", getattr(fitted, "history_", ())):
             log.write(check["step"], check)
-    return fitted, time.perf_counter() - start
+    said = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    return fitted, time.perf_counter() - start, list(dict.fromkeys(said))
 
 
 def _unfitted(flags: FitMap, *, checkpoint: Path, watch: Callable[[Mapping[str, Any]], None]) -> TransportMap:

@@ -182,6 +182,7 @@ class _Judge:
     kept: dict[str, Tensor] = field(default_factory=dict)
     least: float = math.inf
     stale: int = 0
+    kept_at: int = 0
 
     @torch.no_grad()
     def check(self, step: int, potential: ConvexPotential) -> None:
@@ -192,7 +193,7 @@ class _Judge:
         self.history.append({"step": step, "dual": dual, "residual": residual})
         if dual < self.least and residual <= WORST_RESIDUAL:
             self.kept = {name: value.clone() for name, value in potential.state_dict().items()}
-            self.least, self.stale = dual, 0
+            self.least, self.stale, self.kept_at = dual, 0, len(self.history) - 1
         else:
             self.stale += 1
 
@@ -212,6 +213,7 @@ class ICNNMap(TransportMap):
         potential_: phi, a `ConvexPotential`.
         history_: A record a check: step, J on points held out ("dual", in the frame's units: the lower the better),
             and the mean squared residual of its conjugates over the variance.
+        kept_: Which record of `history_` the kept map has; -1 where a map from an older version does not say.
 
     Example:
         >>> import numpy as np
@@ -222,6 +224,7 @@ class ICNNMap(TransportMap):
 
     potential_: ConvexPotential
     history_: list[dict[str, float]]
+    kept_: int
 
     def __init__(
         self,
@@ -252,7 +255,7 @@ class ICNNMap(TransportMap):
         with torch.autocast(x.device.type, enabled=False):
             self._train(u, v, batch, judge, generator)
         self.potential_.load_state_dict(judge.kept)
-        self.history_ = judge.history
+        self.history_, self.kept_ = judge.history, judge.kept_at
 
     def _train(self, u: Tensor, v: Tensor, batch: int, judge: _Judge, generator: torch.Generator) -> None:
         steps = check_count("steps", self.steps)
@@ -282,13 +285,13 @@ class ICNNMap(TransportMap):
 
     def _state(self) -> dict[str, Any]:
         frame = {name: getattr(self._frame, name) for name in _Frame.__slots__}
-        return {"frame": frame, "potential": self.potential_.state_dict(), "history": self.history_}
+        return {"frame": frame, "potential": self.potential_.state_dict(), "history": self.history_, "kept": self.kept_}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self._frame = _Frame(**state["frame"])
         self.potential_ = ConvexPotential(len(self._frame.mean_x), self._widths(), torch.Generator())
         self.potential_.load_state_dict(state["potential"])
-        self.history_ = state["history"]
+        self.history_, self.kept_ = state["history"], state.get("kept", -1)
 
     def _widths(self) -> tuple[int, ...]:
         widths: Any = self.hidden

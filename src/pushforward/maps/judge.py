@@ -123,7 +123,7 @@ class Judge:
             )
         if lost > metrics.STRANDED and lost * count >= metrics.FEWEST_STRANDED:
             warnings.warn(
-                f"{100 * lost:.2g} % of the images of {count} points held out lie where no target is: the map does not "
+                f"{100 * lost:.0f} % of the images of {count} points held out lie where no target is: the map does not "
                 "tear its points apart where it should, or groups of source and target differ in size (cells that have "
                 "died, say), and mass is kept by this map",
                 stacklevel=4,

@@ -1,6 +1,6 @@
 """Rows so far from all others that they alone would set the scale of a map.
 
-    r_i = |x_i - m|,   q = the 9/10 quantile of r        far:   r_i > 10 q   for rows that hold half of sum r^2
+    r_i = |x_i - m|,   q = the 9/10 quantile of r        far:   r_i > 20 q, where such rows hold 2/3 of sum r^2
 
 symbol   meaning                                              shape    unit
 m        median of each coordinate                            (d,)     length
@@ -23,7 +23,7 @@ from torch import Tensor
 
 __all__ = ["Outliers", "find_outliers", "without_outliers"]
 
-FAR = 10.0
+FAR, SHARE = 20.0, 2 / 3
 QUANTILE = 0.9
 # Fewer points than this have no tenth to be beyond.
 FEWEST = 10
@@ -86,7 +86,7 @@ def find_outliers(points: Tensor) -> Outliers | None:
     usual = float(r.kthvalue(max(1, int(QUANTILE * len(r)))).values)
     far = r > FAR * usual
     squares = (r / r.max().clamp_min(torch.finfo(r.dtype).tiny)).square()
-    if usual == 0 or not bool(far.any()) or float(squares[far].sum()) <= 0.5 * float(squares.sum()):
+    if usual == 0 or not bool(far.any()) or float(squares[far].sum()) <= SHARE * float(squares.sum()):
         return None
     rows = far.nonzero()[:, 0]
     least = max(GROUP, GROUP_SHARE * len(points))

@@ -10,7 +10,7 @@ c        ground cost                                              (n, m)       t
     L2-UVP(T)  = 100 E|T - T*|^2 / tr Cov(nu)                                         percent
     cosine(T)  = E<T - id, T* - id> / (E|T - id|^2 E|T* - id|^2)^(1/2)                1
     W2^2(x, y) = min over couplings of E|x - y|^2                                     length^2
-    stranded   = share of T(x) farther from y than 99 % of a second target sample     1
+    stranded   = share of T(x) 1.5 times as far from y as 99 % of other targets       1
     gap(T)     = mean_i c(x_i, T(x_i)) - min over permutations s of mean_i c(x_i, T(x_s(i)))
 
 A sample is never at distance 0 from another of the same law, so W2^2(T#mu, nu) means something beside its floor
@@ -69,6 +69,7 @@ CELL_GAMMAS = (2.0, 1.0, 0.5, 0.1, 0.01, 0.005)
 # more images, is more than chance.
 SPREAD = (0.5, 2.0)
 STRANDED, FEWEST_STRANDED = 0.03, 3
+AWAY = 1.5
 # A W2^2 that is higher by less than this share is as good, and so is one below its floor by less.
 ALIKE = 0.01
 # Rows whose distances from all of y are held at a time.
@@ -215,9 +216,9 @@ def mean_shift(mapped: Any, y: Any) -> float:
 
 
 def stranded(mapped: Any, y: Any, other: Any) -> float:
-    """The share of images where no target is: farther from y than 99 % of a second sample of the target are.
+    """The share of images where no target is: 1.5 times as far from y as 99 % of a second sample of the target are.
 
-    About 0.01 for a map that is right. It is large where a map must tear its points apart and does not, and where mass
+    About 0 for a map that is right. It is large where a map must tear its points apart and does not, and where mass
     is not conserved, so that points of one cluster are sent on the way to another. Where nearly every target point is
     met twice (whole numbers, say) there is no distance to compare with, and the share is 0.
 
@@ -233,7 +234,7 @@ def stranded(mapped: Any, y: Any, other: Any) -> float:
     """
     mapped, y, other = clouds(("mapped", mapped), ("y", y), ("other", other))
     usual = _nearest(other, y).quantile(0.99)
-    return float((_nearest(mapped, y) > usual).double().mean()) if usual > 0 else 0.0
+    return float((_nearest(mapped, y) > AWAY * usual).double().mean()) if usual > 0 else 0.0
 
 
 def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapping[str, float]], *, count: int) -> Any:
@@ -272,7 +273,7 @@ def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapp
         )
     if lost > STRANDED and lost * count >= FEWEST_STRANDED:
         found.append(
-            f"{100 * lost:.2g} % of the images lie where no target is (1 % would be usual): the map does not tear its "
+            f"{100 * lost:.0f} % of the images lie where no target is: the map does not tear its "
             "points apart where it should, or the groups of source and target differ in size, as where cells have died"
         )
     return tuple(found)
@@ -385,7 +386,7 @@ class MapReport:
         exact_gap: Excess over the cheapest rearrangement of the image, in units of the cost.
         variance_ratio: Total variance of the image over the target's.
         mean_shift: Distance of the means in standard deviations of the target.
-        stranded: Share of the images where no target is, about 0.01 for a right map.
+        stranded: Share of the images where no target is, about 0 for a right map.
     """
 
     l2_uvp: float | None

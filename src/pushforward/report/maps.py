@@ -32,6 +32,7 @@ _COLUMNS = {
     "exact_gap": ("gap", ".2g"),
     "variance_ratio": ("variance ratio", ".3f"),
     "mean_shift": ("mean shift", ".3f"),
+    "stranded": ("stranded", ".3f"),
     "seconds": ("seconds", ".1f"),
 }
 

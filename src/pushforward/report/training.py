@@ -34,7 +34,15 @@ def spoken(name: str) -> str:
     return _SPOKEN.get(name, name.replace("_", " "))
 
 
-def curves_picture(folder: Path, name: str, curves: Mapping[str, Curve], *, quantity: str, caption: str) -> Picture:
+def curves_picture(  # noqa: PLR0913 - three of data, three of words, and one mark
+    folder: Path,
+    name: str,
+    curves: Mapping[str, Curve],
+    *,
+    quantity: str,
+    caption: str,
+    kept: tuple[str, int] | None = None,
+) -> Picture:
     """A quantity against the steps of training, one line a run.
 
     Args:
@@ -43,12 +51,15 @@ def curves_picture(folder: Path, name: str, curves: Mapping[str, Curve], *, quan
         curves: For each run's name its steps and values.
         quantity: The name of the values.
         caption: What the picture means.
+        kept: The run and the step whose model was kept, which is marked instead of the ends of the lines.
     """
 
     def paint(figure: Figure) -> None:
-        plots.training(figure.subplots(), curves, quantity=quantity)
+        plots.training(figure.subplots(), curves, quantity=quantity, kept=kept)
 
     last = ", ".join(f"{run} {values[-1]:.3g}" for run, (_, values) in curves.items() if len(values))
+    if kept is not None:
+        caption = f"{caption} The ring is the one that was kept: {kept[0]}, step {kept[1]}."
     return draw(
         folder,
         name,
