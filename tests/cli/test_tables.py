@@ -74,6 +74,10 @@ TWO_WAYS = [
     ("1,two\n3,4\n", '"two" is not a number', "1,2.5\n3,4\n", [[1, 2.5], [3, 4]]),
     ("x\n1,5\n2,7\n", "numbers with a decimal comma", "x\n1.5\n2.7\n", [[1.5], [2.7]]),
     ("a,b\n1,2\n,\n3,4\n", "line 3 is a row of empty cells", "a,b\n1,2\n3,4\n", [[1, 2], [3, 4]]),
+    ("c0 0,5\nc1 0,7\n", "separated by commas, or by blanks", "foo x\nc0 0,5\nc1 0,7\n", [[0.5], [0.7]]),
+    ("3,072\n8,946\n", "starts with a zero", "3.072\n8.946\n", [[3.072], [8.946]]),
+    ("x,y\n007,3\n008,4\n", "starts with a zero", ",y\n007,3\n008,4\n", [[3], [4]]),
+    ("400,410\n1,3\n2,5\n5,1\n", "may be a heading or a row", "400nm,410nm\n1,3\n2,5\n5,1\n", [[1, 3], [2, 5], [5, 1]]),
     ("A,0.5\nB,0.7\n", "may be a heading or a row", "name,x\nA,0.5\nB,0.7\n", [[0.5], [0.7]]),
 ]  # fmt: skip
 

@@ -214,16 +214,35 @@ def _shown(records: Iterator[Record]) -> list[Record]:
 
 
 def _separator(file: Path, body: str, skipped: int) -> str | None:
-    """The first separator that parts the lines into equally many cells with numbers in them; else the likeliest."""
+    """What parts the lines into equally many cells with numbers in them; else the likeliest.
+
+    Raises:
+        InputError: Commas and blanks do so equally well.
+    """
     start = body[:65536]
     there = [mark for mark in _SEPARATORS if (mark in start if mark else re.search(r"\S[ \t]+\S", start))]
-    for mark in there:
-        try:
-            if _fits([cells for _, cells in islice(_records(file, body, mark, skipped), 100)], mark):
-                return mark
-        except InputError:  # quotes that do not pair where this mark parts the cells
-            continue
+    fits = {mark: _fit(file, body, mark, skipped) for mark in there}
+    one = next((mark for mark in ("\t", ";", "|") if fits.get(mark)), None)
+    if one is not None:
+        return one
+    commas, blanks = fits.get(",", 0), fits.get(_BLANKS, 0)
+    if commas == blanks > 0:
+        raise InputError(
+            f"{file}: its cells may be separated by commas, or by blanks between numbers with a decimal comma; "
+            "write decimal points, or semicolons between the cells"
+        )
+    if commas or blanks:
+        return "," if commas > blanks else _BLANKS
     return next((mark for mark in (",", ";", "\t", "|") if mark in there), ",")
+
+
+def _fit(file: Path, body: str, mark: str | None, skipped: int) -> int:
+    """How well a separator fits: 2, if it gives as many headings as columns; 1, one heading less; 0, not at all."""
+    try:
+        rows = [cells for _, cells in islice(_records(file, body, mark, skipped), 100)]
+    except InputError:  # quotes that do not pair where this mark parts the cells
+        return 0
+    return (1 + (len(rows[0]) == len(rows[-1]))) if _fits(rows, mark) else 0
 
 
 def _fits(rows: list[list[str]], mark: str | None) -> bool:
@@ -239,7 +258,7 @@ def _fits(rows: list[list[str]], mark: str | None) -> bool:
         and not all(is_missing(cell) for cell in column)
         for column in zip(*rest, strict=True)
     ]
-    # Where blanks separate, a cell must not end in another mark: "1.5, 2.5" is a line with a comma.
+    # Where blanks separate, no cell stands alone or ends in another mark: "1.5, 2.5" and "1.5 , 2.5" have a comma.
     return any(numbers) and (mark is not _BLANKS or not any(cell.endswith((",", ";")) for cell in rest[0]))
 
 

@@ -29,11 +29,14 @@ _LABEL_NAME = re.compile(
     r"(?i:ids?|idx|index|ix|key|rows?|nr|no\.?|num|number|names?|obs|observation|sample|cell|barcode|level_\d+|rn|#|n|i|"
     r"row[._ ]?(?:id|names?|num|number)|.*[\s_.-](?:id|idx|index|nr|no|number))|.*[a-z]ID"
 )
+_CODE = re.compile(r"[+-]?0\d[\d.eE+-]*")
 _COORDINATE_NAME = re.compile(r"[a-hj-mo-z][_.]?\d*", re.IGNORECASE)
 # Up to here double precision holds every whole number.
 _EXACT = 2.0**53
 # Fewer rows than this count 0, 1, ... by chance.
 _COUNTED = 3
+# And in fewer than these no two whole numbers are equal by chance.
+_UNLIKE = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """What stands where: the heading, the number of label columns, the columns to be taken, a doubt about it all."""
+    """What stands where: heading, labels, columns of numbers, those of whole ones, cells that are codes; a doubt."""
 
     heading: list[str] | None
     in_comment: bool
@@ -74,6 +77,7 @@ class _Layout:
     labels: int
     columns: tuple[int, ...]
     whole: frozenset[int]
+    coded: tuple[tuple[int, int, str], ...]
     doubt: str | None
 
 
@@ -144,6 +148,12 @@ def _layout(text: Text) -> _Layout:
         labels=labels,
         columns=tuple(range(labels, width)),
         whole=frozenset(j for j in range(width) if whole_body and all(is_whole(row[j]) for row in whole_body)),
+        coded=tuple(
+            (line, j, cells[j].strip())
+            for line, cells in text.shown[heading is not None and not in_comment :]
+            for j in range(min(len(cells), width))
+            if _CODE.fullmatch(cells[j].strip())
+        ),
         doubt=doubt,
     )
 
@@ -238,12 +248,29 @@ def _digit_heading(text: Text, first: list[str], body: list[list[str]], *, label
     counts = _goes_on(first)
     if counts and not mixed and any(pointed):
         return True, None
-    if labelled or counts:
-        return False, doubt
-    if len(first) == 1:
-        counted = _goes_on([first[0], *(row[0] for row in body if is_whole(row[0]))])
-        return False, doubt if first[0] == "0" and not mixed and not counted else None
-    return False, doubt if all(pointed) and len(body) >= _COUNTED else None
+    if len(first) == 1:  # no heading, where the numbers below rise on from it
+        column = [_value(text, row[0]) for row in body]
+        counts = first[0] == "0" and not (np.diff([0.0, *column]) > 0).all()
+    unlike = len(body) >= _COUNTED and (all(pointed) or _stands_apart(text, first, body))
+    return False, doubt if labelled or counts or unlike else None
+
+
+def _stands_apart(text: Text, first: list[str], body: list[list[str]]) -> bool:
+    """Whether whole numbers rise from left to right, in equal steps or each far from all the numbers below it."""
+    numbers = np.array(first, dtype=np.float64)
+    steps = np.diff(numbers)
+    if (steps <= 0).any():
+        return False
+    below = np.array([[_value(text, cell) for cell in row] for row in body])
+    low, high = below.min(axis=0), below.max(axis=0)
+    far = (numbers < 2 * low - high) | (numbers > 2 * high - low)
+    return bool(far.all()) or (len(steps) > 1 and bool((steps == steps[0]).all()))
+
+
+def _value(text: Text, cell: str) -> float:
+    """A cell's number; nan where it holds none."""
+    plain = cell.replace(",", ".") if text.decimal_comma else cell
+    return float(plain) if is_number(plain) else np.nan
 
 
 def _label_columns(heading: list[str] | None, body: list[list[str]]) -> int:
@@ -365,29 +392,47 @@ def _refuse_inexact(text: Text, layout: _Layout, table: Table) -> None:
 
 def _label_doubt(layout: _Layout, table: Table) -> str | None:
     """What may be labels as well as numbers: whole numbers that count the rows, or under a label's name."""
+    for line, column, cell in layout.coded:
+        if column in layout.columns:
+            return (
+                f'line {line}: "{cell}" (column {column + 1}) starts with a zero: it is no number, but what stands '
+                "behind a decimal comma, or a label; write a decimal point, or leave the heading of labels empty"
+            )
     if len(layout.columns) < 2:
         return None
     for k, column in enumerate(layout.columns):
-        if column not in layout.whole:
-            continue
         name = None if layout.heading is None else layout.heading[column]
-        numbers = table.values[:, k]
-        distinct = len(np.unique(numbers)) == len(numbers)
-        counts = len(numbers) >= _COUNTED and bool((numbers - numbers[0] == np.arange(len(numbers))).all())
-        called = name is not None and _LABEL_NAME.fullmatch(name) is not None and distinct
-        counted = not column and counts and numbers[0] in (0, 1)
-        alone = (
-            name is None and not column and distinct and len(numbers) >= _COUNTED and not layout.whole - {column}
-        ) and bool((numbers >= 0).all())
-        if called or alone or (counted and (name is None or _COORDINATE_NAME.fullmatch(name) is None)):
-            what = f"column {column + 1}" + ("" if name is None else f' "{name}"')
-            shown = ", ".join(f"{number:g}" for number in numbers[:3])
-            labels = "write a heading line that is empty above them" if name is None else "leave its heading empty"
-            return (
-                f"{what} holds whole numbers {shown}, ..., which may be row labels or a coordinate; {labels} "
-                "(and first) if they are labels, and write them as 0.0, 1.0, ... if they are a coordinate"
-            )
+        if column not in layout.whole or not _may_be_labels(layout, table.values, k, name):
+            continue
+        what = f"column {column + 1}" + ("" if name is None else f' "{name}"')
+        shown = ", ".join(f"{number:g}" for number in table.values[:3, k])
+        labels = "write a heading line that is empty above them" if name is None else "leave its heading empty"
+        return (
+            f"{what} holds whole numbers {shown}, ..., which may be row labels or a coordinate; {labels} (and first) "
+            "if they are labels, and write them as 0.0, 1.0, ... if they are a coordinate"
+        )
     return None
+
+
+def _may_be_labels(layout: _Layout, values: NDArray[np.float64], k: int, name: str | None) -> bool:
+    """Whether column k, of whole numbers, may be row labels: no two are equal, and its name or the rest says so."""
+    numbers = values[:, k]
+    if len(np.unique(numbers)) < len(numbers):
+        return False
+    if name is not None and _LABEL_NAME.fullmatch(name):
+        return True
+    if layout.columns[k] != 0 or numbers.min() < 0:
+        return False
+    counts = numbers[0] in (0, 1) and bool((numbers - numbers[0] == np.arange(len(numbers))).all())
+    if name is not None:
+        return counts and len(numbers) > 1 and _COORDINATE_NAME.fullmatch(name) is None
+    alone = len(layout.whole) == 1
+    if len(numbers) < _COUNTED:
+        return alone and counts and len(numbers) > 1
+    # All others have what labels have not: equal numbers, or negative ones.
+    others = np.delete(values, k, axis=1).T
+    unlike = len(numbers) >= _UNLIKE and all(len(np.unique(of)) < len(of) or of.min() < 0 for of in others)
+    return alone or counts or unlike
 
 
 def _quoted(names: Iterable[str], most: int = 12) -> str:
