@@ -1,6 +1,7 @@
 """What every test may use.
 
-`pytest --hypothesis-profile=thorough` (or HYPOTHESIS_PROFILE=thorough) draws 10,000 examples a property instead of 100.
+`pytest --hypothesis-profile=thorough` (or HYPOTHESIS_PROFILE=thorough) draws 10,000 examples a property instead of 100;
+the profile `thousand`, with which the scoreboard counts laws, 1,000.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from hypothesis import HealthCheck, settings
 # The usual run draws the same examples every time, so that a red test is red for whoever runs it next.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
 settings.register_profile("usual", max_examples=100, derandomize=True, database=None, **_COMMON)
+settings.register_profile("thousand", max_examples=1_000, derandomize=True, database=None, **_COMMON)
 settings.register_profile("thorough", max_examples=10_000, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
 

@@ -1,0 +1,378 @@
+"""How each figure of the scoreboard is measured. A function a figure; `scoreboard.py` has the list.
+
+Three ways: `held_by` runs the tests that hold a figure and counts them; `committed` reads the result of a benchmark
+that takes longer than a scoreboard should; the rest is measured here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(__file__).with_name("results")
+CLOUD = """
+import resource, sys, torch, pushforward as pf
+torch.set_num_threads(1)
+torch.manual_seed(0)
+n, d = int(sys.argv[1]), int(sys.argv[2])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+x, y = torch.randn(n, d), torch.randn(n, d) + 1
+solution = pf.solve(pf.PointCost(x, y), epsilon=0.2 * 2 * d, tol=1e-2, max_iterations=int(sys.argv[3]), throw=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, before * 1024, solution.status.name)
+"""
+LOSS = """
+import resource, sys, torch
+from pushforward.lm import KD
+torch.set_num_threads(1)
+rows, vocabulary = 64, 152_000
+student, teacher = (torch.randn(rows, vocabulary).requires_grad_(k == 0) for k in range(2))
+copy = student.numel() * 4
+KD(sys.argv[1])(student[:2], teacher[:2]).backward()
+student.grad = torch.zeros_like(student)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+KD(sys.argv[1])(student, teacher).backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / copy)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reached:
+    """What a measurement gave.
+
+    Args:
+        text: The figure, as the page shows it.
+        met: Whether the target is reached; None where nothing was measured, and `text` says why.
+        command: What measures it, where it is not the scoreboard itself.
+        details: Numbers or names behind the figure, failures first of all.
+        date, commit, machine: Of a committed result; else those of this run.
+    """
+
+    text: str
+    met: bool | None
+    command: str = ""
+    details: Any = None
+    date: str = ""
+    commit: str = ""
+    machine: str = ""
+
+
+def python(source: str, *arguments: object, environment: dict[str, str] | None = None) -> list[str]:
+    """The words that a fresh Python prints when it runs `source`."""
+    command = [sys.executable, "-c", source, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+
+def held_by(*selection: str, environment: dict[str, str] | None = None, what: str = "tests") -> Reached:
+    """Counts of the tests of a selection, as pytest takes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selection]
+        subprocess.run(command, cwd=ROOT, env=os.environ | (environment or {}), capture_output=True, check=False)
+        suite = ET.parse(report).getroot().find("testsuite")
+    assert suite is not None
+    count = {key: int(suite.attrib[key]) for key in ("tests", "failures", "errors", "skipped")}
+    run, bad = count["tests"] - count["skipped"], count["failures"] + count["errors"]
+    names = [f"{case.attrib['classname']}::{case.attrib['name']}" for case in suite if len(case) and case[0].tag != "skipped"]
+    set_first = "".join(f"{key}={value} " for key, value in (environment or {}).items())
+    return Reached(
+        text=f"{run - bad} of {run} {what}" + (f", {count['skipped']} skipped" if count["skipped"] else ""),
+        met=bad == 0 and run > 0,
+        command=f"{set_first}pytest {' '.join(selection)}",
+        details=names or None,
+    )
+
+
+def committed(name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """A committed result, and where and when it was measured; None where there is none."""
+    path = RESULTS / name
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text())
+    return result, {
+        "date": result["date"],
+        "commit": result["commit"],
+        "machine": result["machine"]["processor"],
+        "command": f"python benchmarks/{path.stem}.py",
+    }
+
+
+def _hostile() -> tuple[list[dict[str, Any]], dict[str, str]] | None:
+    """The summaries of `ot_hostile.py`, one a path of the code (compiled, torch), and where they were measured."""
+    path = RESULTS / "ot_hostile.json"
+    if not path.exists():
+        return None
+    runs = json.loads(path.read_text())["paths"]
+    newest = max(runs.values(), key=lambda run: run["date"])
+    source = {
+        "date": newest["date"],
+        "commit": newest["commit"],
+        "machine": newest["machine"]["processor"],
+        "command": "python benchmarks/ot_hostile.py",
+    }
+    return [{"path": name} | run["summary"] for name, run in runs.items()], source
+
+
+def _of_hostile(key: str) -> Reached:
+    """How often something that must not happen did, on each path."""
+    found = _hostile()
+    if found is None:
+        return Reached(text="benchmarks/ot_hostile.py has not been run", met=None)
+    summaries, source = found
+    text = "; ".join(f"{s[key]} of {s['problems']:,} ({s['path']})" for s in summaries)
+    return Reached(text=text, met=all(s[key] == 0 for s in summaries), **source)
+
+
+def non_finite_converged() -> Reached:
+    return _of_hostile("not finite")
+
+
+def false_converged() -> Reached:
+    return _of_hostile("lies")
+
+
+def left_unconverged() -> Reached:
+    return _of_hostile("unconverged where Sinkhorn's iteration converges")
+
+
+def hopeless_admitted() -> Reached:
+    found = _hostile()
+    if found is None:
+        return Reached(text="benchmarks/ot_hostile.py has not been run", met=None)
+    summaries, source = found
+    counts = [(s["hopeless problems admitted"], s["hopeless problems"], s["path"]) for s in summaries]
+    text = "; ".join(f"{admitted:,} of {all_of:,} ({path})" for admitted, all_of, path in counts)
+    return Reached(text=text, met=all(admitted == all_of for admitted, all_of, _ in counts), **source)
+
+
+def bad_inputs() -> Reached:
+    return held_by("tests/robustness")
+
+
+def leaves_no_trace() -> Reached:
+    return held_by("tests/properties/test_leaves_no_trace.py")
+
+
+def bad_flags() -> Reached:
+    return held_by("tests/cli/test_bad_input.py")
+
+
+def closed_forms() -> Reached:
+    import numpy as np
+    import torch
+
+    import pushforward as pf
+
+    rng, worst = np.random.default_rng(0), {torch.float64: 0.0, torch.float32: 0.0}
+    for dtype in worst:
+
+        def found(value: Any, truth: float, dtype: torch.dtype = dtype) -> None:
+            worst[dtype] = max(worst[dtype], abs(float(value) - truth) / abs(truth))
+
+        def of(array: Any, dtype: torch.dtype = dtype) -> torch.Tensor:
+            return torch.tensor(np.asarray(array), dtype=dtype)
+
+        for _ in range(100):
+            epsilon = 10 ** rng.uniform(-2, 1)
+            # One atom against many has one plan; its entropy is 0.
+            cost, weights = 0.1 + rng.random((1, 9)), rng.dirichlet(np.ones(9))
+            found(pf.solve(of(cost), None, of(weights), epsilon=epsilon).value, float((cost @ weights)[0]))
+            # Two by two: t / (1/2 - t) = exp(1 / epsilon).
+            t = 0.5 / (1 + np.exp(-1 / epsilon))
+            entropy = sum(2 * p * np.log(4 * p) for p in (t, 0.5 - t) if p > 0)
+            found(pf.solve(of([[1, 2], [2, 1]]), epsilon=epsilon).value, 1 + 2 * (0.5 - t) + epsilon * entropy)
+            # A translation's divergence is its square.
+            x, shift = rng.normal(size=(12, 3)), rng.normal(size=3)
+            found(pf.sinkhorn_divergence(of(x), of(x + shift), epsilon=epsilon, tol=1e-12), float(shift @ shift))
+            # On the line the exact plan is the monotone one.
+            x, y = np.sort(rng.normal(size=15)), np.sort(rng.normal(size=15))
+            found(pf.exact(pf.PointCost(of(x[:, None]), of(y[:, None]))).cost, float(((x - y) ** 2).mean()))
+    double, single = worst.values()
+    return Reached(text=f"{double:.1e} / {single:.1e}", met=double <= 1e-8 and single <= 1e-4)
+
+
+def references() -> Reached:
+    import importlib.util
+
+    import numpy as np
+    import ot
+
+    import pushforward as pf
+
+    rng, limit, same = np.random.default_rng(0), 0.0, 0.0
+    for _ in range(20):
+        x, y = rng.normal(size=(40, 3)), rng.normal(size=(50, 3)) + 1
+        cost, a, b = ot.dist(x, y), rng.dirichlet(np.ones(40)), rng.dirichlet(np.ones(50))
+        exact = ot.emd2(a, b, cost)
+        found = pf.solve(cost, a, b, epsilon=1e-4 * cost.mean()).transport_cost
+        limit = max(limit, abs(found - exact) / exact)
+    if importlib.util.find_spec("ott") is None:
+        return Reached(text=f"{limit:.1e} / OTT is not installed", met=None)
+    import jax
+
+    jax.config.update("jax_enable_x64", val=True)
+    from ott.geometry import geometry
+    from ott.problems.linear import linear_problem
+    from ott.solvers.linear import sinkhorn
+
+    for epsilon in (0.05, 0.5):
+        cost = rng.random((40, 50))
+        a, b = rng.dirichlet(np.ones(40)), rng.dirichlet(np.ones(50))
+        problem = linear_problem.LinearProblem(geometry.Geometry(cost, epsilon=epsilon), a, b)
+        theirs = sinkhorn.Sinkhorn(threshold=1e-12, max_iterations=100_000)(problem)
+        # OTT's cost is <f, a> + <g, b> with P = exp((f + g - C) / epsilon): ours has a b^T for reference.
+        entropy = epsilon * float(a @ np.log(a) + b @ np.log(b))
+        ours = pf.solve(cost, a, b, epsilon=epsilon, tol=1e-12).value
+        same = max(same, abs(ours - (float(theirs.reg_ot_cost) - entropy)) / abs(ours))
+    return Reached(text=f"{limit:.1e} / {same:.1e}", met=limit <= 1e-3 and same <= 1e-6)
+
+
+def gradchecks() -> Reached:
+    return held_by("tests/ot/test_gradients.py", "tests/maps/test_gap.py", "tests/lm/test_losses.py", what="tests")
+
+
+def laws() -> Reached:
+    return held_by("tests/properties/test_laws.py", environment={"HYPOTHESIS_PROFILE": "thousand"}, what="laws of 1,000 problems each")
+
+
+def divergences() -> Reached:
+    import torch
+
+    from pushforward.divergences import CATALOGUE
+
+    generator, worst = torch.Generator().manual_seed(0), 0.0
+    for divergence in CATALOGUE.values():
+        log_p, log_q = (torch.randn(64, 9, dtype=torch.float64, generator=generator).log_softmax(-1) for _ in range(2))
+        definition = (log_q.exp() * divergence.f(log_p - log_q)).sum(-1)
+        worst = max(worst, float((divergence.between(log_p, log_q) - definition).abs().max()))
+        if not divergence.smooth:
+            continue
+        r = torch.linspace(-5, 5, 41, dtype=torch.float64).exp().requires_grad_()
+        (first,) = torch.autograd.grad(divergence.f(r.log()).sum(), r, create_graph=True)
+        second = torch.autograd.grad(first.sum(), r)[0]
+        expected = (r.square() * second).detach()
+        off = (divergence.weight(r.detach().log()) - expected).abs() / (1 + expected.abs() + r.detach())
+        worst = max(worst, float(off.max()))
+    return Reached(text=f"{worst:.1e}", met=worst <= 1e-12)
+
+
+def half_precision_logits() -> Reached:
+    import torch
+
+    from pushforward.lm import KD
+
+    generator, worst, finite = torch.Generator().manual_seed(0), 0.0, True
+    for name in ("kl", "reverse_kl", "js"):
+        student, teacher = (4 * torch.randn(8, 152_000, generator=generator).bfloat16() for _ in range(2))
+        loss = KD(name)
+        half, whole = (student.to(t).requires_grad_() for t in (torch.bfloat16, torch.float64))
+        low, high = loss(half, teacher), loss(whole, teacher.double())
+        low.backward()
+        finite &= bool(torch.isfinite(half.grad).all() and torch.isfinite(low))
+        worst = max(worst, abs(float(low) - float(high)) / abs(float(high)))
+    return Reached(text=f"{worst:.1e}; {'none' if finite else 'NaN'}", met=worst <= 1e-2 and finite)
+
+
+def peak_memory() -> Reached:
+    peak, before, status = python(CLOUD, 100_000, 64, 3)
+    text = f"{int(peak) / 1e9:.2f} GB of which {int(before) / 1e9:.2f} are torch's ({status.lower()} after 3 steps)"
+    return Reached(text=text, met=int(peak) <= 2e9)
+
+
+def memory_growth() -> Reached:
+    taken = []
+    for n in (25_000, 50_000):
+        peak, before, _ = python(CLOUD, n, 64, 3)
+        taken.append(int(peak) - int(before))
+    return Reached(text=f"{taken[1] / taken[0]:.2f}x", met=taken[1] <= 2.2 * taken[0], details=taken)
+
+
+def dense_refused() -> Reached:
+    return held_by("tests/ot", "-k", "TooLarge or too_large or does_not_fit or would_not_fit or refused")
+
+
+def loss_memory() -> Reached:
+    found = {name: float(python(LOSS, name)[-1]) for name in ("kl", "js")}
+    return Reached(text=", ".join(f"{v:.1f}x" for v in found.values()), met=max(found.values()) <= 1.3, details=found)
+
+
+def killed_at_a_step() -> Reached:
+    return _kills("step")
+
+
+def killed_in_a_save() -> Reached:
+    return _kills("call", "moment")
+
+
+def _kills(*where: str) -> Reached:
+    found = committed("kill_training.json")
+    if found is None:
+        return Reached(text="benchmarks/kill_training.py has not been run", met=None)
+    result, source = found
+    rows = [row for row in result["summary"] if row["where"] in where]
+    kills, identical = (sum(row[key] for row in rows) for key in ("kills", "identical"))
+    return Reached(text=f"{identical} of {kills}", met=identical == kills, **source)
+
+
+def first_use() -> Reached:
+    def seconds(source: str) -> float:
+        clock = f"import time; began = time.perf_counter(); {source}; print(time.perf_counter() - began)"
+        return statistics.median(float(python(clock)[-1]) for _ in range(5))
+
+    over = seconds("import pushforward") - seconds("import torch")
+    run = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'pushforward.cli.main', {}], capture_output=True)"
+    helped = seconds(run.format("'--help'"))
+    first = seconds("import numpy, pushforward; pushforward.solve(numpy.random.rand(500, 500), epsilon=1e-3)")
+    text = f"{over:.2f} s; {helped:.2f} s; {first:.1f} s"
+    return Reached(text=text, met=over <= 0.2 and helped <= 0.7 and first <= 60)
+
+
+def exact_in_rationals() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def tables_read_wrong() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def losers_reported() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def one_or_two_processes() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def memory_promises() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def damaged_checkpoints() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def full_disks() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def reproducible() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def hostile_files() -> Reached:
+    return Reached(text="to be written", met=None)
+
+
+def examples() -> Reached:
+    return Reached(text="to be written", met=None)
