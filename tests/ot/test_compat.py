@@ -245,6 +245,15 @@ def test_emd(problem, kind):
     assert compat.emd2(a, b, cost, return_matrix=True)[1]["G"].__class__ is plan.__class__
 
 
+def test_emd2_has_the_plan_and_centred_prices_for_derivatives(problem):
+    a, b, cost = (torch.tensor(problem[name], requires_grad=True) for name in "abM")
+    value, found = compat.emd2(a, b, cost, log=True)
+    (2 * value).backward()
+    torch.testing.assert_close(cost.grad, 2 * compat.emd(a, b, cost.detach()).detach())
+    torch.testing.assert_close(a.grad, 2 * (found["u"] - found["u"].mean()).detach())
+    torch.testing.assert_close(b.grad, 2 * (found["v"] - found["v"].mean()).detach())
+
+
 def test_emd_scales_b_where_marginals_are_not_to_be_checked(problem):
     a, b, cost = (problem[name] for name in "abM")
     with pytest.raises(MassError, match="plan keeps mass"):

@@ -72,17 +72,19 @@ def emd2(
         settings = {"log": log, "return_matrix": return_matrix, "center_dual": center_dual}
         return [emd2(a, column, M, check_marginals=check_marginals, **settings) for column in each]
     found, back = _solve(a, b, M, check_marginals)
+    cost = _cost(found, a, b, back)
     if not (log or return_matrix):
-        return _cost(found, back)
-    return _cost(found, back), _log(found, a, b, back, center_dual) | (
-        {"G": _plan(found, M, back)} if return_matrix else {}
-    )
+        return cost
+    details = _log(found, a, b, back, center_dual)
+    return cost, details | ({"G": _plan(found, M, back)} if return_matrix else {})
 
 
 def _solve(a: Any, b: Any, M: Any, check_marginals: bool) -> tuple[ExactSolution[Any], Callable[[Tensor], Any]]:
+    """What `exact` finds, differentiable in M; derivatives in the weights are `_cost`'s."""
     rows, columns = weights_or_none("a", a), weights_or_none("b", b)
     if not check_marginals and rows is not None and columns is not None:
         columns = columns * (rows.sum() / columns.sum())
+    rows, columns = (None if weights is None else weights.detach() for weights in (rows, columns))
     return exact(M if _is_sparse(M) else to_tensor("M", M), rows, columns), back_to(M, a, b)
 
 
@@ -90,9 +92,18 @@ def _is_sparse(M: Any) -> bool:
     return scipy.sparse.issparse(M) or (isinstance(M, Tensor) and M.layout is not torch.strided)
 
 
-def _cost(found: ExactSolution[Any], back: Callable[[Tensor], Any]) -> Any:
-    """The cost as a number of the caller's library and dtype."""
-    return back(torch.as_tensor(found.cost, dtype=to_tensor("price", found.f).dtype))
+def _cost(found: ExactSolution[Any], a: Any, b: Any, back: Callable[[Tensor], Any]) -> Any:
+    """The cost as a number of the caller's library and dtype.
+
+    Its derivatives in the weights are POT's: the prices of each side less their mean, which is the part of them that
+    weights of constant mass can feel.
+    """
+    cost = torch.as_tensor(found.cost, dtype=to_tensor("price", found.f).dtype)
+    for name, weights, prices in (("a", a, found.f), ("b", b, found.g)):
+        if isinstance(weights, Tensor) and weights.requires_grad:
+            price = to_tensor(name, prices).detach()
+            cost = cost + ((price - price.mean()) * (weights - weights.detach())).sum()
+    return back(cost)
 
 
 def _plan(found: ExactSolution[Any], M: Any, back: Callable[[Tensor], Any]) -> Any:
@@ -106,7 +117,7 @@ def _log(found: ExactSolution[Any], a: Any, b: Any, back: Callable[[Tensor], Any
     if center_dual:
         shift = 0.5 * (_mean(u, weights_or_none("a", a)) - _mean(v, weights_or_none("b", b)))
         u, v = u - shift, v + shift
-    return {"cost": _cost(found, back), "u": back(u), "v": back(v), "warning": None, "result_code": 1}
+    return {"cost": _cost(found, a, b, back), "u": back(u), "v": back(v), "warning": None, "result_code": 1}
 
 
 def _mean(prices: Tensor, weights: Tensor | None) -> Tensor:
