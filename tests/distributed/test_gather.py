@@ -53,6 +53,13 @@ def test_gradient_is_that_of_one_process_with_the_whole_batch(found, script, cas
             assert ours == pytest.approx(whole, rel=1e-12, abs=1e-15)
 
 
+@pytest.mark.parametrize("stage", ["gap", "entropic"])
+def test_a_map_descends_along_the_gradient_of_one_process_with_the_whole_batch(found, script, stage):
+    whole = script.trained_map()[stage]
+    for one in found:
+        assert one["map"][stage] == pytest.approx(whole, rel=1e-6, abs=1e-9)
+
+
 def test_what_needs_no_gradient_is_gathered_in_rank_order(found):
     for one in found:
         assert one["integers"] == [0, 1, 3, 4, 5]

@@ -15,6 +15,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from pushforward.errors import ShapeError
+from pushforward.maps import fitting
+from pushforward.maps.conditions import Group
+from pushforward.maps.costs import SquaredEuclidean
+from pushforward.maps.linear import Affine
+from pushforward.maps.networks import MapNetwork
+from pushforward.maps.objective import Objective
+from pushforward.maps.stages import MongeGap, Regression
 from pushforward.training import distributed, latest, publishing
 
 
@@ -64,6 +71,36 @@ def backward_of_an_expanded_gradient() -> list[list[float]]:
     return x.grad.tolist()
 
 
+def trained_map() -> dict[str, list[float]]:
+    """Weights of a map's network after steps of plain descent, which move by the gradient itself, of either stage."""
+    cost, x, y = SquaredEuclidean(), points(8), points(9)[1:] * 2.0 + 1.0
+    settings: dict[str, Any] = {"batch_size": 8, "seed": 0, "steps": 4, "learning_rate": 0.1, "patience": 1}
+    objective = Objective(cost=cost, fit_epsilon=0.5, gap_epsilon=0.5, weight=3.0, estimator="debiased")
+    groups = [Group(name="all", x=x, y=y)]
+    stages = {
+        "gap": MongeGap(groups=groups, objectives=[objective], units=[1.0], symmetry=0.5, **settings),
+        "entropic": Regression(points=x, targets=y, unit=1.0, conditions=None, **settings),
+    }
+    found: dict[str, list[float]] = {}
+    for name, stage in stages.items():
+        network = MapNetwork(
+            form="structured",
+            start=Affine(matrix=torch.eye(3), shift=torch.zeros(3)),
+            drift=torch.zeros(3, 0),
+            centre=torch.zeros(3),
+            scale=1.0,
+            cost=cost,
+            hidden=(6,),
+            generator=torch.Generator().manual_seed(0),
+        ).double()
+        run = fitting._Run(network=network, judge=None, identity="", folder=None, progress=None)
+        optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        for step in range(3):
+            run._step(stage, step, optimiser)
+        found[name] = torch.cat([weight.detach().flatten() for weight in network.parameters()]).tolist()
+    return found
+
+
 def save(folder: Path, step: int, trouble: Exception | None) -> dict[str, Any]:
     """Both ranks save; rank 1 has trouble."""
     with warnings.catch_warnings(record=True) as heard:
@@ -94,6 +131,7 @@ def report(folder: Path) -> dict[str, Any]:
         "half": distributed.gather(torch.full((1, 2), 0.5 + r, dtype=torch.bfloat16)).tolist(),
         "nothing": list(distributed.gather(torch.zeros(0, 4)).shape),
         "sum of ranks": backward_of_an_expanded_gradient(),
+        "map": trained_map(),
         "texts": distributed.gather_text("" if r else "größer"),
         "shape": what_is_said(lambda: distributed.gather(other_shape)),
         "need": what_is_said(lambda: distributed.gather(other_need)),
