@@ -24,8 +24,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from pushforward._checks import check_points, check_same_device
 from pushforward._typed import typed
-from pushforward.errors import InvalidArgument
+from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.maps.base import TransportMap
 
 __all__ = ["Affine", "LinearMap", "bures_map"]
@@ -51,11 +52,11 @@ class Affine:
 
 
 @typed
-def bures_map(x: Tensor, y: Tensor, *, shrinkage: Shrinkage = "auto") -> Affine:
+def bures_map(x: Any, y: Any, *, shrinkage: Shrinkage = "auto") -> Affine:
     """The map of the module's equation between two samples, computed in float64.
 
     Args:
-        x, y: Points, (n, d) and (m, d), at least two of each.
+        x, y: Points, (n, d) and (m, d), at least two of each: tensors or arrays.
         shrinkage: s of both covariances, in [0, 1]; "auto" is Ledoit and Wolf's, one for each.
 
     Returns:
@@ -67,7 +68,10 @@ def bures_map(x: Tensor, y: Tensor, *, shrinkage: Shrinkage = "auto") -> Affine:
         [[3.0, 0.0], [0.0, 3.0]]
     """
     check_shrinkage(shrinkage)
-    x, y = x.to(torch.float64), y.to(torch.float64)
+    x, y = check_points("x", x).double(), check_points("y", y).double()
+    if x.shape[1] != y.shape[1]:
+        raise ShapeError(f"x has points of dimension {x.shape[1]} but y of dimension {y.shape[1]}")
+    check_same_device(("x", x), ("y", y))
     mean_x, mean_y = x.mean(0), y.mean(0)
     cov_x, cov_y = (_covariance(points, shrinkage) for points in (x - mean_x, y - mean_y))
     values, axes = torch.linalg.eigh(cov_x)
