@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -105,3 +106,20 @@ def test_relaxed_problems_have_no_such_bounds(rng):
     sol = pf.solve(rng.random((4, 3)), epsilon=0.1, unbalanced=1.0)
     with pytest.raises(pf.errors.InvalidArgument, match="unbalanced"):
         sol.bounds()
+
+
+@pytest.mark.parametrize("uniform", [True, False])
+def test_bounds_hold_in_rational_arithmetic(uniform: bool):
+    """Large costs and a small epsilon: rounding moves masses by 1e-11 and potentials by more than the bounds' width.
+
+    Without the allowance for rounding some lower bounds of the uniform problems are above the optimum; where the
+    mass that is missing is priced at the range of the costs, some upper bounds of the others are below it.
+    """
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        cost = 10.0 ** rng.integers(0, 4) + rng.random((12, 12))
+        a, b = (np.full(12, 1 / 12) if uniform else rng.dirichlet(np.ones(12)) for _ in range(2))
+        lower, upper = pf.solve(cost, a, b, epsilon=1e-3).bounds()
+        sol = pf.exact(cost, a, b)  # its cost is the optimum rounded once, and itself above cost - gap
+        assert Fraction(lower) <= Fraction(sol.cost) * (1 + Fraction(1, 2**53))
+        assert Fraction(upper) >= Fraction(sol.cost) - Fraction(sol.gap)

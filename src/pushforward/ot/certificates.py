@@ -110,13 +110,17 @@ def certified_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
     keep = torch.where(measured.cols > b, b / measured.cols, 1.0)
     rows = geometry.product(measured.f, g, problem.epsilon, a, b, keep[..., None])[..., 0]
     short_a, short_b = (a - rows).clamp_min(0.0), (b - keep * measured.cols).clamp_min(0.0)
-    missing = short_b.sum(-1).clamp_min(torch.finfo(a.dtype).tiny)
-    filled = geometry.bilinear(short_a, short_b) / missing
+    short, missing = short_a.sum(-1), short_b.sum(-1)
+    spread = geometry.bilinear(short_a, short_b) / short.clamp_min(torch.finfo(a.dtype).tiny)
+    filled = torch.where(short > 0, spread, missing * geometry.peak)
     upper = (keep * measured.cost_by_col).sum(-1) + filled
-    # Rows that rounding made too heavy would give the excess back at other pairs: it costs no more than the whole
-    # range.
-    excess = (rows - a).clamp_min(0.0).sum(-1) + (short_a.sum(-1) - short_b.sum(-1)).abs()
-    upper = upper + slack + excess * (geometry.peak - geometry.least)
+    # That plan has the columns' masses. Its rows are off where they were too heavy, where the fill was stretched to
+    # the mass that is missing, and by the rounding of the exponents, of which `rows` has another than the measured
+    # plan. To put a unit of mass right within its column costs no more than the whole range.
+    exponents = f.abs().amax(-1) + tight.abs().amax(-1) + max(abs(geometry.peak), abs(geometry.least))
+    rounding = 4 * torch.finfo(a.dtype).eps * exponents / problem.epsilon * a.sum(-1)
+    off = (rows - a).clamp_min(0.0).sum(-1) + (short - missing).abs() + rounding
+    upper = upper + slack + off * (geometry.peak - geometry.least)
     return lower.nan_to_num(nan=-math.inf), upper.nan_to_num(nan=math.inf, posinf=math.inf)
 
 
