@@ -15,6 +15,7 @@ from pushforward._interop import compute_dtype, to_tensor
 from pushforward.errors import InvalidArgument, MassError, NonFiniteError, ShapeError
 
 __all__ = [
+    "check_batch",
     "check_choice",
     "check_cost",
     "check_count",
@@ -247,6 +248,19 @@ def check_weights(name: str, value: Any, size: int, batch: int | None, like: Ten
     if not bool((weights.detach().sum(-1) > 0).all()):
         raise MassError(f"{name} sums to 0: there is nothing to transport")
     return weights
+
+
+def check_batch(a: Any, b: Any) -> int | None:
+    """How many problems weights (B, n) and (B, m) ask for; None where neither has a batch.
+
+    Raises:
+        ShapeError: They ask for different numbers.
+    """
+    given = {name: tuple(to_tensor(name, value).shape) for name, value in (("a", a), ("b", b)) if value is not None}
+    sizes = {shape[0] for shape in given.values() if len(shape) == 2}
+    if len(sizes) > 1:
+        raise ShapeError(f"a has shape {given['a']} but b has {given['b']}: their batches differ")
+    return sizes.pop() if sizes else None
 
 
 def mass_tolerance(*weights: Any) -> float:

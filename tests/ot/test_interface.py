@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pushforward as pf
+from pushforward.errors import ShapeError
 from pushforward.ot import SNS, Newton, Sinkhorn, Step
 
 METHODS = pytest.mark.parametrize("method", ["auto", "newton", "sns", "sinkhorn"])
@@ -365,3 +366,34 @@ def test_numpy_reads_a_plan_as_a_matrix(rng):
     assert np.asarray(plan.T, dtype=np.float32).shape == (3, 4)
     with pytest.raises(ValueError, match="without a copy"):
         np.array(plan, copy=False)
+
+
+@pytest.mark.parametrize("size", [6, 300])
+def test_one_cost_serves_many_weights(rng, size: int):
+    """A batch of weights of either side, or of both; 300 x 300 is more than what is copied for each."""
+    cost = torch.from_numpy(rng.random((size, size)))
+    a, b = (torch.from_numpy(rng.dirichlet(np.ones(size), 3)) for _ in range(2))
+    for rows, cols in ((a, b), (a, None), (a, b[0]), (a[0], b)):
+        together = pf.solve(cost, rows, cols, epsilon=0.1)
+        assert together.value.shape == (3,)
+        for k in range(3):
+            one = rows if rows.ndim == 1 else rows[k]
+            other = None if cols is None else cols if cols.ndim == 1 else cols[k]
+            alone = pf.solve(cost, one, other, epsilon=0.1)
+            assert float(together.value[k]) == pytest.approx(float(alone.value), abs=1e-10)
+            torch.testing.assert_close(together.plan.to_dense()[k], alone.plan.to_dense(), rtol=0, atol=1e-9)
+    shared = cost.clone().requires_grad_()
+    pf.solve(shared, a, b, epsilon=0.1).value.sum().backward()
+    torch.testing.assert_close(shared.grad, pf.solve(cost, a, b, epsilon=0.1).plan.to_dense().sum(0), atol=1e-9, rtol=0)
+
+
+def test_points_serve_many_weights(rng):
+    x, y, a = rng.random((7, 2)), rng.random((5, 2)), rng.dirichlet(np.ones(7), 4)
+    values = pf.solve(pf.PointCost(x, y), a, epsilon=0.1).value
+    assert isinstance(values, np.ndarray)
+    assert values[2] == pytest.approx(pf.solve(pf.PointCost(x, y), a[2], epsilon=0.1).value, abs=1e-10)
+
+
+def test_batches_of_weights_of_different_sizes_are_refused(rng):
+    with pytest.raises(ShapeError, match=r"a has shape \(2, 4\) but b has \(3, 5\): their batches differ"):
+        pf.solve(rng.random((4, 5)), np.full((2, 4), 0.25), np.full((3, 5), 0.2), epsilon=0.1)

@@ -87,19 +87,19 @@ def test_sparse_for_torch(rng):
 
 
 def test_a_plan_that_does_not_fit_is_refused_before_it_is_made(sol, rng, monkeypatch):
-    monkeypatch.setattr("pushforward.ot.solution.available_memory", lambda: 9 * 6 * 8 - 1)
+    monkeypatch.setattr("pushforward.ot.memory.available_memory", lambda device: 9 * 6 * 8 - 1)
     with pytest.raises(pf.errors.TooLargeError, match=r"\(1, 9, 6\).*432 bytes and 431 are free.*plan @ v") as caught:
         sol.plan.to_dense()
     assert isinstance(caught.value, MemoryError)
     with pytest.raises(pf.errors.TooLargeError):
         sol.plan.to_sparse()
     assert (sol.plan @ np.ones(6)).shape == (9,)  # what needs no matrix still works
-    monkeypatch.setattr("pushforward.ot.solution.available_memory", lambda: 9 * 6 * 8)
+    monkeypatch.setattr("pushforward.ot.memory.available_memory", lambda device: 9 * 6 * 8)
     assert sol.plan.to_dense().shape == (9, 6)
 
 
 def test_a_grid_too_large_for_its_matrix_is_refused_where_it_is_needed(monkeypatch):
-    monkeypatch.setattr("pushforward.ot.solution.available_memory", lambda: 1000)
+    monkeypatch.setattr("pushforward.ot.memory.available_memory", lambda device: 1000)
     with pytest.raises(pf.errors.TooLargeError, match="cost matrix of the grid"):
         pf.exact(pf.GridCost((4, 4)))
     weights = torch.full((16,), 1 / 16, dtype=torch.float64, requires_grad=True)

@@ -156,7 +156,9 @@ import numpy as np
 import pushforward as pf
 importlib.import_module("pushforward.ot.solve").MATRIX = 0
 path = importlib.import_module("pushforward.ot.solvers.newton")
-path.SAMPLE, path.MOST_PAIRS = 1000, 1.5e6
+path.SAMPLE = 1000
+importlib.import_module("pushforward.ot.memory").available_memory = lambda device: 150 << 20
+importlib.import_module("pushforward.ot.points").available_memory = lambda device: 150 << 20
 importlib.import_module("pushforward.ot.solvers.preconditioner").LARGEST_FACTOR = 2000
 x = np.random.default_rng(0).standard_normal((5000, 2))
 pf.solve(pf.PointCost(x[:50], x[50:90]), epsilon=0.1)

@@ -57,7 +57,7 @@ def batch_plan() -> pf.ot.Plan:
 
 
 def loss(x, y, a=None, b=None, **settings) -> Callable[[], object]:
-    return lambda: pf.SinkhornLoss(epsilon=0.1, **settings)(x, y, a, b)
+    return lambda: pf.SinkhornLoss(**{"epsilon": 0.1, **settings})(x, y, a, b)
 
 
 CASES: dict[str, Bad] = {
@@ -88,7 +88,9 @@ CASES: dict[str, Bad] = {
     "a and b: swapped": of(solve(a=B, b=A), ShapeError, r"a has shape \(2,\)", "3 rows"),
     "a: a column": of(solve(a=A[:, None]), ShapeError, r"a has shape \(3, 1\)"),
     "a: a number": of(solve(a=1.0), ShapeError, r"a has shape \(\)"),
-    "a: batched, cost not": of(solve(a=A[None]), ShapeError, r"a has shape \(1, 3\)"),
+    "a: a batch of another length": of(
+        solve(a=np.ones((2, 4)) / 4), ShapeError, r"a has shape \(2, 4\)", r"\(2, 3\) is needed"
+    ),
     "a: another batch": of(
         solve(np.stack([COST] * 4), np.stack([A] * 3)), ShapeError, r"a has shape \(3, 3\)", "batch of 4", r"\(4, 3\)"
     ),
@@ -213,7 +215,7 @@ CASES: dict[str, Bad] = {
         lambda: pf.sinkhorn_divergence(X, Y[:, :1]), ShapeError, ("dimension 2", "dimension 1")
     ),
     "divergence, a: too long": Bad(
-        lambda: pf.sinkhorn_divergence(X, Y, np.ones(4) / 4), ShapeError, (r"a has shape \(4,\)", "3 rows")
+        lambda: pf.sinkhorn_divergence(X, Y, np.ones(4) / 4), ShapeError, (r"a has shape \(4,\)", "3 points")
     ),
     "divergence, b: negative": Bad(
         lambda: pf.sinkhorn_divergence(X, Y, A, [1.5, -0.5]), MassError, (r"b\[1\] is -0.5",)
@@ -235,6 +237,24 @@ CASES: dict[str, Bad] = {
     ),
     "loss, cost: unknown": Bad(
         loss(torch.from_numpy(X), torch.from_numpy(Y), cost="l2"), InvalidArgument, ("cost must be one of", "'l2'")
+    ),
+    "loss, x: a list of clouds": Bad(
+        loss([torch.ones(3, 2), torch.ones(2, 2)], torch.ones(3, 2)),
+        InvalidArgument,
+        ("x is a list of tensors", "stack"),
+    ),
+    "loss, x: text": Bad(loss("points", torch.ones(3, 2)), InvalidArgument, ("x is not an array",)),
+    "loss, x: None": Bad(loss(None, torch.ones(3, 2)), InvalidArgument, ("x is not an array",)),
+    "loss, tol: zero": Bad(lambda: pf.SinkhornLoss(tol=0.0), InvalidArgument, ("tol must be", "0.0")),
+    "loss, throw: text": Bad(lambda: pf.SinkhornLoss(throw="no"), InvalidArgument, ("throw must be a bool", "'no'")),
+    "loss, epsilon: two": Bad(
+        loss(torch.ones(3, 2), torch.ones(2, 2), epsilon=torch.ones(2)), InvalidArgument, ("epsilon must be",)
+    ),
+    "divergence, x: clouds": Bad(
+        lambda: pf.sinkhorn_divergence([X, X], [Y, Y]), ShapeError, (r"x has shape \(2, 3, 2\)",)
+    ),
+    "divergence, a: a batch": Bad(
+        lambda: pf.sinkhorn_divergence(X, Y, np.stack([A, A])), ShapeError, (r"a has shape \(2, 3\)", "3 points")
     ),
     "loss, x: 1-D": Bad(loss(torch.ones(3), torch.ones(3)), ShapeError, (r"x has shape \(3,\)",)),
     "loss, x: 4-D": Bad(loss(torch.ones(1, 1, 3, 2), torch.ones(1, 1, 3, 2)), ShapeError, (r"\(1, 1, 3, 2\)",)),

@@ -20,10 +20,10 @@ from pushforward._checks import check_choice, check_instance, check_positive
 from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
 from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, NotConverged, NotConvergedWarning, ShapeError
-from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
+from pushforward.ot.cost import GroundCost, PointCost
 from pushforward.ot.history import Recorder
 from pushforward.ot.solution import Solution
-from pushforward.ot.solve import read_problem, solve
+from pushforward.ot.solve import read_problem, solve, too_many
 from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 
 __all__ = ["SinkhornLoss", "sinkhorn_divergence"]
@@ -90,6 +90,11 @@ class _Settings:
 def _divergence(x: Any, y: Any, a: Any, b: Any, ask: _Settings) -> tuple[Tensor, float]:
     """S(x, y) in the dtype of x, and the largest marginal error of its three problems."""
     x_points, y_points = PointCost(x, y, ask.cost).tensors()
+    for name, weights, points in (("a", a, x_points), ("b", b, y_points)):
+        if weights is not None and (shape := tuple(to_tensor(name, weights).shape)) != (len(points),):
+            raise ShapeError(
+                f"{name} has shape {shape} but there are {len(points)} points: a weight for each is needed"
+            )
     across = ask.solve(PointCost(x_points, y_points, ask.cost), (a, b), ask.epsilon)
     epsilon = across.internals.epsilon  # with its graph: the default depends on the points
     within_x, within_y = _within(x_points, a, epsilon, ask), _within(y_points, b, epsilon, ask)
@@ -103,12 +108,13 @@ def _within(x: Tensor, a: Any, epsilon: float | Tensor, ask: _Settings) -> Solut
     Where the kernel is not positive definite (other costs than the first three names), that may find nothing, and the
     general solver starts from nothing, as it does for any problem.
     """
-    matrix = pairwise_cost(x, x, ask.cost).to(x.dtype)
+    points = PointCost(x, x, ask.cost)
+    cost = points if too_many(points, a, epsilon) else points.matrix().to(x.dtype)
     fixed = epsilon.detach() if isinstance(epsilon, Tensor) else epsilon
-    problem = read_problem(matrix.detach(), a, a, epsilon=fixed, unbalanced=None).problem
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        problem = read_problem(cost, a, a, epsilon=fixed, unbalanced=None).problem
         f, done = self_transport(problem, ask.tol, Recorder(MOST_STEPS))
-    return ask.solve(matrix, (a, a), epsilon, f if done else None)
+    return ask.solve(cost, (a, a), epsilon, f if done else None)
 
 
 def _warn(who: str, error: float, tol: float, *, stacklevel: int, once: str = "") -> None:

@@ -6,8 +6,9 @@ points, solved first: with the potentials f of sampled rows x_i,
 
     g_j = -epsilon log sum_i a_i exp((f_i - c(x_i, y_j))/epsilon)
 
-is defined at every y_j and nearly right. Where the plan is not sparse its products are computed from the points each
-time (`StreamedKernel`): slow, and within the same memory.
+is defined at every y_j and nearly right. Where the plan is not sparse it is held, if memory is free for it
+(`memory.py`); else its products are computed from the points each time (`StreamedKernel`): slow, and within the same
+memory.
 
 symbol   meaning                     shape
 x, y     points                      (n, d), (m, d)
@@ -27,12 +28,18 @@ from torch import Tensor
 
 from pushforward.errors import NonFiniteError
 from pushforward.ot.cost import GroundCost, pairwise_cost
-from pushforward.ot.plan import FARTHEST, DenseGeometry, Kernel, Measured
+from pushforward.ot.memory import HELD_SHARE, available_memory, fits
+from pushforward.ot.plan import FARTHEST, DenseGeometry, DenseKernel, Kernel, Measured
 
 __all__ = ["PointGeometry", "StreamedKernel"]
 
 # Costs of one block: 8 MB.
 BLOCK = 1 << 20
+# Bytes for a pair where a plan is held: its own, and those of compiled CG's copy in floats.
+PLAN_BYTES = 12
+# Pairs of a sparse plan where the whole could not be held, and bytes of one: 12 for the pair, twice while patterns are
+# joined, and 8 for the plan.
+MOST_PAIRS, PAIR_BYTES = 4e7, 32
 
 
 @dataclass(frozen=True)  # no slots: what takes a pass over all pairs is kept once computed
@@ -62,6 +69,18 @@ class PointGeometry:
     def sparse_pays(self) -> bool:
         """On a CPU, as for a matrix."""
         return self.x.device.type == "cpu"
+
+    def most_sparse(self, below: float) -> float:
+        """The share of pairs that a sparse plan may hold: `below`, or as many as memory is free for.
+
+        Args:
+            below: From which share on a plan is better held whole, if it can be.
+        """
+        pairs = len(self.x) * len(self.y)
+        if not fits(PLAN_BYTES * pairs, self.x.device):  # it cannot be held whole in any case: stay modest
+            below = min(below, MOST_PAIRS / pairs)
+        room = HELD_SHARE * available_memory(self.x.device)
+        return min(below, room / (PAIR_BYTES * pairs))
 
     def parts(self) -> Iterator[tuple[slice, DenseGeometry]]:
         """Blocks of rows, with their costs as a matrix."""
@@ -123,11 +142,17 @@ class PointGeometry:
 
     def kernel(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
-    ) -> tuple[StreamedKernel, Tensor, Tensor]:
-        """The plan at g with exact rows; the same contract as `DenseGeometry.kernel`."""
-        del out  # nothing is held
-        measured = self.measure(g, epsilon, a, b, damping=damping)
-        return StreamedKernel(self, measured.f, g, epsilon, a, b), measured.f, measured.cols
+    ) -> tuple[StreamedKernel | DenseKernel, Tensor, Tensor]:
+        """The plan at g with exact rows, held where memory is free; the contract of `DenseGeometry.kernel`."""
+        if out is None and not fits(PLAN_BYTES * len(self.x) * len(self.y), self.x.device):
+            measured = self.measure(g, epsilon, a, b, damping=damping)
+            return StreamedKernel(self, measured.f, g, epsilon, a, b), measured.f, measured.cols
+        plan = self.x.new_empty(self.shape) if out is None else out
+        f, cols = torch.empty_like(a), torch.zeros_like(b)
+        for i, part in self.parts():
+            _, f[:, i], more = part.kernel(g, epsilon, a[:, i], b, damping=damping, out=plan[:, i])
+            cols += more
+        return DenseKernel(plan), f, cols
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
         """The same contract as `DenseGeometry.measure`."""

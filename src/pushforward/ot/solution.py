@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import enum
 import functools
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -24,14 +23,22 @@ from torch import Tensor
 
 from pushforward._checks import check_positive
 from pushforward._interop import like_input, to_tensor
-from pushforward.errors import ShapeError, TooLargeError
+from pushforward.errors import ShapeError
 from pushforward.ot.certificates import certified_bounds
 from pushforward.ot.history import Iterations, Step
-from pushforward.ot.problem import Problem
+from pushforward.ot.memory import refuse_if_too_large
+from pushforward.ot.plan import BLOCK, DenseGeometry
+from pushforward.ot.points import PointGeometry
+from pushforward.ot.problem import Geometry, Problem
+from pushforward.ot.solvers.grid import GridGeometry
+from pushforward.ot.solvers.line import LineGeometry
 
 __all__ = ["Plan", "Solution", "Status"]
 
 Array = TypeVar("Array")
+
+# Copies of a dense plan that are held at once: by autograd's operations, and beside a grid's matrix of costs.
+COPIES_WITH_GRAPH, COPIES_OF_A_GRID = 6.0, 3.0
 
 
 class Status(enum.Enum):
@@ -160,49 +167,73 @@ class Plan(Generic[Array]):
             TooLargeError: It would not fit in memory; said before anything is allocated.
         """
         p = self._problem
-        refuse_if_too_large("the dense plan", p.geometry.shape, p.a)
-        return self._output(p.geometry.plan(self._f, self._g, self._epsilon, p.a, p.b))
+        copies = COPIES_OF_A_GRID if isinstance(p.geometry, GridGeometry | LineGeometry) else 1.0
+        if self._has_graph:
+            refuse_if_too_large("the dense plan with its graph", p.geometry.shape, p.a, copies=COPIES_WITH_GRAPH)
+            return self._output(p.geometry.plan(self._f, self._g, self._epsilon, p.a, p.b))
+        like = torch.empty((), dtype=self._output.dtype, device=p.a.device)
+        refuse_if_too_large("the dense plan", p.geometry.shape, like, copies=copies)
+        dense = like.new_empty(p.geometry.shape)
+        for rows, part in self._blocks():
+            dense[:, rows] = part
+        return self._output(dense)
 
     def to_sparse(self, threshold: float = 1e-12) -> Any:
-        """The entries of at least `threshold` times the mass.
+        """The entries of at least `threshold` times the mass, counted first and then written: nothing dense is held.
 
         A scipy COO array for numpy callers, a torch COO tensor otherwise.
+
+        Raises:
+            TooLargeError: So many entries would not fit in memory.
         """
-        threshold = check_positive("threshold", threshold)
-        dense = to_tensor("plan", self.to_dense())
-        kept = torch.where(dense >= threshold * float(self._problem.mass.mean()), dense, 0).to_sparse_coo().coalesce()
+        least = check_positive("threshold", threshold) * float(self._problem.mass.detach().mean())
+        if self._has_graph:
+            dense = to_tensor("plan", self.to_dense())
+            return torch.where(dense >= least, dense, 0).to_sparse_coo().coalesce()
+        count = sum(int((part >= least).sum()) for _, part in self._blocks())
+        axes = len(self.shape)
+        refuse_if_too_large("the sparse plan's entries", (count, axes + 1), self._problem.a)
+        at = self._problem.a.new_empty((axes, count), dtype=torch.int64)
+        values, done = self._problem.a.new_empty(count, dtype=self._output.dtype), 0
+        for rows, part in self._blocks():
+            found = (part >= least).nonzero().T
+            here = slice(done, done + found.shape[1])
+            values[here] = part[tuple(found)]
+            found[1] += rows.start
+            at[:, here] = found[-axes:]
+            done = here.stop
+        if self._output.batched and len(self._problem.a) > 1:
+            order = at[0].argsort(stable=True)  # blocks may hold rows of several problems
+            at, values = at[:, order], values[order]
         if not self._output.as_numpy:
-            return kept
+            return torch.sparse_coo_tensor(at, values, self.shape, is_coalesced=True, check_invariants=False)
         import scipy.sparse
 
-        return scipy.sparse.coo_array((kept.values().numpy(), tuple(kept.indices().numpy())), shape=tuple(kept.shape))
+        return scipy.sparse.coo_array((values.numpy(), tuple(at.numpy())), shape=self.shape)
+
+    @property
+    def _has_graph(self) -> bool:
+        given = (self._f, self._g, self._problem.a, self._problem.b, self._epsilon)
+        return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in given)
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The plan by blocks of rows in the caller's dtype, (B, k, m)."""
+        p = self._problem
+        with torch.no_grad():
+            for rows, part in _parts(p.geometry):
+                plan = part.plan(self._f[:, rows], self._g, self._epsilon, p.a[:, rows], p.b)
+                yield rows, plan.to(self._output.dtype)
 
 
-def refuse_if_too_large(what: str, shape: tuple[int, ...], like: Tensor) -> None:
-    """Raise before an allocation that cannot succeed.
-
-    Raises:
-        TooLargeError: With the bytes that `what` would take and those that are free.
-    """
-    needed = math.prod(shape) * like.element_size()
-    if like.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(like.device)
-    else:
-        free = available_memory()
-    if needed > free:
-        raise TooLargeError(
-            f"{what} of shape {shape} would take {needed:,} bytes and {free:,} are free; "
-            "use plan @ v, plan.barycentric(y) or bounds()"
-        )
-
-
-def available_memory() -> int:
-    """Bytes of memory that a process may still take, as far as the system tells."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return 1 << 62
+def _parts(geometry: Geometry) -> Iterator[tuple[slice, DenseGeometry]]:
+    if isinstance(geometry, PointGeometry):
+        yield from geometry.parts()
+        return
+    cost, (batch, n, m) = geometry.matrix(), geometry.shape
+    step = max(1, BLOCK // (batch * m))
+    for i in range(0, n, step):
+        rows = slice(i, min(n, i + step))
+        yield rows, DenseGeometry(cost[:, rows], geometry.forbidden, geometry.mean)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import (
+    check_batch,
     check_choice,
     check_cost,
     check_count,
@@ -35,16 +36,17 @@ from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
 from pushforward.ot.cost import GridCost, PointCost, check_pair_by_pair
 from pushforward.ot.gradients import attach, mean_size
 from pushforward.ot.history import Recorder, Step
+from pushforward.ot.memory import fits, refuse_if_too_large
 from pushforward.ot.plan import DenseGeometry, Measured
 from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import NOBODY, Geometry, Problem
-from pushforward.ot.solution import Internals, Output, Solution, Status, refuse_if_too_large
+from pushforward.ot.solution import Internals, Output, Solution, Status
 from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.newton import Newton, newton
 from pushforward.ot.solvers.sinkhorn import Sinkhorn, sinkhorn
 from pushforward.ot.solvers.sns import SNS, sns
 
-__all__ = ["Method", "Question", "read_problem", "solve", "solve_detached"]
+__all__ = ["Method", "Question", "read_problem", "solve", "solve_detached", "too_many"]
 
 Method = Literal["auto", "newton", "sns", "sinkhorn"] | Newton | SNS | Sinkhorn
 
@@ -61,8 +63,9 @@ GENTLE = Newton(factor=2.0, level_tol=1e-300)
 SMALL = 256 * 256
 # Regularisation where the caller sets none, over the mean absolute cost.
 DEFAULT_EPSILON = 0.05
-# Costs of more pairs of points than this, half a gigabyte, are not held.
-MATRIX = 1 << 26
+# Costs of more pairs of points than this, half a gigabyte, are not held: a plan may be (`points.py`). Bytes for a pair
+# where the cost is, and copies of the costs where derivatives are asked for.
+MATRIX, HELD_BYTES, GRAPH = 1 << 26, 24, 7.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
 
     Args:
         cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair, and so
-            does the absence of a pair from a scipy or torch sparse matrix. Tensors
+            does the absence of a pair from a scipy or torch sparse matrix. One cost serves a
+            batch of weights, too. Tensors
         and numpy arrays of any real
             dtype are taken, computed with in float64, and never changed.
         a: Weights of the rows, (n,) or (B, n), at least 0; uniform if None.
@@ -167,7 +171,7 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     """Check what a caller passed to `solve` or `exact`, and put it into computing form."""
     if isinstance(cost, GridCost):
         return _ask_grid(cost, a, b, epsilon, unbalanced)
-    if isinstance(cost, PointCost) and _too_many(cost, a, b, epsilon):
+    if isinstance(cost, PointCost) and check_batch(a, b) is None and too_many(cost, a, b, epsilon):
         return _ask_points(cost, a, b, epsilon, unbalanced)
     if isinstance(cost, PointCost):
         as_numpy, matrix = not isinstance(cost.x, Tensor), cost.matrix()
@@ -176,8 +180,10 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
     else:
         as_numpy, matrix = not isinstance(cost, Tensor), check_cost(_absent_forbidden(cost))
         dtype = result_dtype(matrix)
-    batch = len(matrix) if matrix.ndim == 3 else None
     n, m = matrix.shape[-2:]
+    batch = len(matrix) if matrix.ndim == 3 else check_batch(a, b)
+    if batch is not None:  # one cost may serve many weights: held once, or a copy each where that is little
+        matrix = matrix.expand(batch, n, m).contiguous() if n * m <= SMALL else matrix.expand(batch, n, m)
     weights_a = check_weights("a", a, n, batch, matrix, "row")
     weights_b = check_weights("b", b, m, batch, matrix, "column")
     needs_graph = _needs_graph(matrix, weights_a, weights_b, epsilon)
@@ -211,10 +217,15 @@ def _epsilon_graph(given: Any, cost: Tensor, geometry: Geometry, used: float) ->
     return given.reshape(()).to(cost) if isinstance(given, Tensor) else cost.new_tensor(used)
 
 
-def _too_many(cost: PointCost, *others: Any) -> bool:
+def too_many(cost: PointCost, *others: Any) -> bool:
     """Whether the costs of these points are better computed whenever they are needed than held."""
     x, y = cost.tensors()
-    return len(x) * len(y) > MATRIX and x.device.type == "cpu" and not _needs_graph(x, y, *others)
+    pairs, device = len(x) * len(y), x.device
+    if _needs_graph(x, y, *others):
+        instead = "fewer points, or torch.no_grad() where no derivative is needed"
+        refuse_if_too_large("the plan of points with derivatives", (len(x), len(y)), x, copies=GRAPH, instead=instead)
+        return False
+    return device.type == "cpu" and (pairs > MATRIX or (pairs > SMALL and not fits(HELD_BYTES * pairs, device)))
 
 
 def _ask_points(cost: PointCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> Question:
@@ -235,12 +246,7 @@ def _ask_grid(cost: GridCost, a: Any, b: Any, epsilon: Any, unbalanced: Any) -> 
     check_same_device(
         *[(name, given[name]) for name in given if isinstance({"a": a, "b": b}[name], Tensor)] or [("a", like)]
     )
-    batches = {len(value) for value in given.values() if value.ndim == 2}
-    if len(batches) > 1:
-        raise ShapeError(
-            f"a has shape {tuple(given['a'].shape)} but b has {tuple(given['b'].shape)}: their batches differ"
-        )
-    batch = batches.pop() if batches else None
+    batch = check_batch(a, b)
     n = math.prod(cost.shape)
     weights = [check_weights(name, value, n, batch, like, "pixel") for name, value in (("a", a), ("b", b))]
     geometry = GridGeometry(cost.axis_costs(like.device, compute_dtype(like.device)), batch or 1)

@@ -23,8 +23,9 @@ from pushforward._checks import check_cost, check_equal_mass, check_positive, ch
 from pushforward._interop import allowed_pairs, compute_dtype, like_input, not_compiled, result_dtype
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged
 from pushforward.ot.cost import GridCost
+from pushforward.ot.memory import refuse_if_too_large
 from pushforward.ot.rationals import FINEST, finest, proved_gap, ratio, whole
-from pushforward.ot.solution import Output, Status, refuse_if_too_large
+from pushforward.ot.solution import Output, Status
 from pushforward.ot.solve import read_problem
 from pushforward.ot.solvers.network import Tree, best_tree
 from pushforward.ot.solvers.pairs import Costs, DenseCosts, Pairs, Prices, SparseCosts

@@ -64,8 +64,8 @@ WARM_STEPS = 100
 LONGEST_STEP = 10.0
 # Radii that a pattern is tried with, over what it needs: a wider one serves the next levels, too.
 RADII = (1.15, 1.0)
-# Pairs kept at most where the cost is not held, 12 bytes each and 8 for the plan on them; points of a sample.
-MOST_PAIRS, SAMPLE = 4e7, 5000
+# Points of a sample.
+SAMPLE = 5000
 # Steps without gain after which a step that LONGEST_STEP cuts short is tried at any length, and trials of one such.
 LEAP_AFTER, LEAP_TRIALS = 6, 80
 # Error at which CG's share of the residual begins to fall, inverted.
@@ -126,8 +126,7 @@ def _most(problem: Problem, settings: Newton) -> float:
     """The share of pairs that a pattern may hold."""
     if not isinstance(problem.geometry, PointGeometry):
         return settings.sparse_below
-    _, n, m = problem.geometry.shape
-    return min(settings.sparse_below, MOST_PAIRS / (n * m))
+    return problem.geometry.most_sparse(settings.sparse_below)
 
 
 def newton(

@@ -30,12 +30,16 @@ from torch import Tensor
 
 from pushforward.ot.history import Recorder
 from pushforward.ot.plan import Kernel
+from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import Problem
+from pushforward.ot.sparse import MARGIN, SparsePattern
 
 __all__ = ["MOST_STEPS", "self_transport"]
 
 # The inverses of the eigenvalues that I + S has where the kernel is positive definite.
 SHORTEST, LONGEST = 0.5, 1.0
+# Share of pairs under which a plan between many points is held sparse, as in `newton.py`.
+SPARSE_BELOW = 0.3
 # Three times what such kernels were seen to take, to twelve digits.
 MOST_STEPS = 60
 
@@ -51,7 +55,7 @@ def self_transport(problem: Problem, tol: float, recorder: Recorder, f: Tensor |
     """
     a, epsilon, weightless = problem.a, problem.epsilon, problem.a <= 0
     f = torch.zeros_like(a) if f is None else f
-    kernel, offset = _around(problem, f, recorder)
+    kernel, offset = _around(problem, f, tol, recorder)
     log_s, defect = torch.zeros_like(a), torch.where(weightless, 0.0, offset)
     step = torch.full_like(problem.mass, SHORTEST)  # exact where epsilon is too small for atoms to see one another
     for _ in range(MOST_STEPS):
@@ -62,9 +66,10 @@ def self_transport(problem: Problem, tol: float, recorder: Recorder, f: Tensor |
         log_s = log_s - step * defect
         if error <= tol:  # that of f = g before this step, whose rows are off, too; (T f, f) after it is twice as close
             return f + epsilon * log_s, True
-        if float(log_s.abs().max()) > kernel.farthest:
+        if float(log_s.abs().max()) > min(kernel.farthest, 0.5 * kernel.together):
             f = f + epsilon * log_s
-            kernel, offset = _around(problem, f, recorder)
+            del kernel  # it may be most of the memory
+            kernel, offset = _around(problem, f, tol, recorder)
             log_s, new = torch.zeros_like(a), offset
         else:
             recorder.products += 1
@@ -74,11 +79,19 @@ def self_transport(problem: Problem, tol: float, recorder: Recorder, f: Tensor |
     return f + epsilon * log_s, False
 
 
-def _around(problem: Problem, f: Tensor, recorder: Recorder) -> tuple[Kernel, Tensor]:
-    """The plan at (T f, f), and (f - T f)/epsilon."""
+def _around(problem: Problem, f: Tensor, tol: float, recorder: Recorder) -> tuple[Kernel, Tensor]:
+    """The plan at (T f, f), and (f - T f)/epsilon; on the pairs that matter where there are many points."""
+    geometry, epsilon, a = problem.geometry, problem.epsilon, problem.a
     recorder.plan_evaluations += 1
-    kernel, image, _ = problem.geometry.kernel(f, problem.epsilon, problem.a, problem.a)
-    return kernel, (f - image) / problem.epsilon
+    if isinstance(geometry, PointGeometry) and geometry.sparse_pays and not bool((a <= 0).any()):
+        image = problem.measure(f).f
+        # As in `newton.py`: with potentials of unit mass, what is left out is below the tolerance.
+        unit, radius = image[0] + epsilon * math.log(float(problem.mass)), epsilon * (math.log(1 / tol) + MARGIN)
+        if SparsePattern.density(geometry, unit, f[0], radius) <= geometry.most_sparse(SPARSE_BELOW):
+            kernel, image, _ = SparsePattern(geometry, unit, f[0], radius).kernel(image, f, epsilon, a, a)
+            return kernel, (f - image) / epsilon
+    kernel, image, _ = geometry.kernel(f, epsilon, a, a)
+    return kernel, (f - image) / epsilon
 
 
 def _secant(a: Tensor, step: Tensor, old: Tensor, new: Tensor) -> Tensor:
