@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pushforward._checks import check_choice, check_instance, check_positive
+from pushforward._checks import check_choice, check_positive
 from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
 from pushforward._typed import typed
-from pushforward.errors import InvalidArgument, NotConverged, NotConvergedWarning, ShapeError
+from pushforward.errors import NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.cost import GroundCost, PointCost
 from pushforward.ot.history import Recorder
 from pushforward.ot.solution import Solution
@@ -169,10 +169,10 @@ class SinkhornLoss(nn.Module):
         if epsilon is not None and not isinstance(epsilon, Tensor):  # a tensor is checked where it is used
             epsilon = check_positive("epsilon", epsilon)
         self.epsilon = epsilon
-        self.debias = check_instance("debias", debias, bool)
+        self.debias = debias
         self.reduction = check_choice("reduction", reduction, ("mean", "sum", "none"))
         self.tol = check_positive("tol", tol)
-        self.throw = check_instance("throw", throw, bool)
+        self.throw = throw
         self.marginal_error = 0.0
         self._warned = False
 
@@ -180,7 +180,6 @@ class SinkhornLoss(nn.Module):
     @typed
     def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
         """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them."""
-        x, y = _clouds("x", x), _clouds("y", y)
         if x.ndim != y.ndim or x.ndim not in (2, 3) or (x.ndim == 3 and (len(x) != len(y) or len(x) == 0)):
             raise ShapeError(
                 f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; two clouds (n, d), (m, d) "
@@ -204,15 +203,6 @@ class SinkhornLoss(nn.Module):
             return _divergence(x, y, a, b, ask)
         solution = ask.solve(PointCost(x, y, self.cost), (a, b), self.epsilon)
         return solution.value, solution.marginal_error
-
-
-def _clouds(name: str, value: Any) -> Tensor:
-    if isinstance(value, list | tuple) and any(isinstance(cloud, Tensor) for cloud in value):
-        raise InvalidArgument(
-            f"{name} is a {type(value).__name__} of tensors; one tensor is needed, (n, d) or a batch (B, n, d): "
-            "torch.stack clouds of one size, and call the loss for each pair of clouds where their sizes differ"
-        )
-    return to_tensor(name, value)
 
 
 def _per_cloud(name: str, given: Any, batch: int) -> list[Tensor | None]:

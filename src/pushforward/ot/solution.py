@@ -86,14 +86,26 @@ def fitting(result: Tensor, dtype: torch.dtype) -> Tensor:
 
     Rounding takes less than eps of the sum of the absolute values; what is lost beyond that, range has taken.
     """
-    exact = result.detach().nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-    for narrow in (dtype, torch.float32):
-        if torch.finfo(narrow).bits >= torch.finfo(result.dtype).bits:
-            break
-        lost = (exact.to(narrow).to(exact.dtype) - exact).abs().sum()
-        if bool(lost <= torch.finfo(narrow).eps * exact.abs().sum()):
-            return result.to(narrow)
+    *narrow, _ = _dtypes(dtype, result.dtype)
+    for small in narrow:
+        lost, size = _loss(result.detach(), result.detach().to(small))
+        if lost <= torch.finfo(small).eps * size:
+            return result.to(small)
     return result
+
+
+def _dtypes(dtype: torch.dtype, computed: torch.dtype) -> list[torch.dtype]:
+    """Those to try for a result, the widest last."""
+    if torch.finfo(dtype).bits >= torch.finfo(computed).bits:
+        return [computed]
+    return [*dict.fromkeys((dtype, torch.float32, computed))]
+
+
+def _loss(exact: Tensor, rounded: Tensor) -> tuple[float, float]:
+    """The sum of what rounding took, and that of what there was."""
+    exact = exact.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+    lost = (rounded.nan_to_num(nan=0.0).to(exact.dtype) - exact).abs().sum()
+    return float(lost), float(exact.abs().sum())
 
 
 class Plan(Generic[Array]):
@@ -171,12 +183,25 @@ class Plan(Generic[Array]):
         if self._has_graph:
             refuse_if_too_large("the dense plan with its graph", p.geometry.shape, p.a, copies=COPIES_WITH_GRAPH)
             return self._output(p.geometry.plan(self._f, self._g, self._epsilon, p.a, p.b))
-        like = torch.empty((), dtype=self._output.dtype, device=p.a.device)
-        refuse_if_too_large("the dense plan", p.geometry.shape, like, copies=copies)
-        dense = like.new_empty(p.geometry.shape)
+        *narrow, widest = _dtypes(self._output.dtype, p.a.dtype)
+        dense = None
+        for dtype in narrow:
+            dense = self._written(dtype, copies) if dense is None else dense
+        dense = self._written(widest, copies) if dense is None else dense
+        assert dense is not None  # nothing is lost in the dtype of the computation
+        return like_input(dense if self._output.batched else dense[0], self._output.as_numpy)
+
+    def _written(self, dtype: torch.dtype, copies: float) -> Tensor | None:
+        """The dense plan in a dtype, (B, n, m); None where that does not hold it (`fitting`)."""
+        like = torch.empty((), dtype=dtype, device=self._problem.a.device)
+        refuse_if_too_large("the dense plan", self._problem.geometry.shape, like, copies=copies)
+        dense, lost, size = like.new_empty(self._problem.geometry.shape), 0.0, 0.0
         for rows, part in self._blocks():
             dense[:, rows] = part
-        return self._output(dense)
+            if dtype != part.dtype:
+                here = _loss(part, dense[:, rows])
+                lost, size = lost + here[0], size + here[1]
+        return dense if lost <= torch.finfo(dtype).eps * size else None
 
     def to_sparse(self, threshold: float = 1e-12) -> Any:
         """The entries of at least `threshold` times the mass, counted first and then written: nothing dense is held.
@@ -194,7 +219,7 @@ class Plan(Generic[Array]):
         axes = len(self.shape)
         refuse_if_too_large("the sparse plan's entries", (count, axes + 1), self._problem.a)
         at = self._problem.a.new_empty((axes, count), dtype=torch.int64)
-        values, done = self._problem.a.new_empty(count, dtype=self._output.dtype), 0
+        values, done = self._problem.a.new_empty(count), 0
         for rows, part in self._blocks():
             found = (part >= least).nonzero().T
             here = slice(done, done + found.shape[1])
@@ -205,6 +230,7 @@ class Plan(Generic[Array]):
         if self._output.batched and len(self._problem.a) > 1:
             order = at[0].argsort(stable=True)  # blocks may hold rows of several problems
             at, values = at[:, order], values[order]
+        values = fitting(values, self._output.dtype)
         if not self._output.as_numpy:
             return torch.sparse_coo_tensor(at, values, self.shape, is_coalesced=True, check_invariants=False)
         import scipy.sparse
@@ -217,12 +243,11 @@ class Plan(Generic[Array]):
         return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in given)
 
     def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """The plan by blocks of rows in the caller's dtype, (B, k, m)."""
+        """The plan by blocks of rows, (B, k, m)."""
         p = self._problem
         with torch.no_grad():
             for rows, part in _parts(p.geometry):
-                plan = part.plan(self._f[:, rows], self._g, self._epsilon, p.a[:, rows], p.b)
-                yield rows, plan.to(self._output.dtype)
+                yield rows, part.plan(self._f[:, rows], self._g, self._epsilon, p.a[:, rows], p.b)
 
 
 def _parts(geometry: Geometry) -> Iterator[tuple[slice, DenseGeometry]]:
