@@ -20,6 +20,15 @@ import pushforward as pf
 from pushforward.cli import files, run_folder
 from pushforward.cli.errors import InputError
 
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pushforward.cli.files import make_folder
+make_folder(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(60)
+"""
+
 
 @pytest.fixture
 def clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
@@ -50,8 +59,7 @@ def test_a_disk_that_takes_no_more_is_one_line_with_what_was_kept(
 
 def test_a_folder_has_one_writer(run: Callable, clouds: tuple[str, str], tmp_path: Path):
     holder = subprocess.Popen(
-        [sys.executable, "-c", "import sys, time; from pushforward.cli.files import make_folder; from pathlib import Path;"
-         "make_folder(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)", str(tmp_path / "run")],
+        [sys.executable, "-c", HOLDER, str(tmp_path / "run")],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(Path(pf.__file__).parents[1])},
     )  # fmt: skip
     try:

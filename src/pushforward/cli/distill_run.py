@@ -36,6 +36,7 @@ from pushforward.lm.students import parse_student, with_lora
 from pushforward.lm.tasks import TASKS
 from pushforward.lm.trainer import DistillationArguments, DistillationTrainer
 from pushforward.lm.vocab import check_same_tokenizer
+from pushforward.training.sealing import seal
 
 if TYPE_CHECKING:
     from pushforward.cli.distill_lm import Settings
@@ -192,6 +193,7 @@ def _train_teacher(job: Job, epochs: float) -> None:
     watch.over(trainer, trainer.train)
     job.teacher.save_pretrained(folder)
     job.tokenizer.save_pretrained(folder)
+    seal(folder)
     folder.rename(job.out / "teacher")
 
 
@@ -226,6 +228,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     merged: Any = learner if job.settings.lora_rank is None else learner.merge_and_unload()  # pyright: ignore[reportCallIssue]
     merged.save_pretrained(folder / "student")
     job.tokenizer.save_pretrained(folder / "student")
+    seal(folder / "student")
     found = {"seed": seed, "before": before, "after": job.judge(merged), "seconds_per_step": watch.seconds_per_step}
     partial = done.with_suffix(".partial")
     partial.write_text(json.dumps(found, indent=2) + "\n")

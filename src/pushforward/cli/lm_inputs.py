@@ -86,9 +86,11 @@ def load_tokenizer(flag: str, folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     _check_folder(flag, folder)
+    from pushforward.lm.folders import BROKEN
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except BROKEN as error:
         raise InputError(f"{flag} {folder}: holds no tokenizer that can be read: {error}") from None
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -107,10 +109,13 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
     Raises:
         InputError: It cannot be loaded, has no trained head for the task, or its classes are others.
     """
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    from pushforward.lm.folders import BROKEN, check_folder
+
     _check_folder(flag, folder)
+    with naming(flag):
+        check_folder(folder)
     auto: Any = AutoModelForCausalLM if task is None else AutoModelForSequenceClassification
     head: dict[str, Any] = {"num_labels": len(task.labels) or 1} if task and new_head else {}
     try:
@@ -123,7 +128,7 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
             output_loading_info=True,
             **head,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+    except BROKEN as error:
         kind = "decoder-only model" if task is None else "model that classifies"
         raise InputError(f"{flag} {folder}: no {kind} can be loaded from it: {error}") from None
     missing = sorted(found["missing_keys"])

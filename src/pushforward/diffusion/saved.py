@@ -13,25 +13,30 @@ a caller's own      by the caller, who gives it again
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from pushforward._checks import check_count
 from pushforward.diffusion.adapters import DiffusersNetwork, load_model
 from pushforward.diffusion.lora import adapted, load_adapters, own_weights, save_adapters
-from pushforward.diffusion.networks import MLP, UNet, build, config_from_json, config_to_json
+from pushforward.diffusion.networks import MLP, NetworkConfig, UNet, build, config_from_json, config_to_json
 from pushforward.diffusion.processes import Process, RectifiedFlow, VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser, Preconditioned
 from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.training.sealing import digest, share
 from pushforward.training.state import load_state, save_state
 
 __all__ = ["load_denoiser", "save_denoiser"]
 
 # Only these classes are made from a name in a file.
+_BROKEN = (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError, IndexError, MemoryError)
 _PROCESSES = {kind.__name__: kind for kind in (VarianceExploding, VariancePreserving, RectifiedFlow)}
 
 
@@ -67,6 +72,7 @@ def save_denoiser(
         "extra": dict(extra),
     }
     save_state(folder / name, state)
+    _add_digests(folder, name, part)
 
 
 def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> tuple[Denoiser, dict[str, Any]]:
@@ -82,6 +88,7 @@ def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> 
         InvalidArgument: The network was the caller's own and is not given, or given and not needed.
     """
     file, state = folder / f"{name}.json", load_state(folder / name)
+    _check_digests(folder, state)
     try:
         kind = _innermost(state["network"])["kind"]
     except (KeyError, TypeError, RecursionError) as error:
@@ -93,7 +100,7 @@ def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> 
             else f"{file} is of a network of the caller's own, which no file holds; give it again as network="
         )
     try:
-        rebuilt = _decode_network(state["network"], folder, network)
+        rebuilt = _decode_network(state["network"], folder, network, state["weights"])
         if state["weights"] is not None:
             rebuilt.load_state_dict(state["weights"])
         if state.get("adapters"):
@@ -104,11 +111,37 @@ def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> 
         return denoiser, dict(state["extra"])
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except _BROKEN as error:
         said = " ".join(str(error).split())[:300]
         raise CheckpointError(
             f"{file} holds no denoiser that can be rebuilt: {type(error).__name__}: {said}"
         ) from error
+
+
+def _add_digests(folder: Path, name: str, part: str | None) -> None:
+    """Note the SHA-256 of all weights in NAME.json."""
+    weights = [folder / f"{name}.safetensors"]
+    for within in filter(None, (part, "adapters")):
+        weights += sorted((folder / within).rglob("*.safetensors"))
+    file = folder / f"{name}.json"
+    state = json.loads(file.read_text(encoding="utf-8"))
+    state["sha256"] = {one.relative_to(folder).as_posix(): digest(one) for one in weights}
+    file.write_text(json.dumps(state, allow_nan=False), encoding="utf-8")
+    for one in weights:
+        share(one, file)
+
+
+def _check_digests(folder: Path, state: Any) -> None:
+    known = state.get("sha256") if isinstance(state, dict) else None
+    if not isinstance(known, dict):
+        warnings.warn(f"{folder} has no digests: whether its weights are whole is unknown", stacklevel=4)
+        return
+    for name, one in known.items():
+        file = folder / name
+        if not file.is_file():
+            raise CheckpointError(f"{file} is missing")
+        if digest(file) != one:
+            raise CheckpointError(f"{file} was altered: its SHA-256 is not the one that was saved")
 
 
 def _encode_process(process: Process) -> dict[str, Any]:
@@ -142,21 +175,31 @@ def _encode_network(network: nn.Module, part: str | None) -> dict[str, Any]:
     return {"kind": "own", "class": type(network).__qualname__}
 
 
-def _decode_network(saved: dict[str, Any], folder: Path, own: nn.Module | None) -> nn.Module:
+def _decode_network(saved: dict[str, Any], folder: Path, own: nn.Module | None, weights: Any) -> nn.Module:
     match saved:
         case {"kind": "edm", "sigma_data": float(sigma_data), "network": inner}:
-            return Preconditioned(_decode_network(inner, folder, own), sigma_data)
+            return Preconditioned(_decode_network(inner, folder, own, weights), sigma_data)
         case {"kind": "diffusers", "folder": ("unet" | "transformer") as part, **called}:
             latent = bool(called.pop("latent", False))
             numbers = {key: float(called[key]) for key in called}
             return DiffusersNetwork(load_model(folder / part), latent=latent, **numbers)
         case {"kind": "config", "config": config}:
-            return build(config_from_json(config))
+            return _built(config_from_json(config), weights)
         case {"kind": "own"} if own is not None:
             # A module that was saved in its EDM preconditioning is given without it.
             return own
         case _:
             raise ValueError(f"a network of kind {saved.get('kind')!r} is unknown")
+
+
+def _built(config: NetworkConfig, weights: Any) -> MLP | UNet:
+    """The network of a configuration, if the weights are of as many numbers: the file may ask for any size."""
+    with torch.device("meta"):
+        asked = sum(tensor.numel() for tensor in build(config).state_dict().values())
+    saved = sum(tensor.numel() for tensor in weights.values())
+    if asked != saved:
+        raise ValueError(f"its configuration asks for {asked} numbers, but {saved} were saved")
+    return build(config)
 
 
 def _innermost(saved: dict[str, Any]) -> dict[str, Any]:

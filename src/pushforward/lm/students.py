@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from pushforward._checks import check_count
 from pushforward._typed import typed
 from pushforward.errors import InvalidArgument
+from pushforward.lm.folders import BROKEN, check_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -213,9 +215,11 @@ def _build(teacher: PreTrainedModel, config: PreTrainedConfig, state: dict[str, 
 def _load(place: str, teacher: PreTrainedModel) -> PreTrainedModel:
     auto, _ = _head(teacher)
     labels = {"num_labels": teacher.config.num_labels} if auto.__name__.endswith("SequenceClassification") else {}
+    if Path(place).is_dir():
+        check_folder(Path(place))
     try:
         return auto.from_pretrained(place, use_safetensors=True, trust_remote_code=False, **labels)
-    except (OSError, ValueError, RuntimeError) as error:
+    except BROKEN as error:
         raise InvalidArgument(
             f'student "{place}" cannot be loaded; a folder with a model in safetensors form is needed, or a name '
             f"on the hub: {error}"

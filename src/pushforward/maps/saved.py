@@ -13,10 +13,7 @@ other files, which are left alone.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
-import json
-import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -29,6 +26,8 @@ from pushforward import __version__
 from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.maps import costs
+from pushforward.training.sealing import digest, flush, unsealed
+from pushforward.training.sealing import sealed as _sealed
 from pushforward.training.state import load_state, save_state
 
 if TYPE_CHECKING:
@@ -94,12 +93,13 @@ def write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     files = [stem.with_suffix(suffix) for suffix in _SUFFIXES]
     try:
         save_state(stem, content)
-        listed = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+        listed = {file.name: {"bytes": file.stat().st_size, "sha256": digest(file)} for file in files}
         entry = {"class": name, "pushforward": __version__, "state": stem.name, "files": listed}
         draft.write_text(_sealed(entry), encoding="utf-8")
         for file in (*files, draft):
-            _flush(file)
+            flush(file)
         draft.replace(folder / _ENTRY)
+        flush(folder)  # after a loss of power, too, the entry must name files that are there
     except BaseException:  # an interrupt, too, takes its half-written files away
         for file in (*files, draft):
             file.unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
             raise CheckpointError(f"{path} is missing")
         if path.stat().st_size != saved["bytes"]:
             raise CheckpointError(f"{path} has {path.stat().st_size} bytes, but {saved['bytes']} were saved")
-        if _sha256(path) != saved["sha256"]:
+        if digest(path) != saved["sha256"]:
             raise CheckpointError(f"{path} was altered: its SHA-256 is not the one that was saved")
     return load_state(folder / entry["state"])
 
@@ -174,8 +174,7 @@ def _entry(folder: Path) -> dict[str, Any]:
     path = folder / _ENTRY
     try:
         text = path.read_text(encoding="utf-8")
-        entry = json.loads(text)
-        untouched = text == _sealed({key: value for key, value in entry.items() if key != "sha256"})
+        entry, untouched = unsealed(text)
         parts = [entry["state"] + suffix for suffix in _SUFFIXES]
         known = sorted(entry["files"]) == parts and all(_OURS.fullmatch(part) for part in parts)
     except FileNotFoundError:
@@ -185,21 +184,3 @@ def _entry(folder: Path) -> dict[str, Any]:
     if not (untouched and known):
         raise CheckpointError(f"{path} was altered: it is not the one that was saved")
     return entry
-
-
-def _sealed(entry: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()
-    return json.dumps(entry | {"sha256": digest}, indent=1) + "\n"
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

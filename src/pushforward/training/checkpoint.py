@@ -16,10 +16,6 @@ All ranks must see the same folder and call these functions together.
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import json
-import os
 import platform
 import shutil
 import uuid
@@ -37,6 +33,7 @@ from pushforward._checks import check_count
 from pushforward._typed import typed
 from pushforward.errors import CheckpointError
 from pushforward.training import distributed
+from pushforward.training.sealing import digest, flush, sealed, share, unsealed
 
 __all__ = ["latest", "publishing", "verify"]
 
@@ -113,8 +110,8 @@ def verify(path: Path) -> None:
         size = present[name].stat().st_size
         if size != saved:
             raise CheckpointError(f"{path / name} has {size} bytes, but {saved} were saved")
-    for name, (_, digest) in listed.items():
-        if _sha256(present[name]) != digest:
+    for name, (_, known) in listed.items():
+        if digest(present[name]) != known:
             raise CheckpointError(f"{path / name} was altered: its SHA-256 is not the one that was saved")
     strange = sorted(present.keys() - listed.keys() - {_MANIFEST})
     if strange:
@@ -152,20 +149,23 @@ def latest(folder: Path, *, name: str = "step") -> Path | None:
 def _publish(draft: Path, target: Path, step: int) -> None:
     files = _files(draft)
     for file in files.values():
-        _flush(file)
-    entries = {name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for name, file in files.items()}
+        flush(file)
+    entries = {name: {"bytes": file.stat().st_size, "sha256": digest(file)} for name, file in files.items()}
     content: dict[str, Any] = {
         "step": step,
         "world_size": distributed.world_size(),
         "versions": {"pushforward": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
         "files": entries,
     }
-    (draft / _MANIFEST).write_text(_sealed(content), encoding="utf-8")
-    _flush(draft / _MANIFEST)
+    (draft / _MANIFEST).write_text(sealed(content), encoding="utf-8")
+    for file in files.values():
+        if file.suffix == ".safetensors":
+            share(file, draft / _MANIFEST)
+    flush(draft / _MANIFEST)
     for inner in [*(path for path in draft.rglob("*") if path.is_dir()), draft]:
-        _flush(inner)
+        flush(inner)
     _put_in_place(draft, target)
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def _put_in_place(draft: Path, target: Path) -> None:
@@ -215,22 +215,11 @@ def _files(path: Path) -> dict[str, Path]:
     return {file.relative_to(path).as_posix(): file for file in inside}
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sealed(content: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return json.dumps(content | {"sha256": digest}, indent=1) + "\n"
-
-
 def _read_manifest(file: Path) -> dict[str, tuple[int, str]]:
     """Bytes and SHA-256 by file, if the manifest is, byte for byte, the one that was written."""
     try:
         text = file.read_text(encoding="utf-8")
-        content = json.loads(text)
-        untouched = text == _sealed({key: value for key, value in content.items() if key != "sha256"})
+        content, untouched = unsealed(text)
         files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} is missing: the checkpoint is incomplete, or is not ours") from error
@@ -239,19 +228,6 @@ def _read_manifest(file: Path) -> dict[str, tuple[int, str]]:
     if not untouched:
         raise CheckpointError(f"{file} was altered: its SHA-256 is not the one that was saved")
     return files
-
-
-def _flush(path: Path) -> None:
-    """See to it that a file's bytes, or a folder's names, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        # Some network file systems flush no folders; they would never have a checkpoint if that counted as failure.
-        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
-            raise
-    finally:
-        os.close(handle)
 
 
 def _attempt(action: Callable[[], object]) -> str:

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.training.sealing import share
 
 __all__ = ["load_state", "save_state"]
 
@@ -66,6 +67,7 @@ def save_state(stem: Path, state: Any) -> None:
     except SafetensorError as error:
         raise OSError(f"{_tensors(stem)}: {error}") from error
     _tree(stem).write_text(json.dumps(tree, allow_nan=False), encoding="utf-8")
+    share(_tensors(stem), _tree(stem))
 
 
 @typed
