@@ -317,9 +317,9 @@ def check_range(costs: float, epsilon: float, prices: tuple[float, float], a: Te
         raise InvalidArgument(f"epsilon is {epsilon:g}: cost / epsilon overflows; at least {least:.2g} is needed here")
     if min(prices) < least:
         raise InvalidArgument(f"unbalanced is {min(prices):g}: 1 / unbalanced overflows; use at least {least:.2g}")
-    for name, weights in (("a", a), ("b", b)):
-        mass = weights.detach().sum(-1)
-        low, high = float(mass.min()), float(mass.max())
+    masses = torch.stack([a.detach().sum(-1), b.detach().sum(-1)])
+    lows, highs = (extreme.tolist() for extreme in masses.aminmax(dim=-1))
+    for name, low, high in zip(("a", "b"), lows, highs, strict=True):
         if not (low >= 1 / LARGEST_MASS and high <= LARGEST_MASS):
             raise MassError(
                 f"{name} sums to {low if low < 1 / LARGEST_MASS else high:g}; masses from {1 / LARGEST_MASS:g} to "

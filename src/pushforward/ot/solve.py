@@ -108,7 +108,8 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
         method: "auto"; "newton" (ours), "sns" (as published), "sinkhorn"; or their settings objects.
         tol: L1 error of both marginals over the mass that counts as converged.
         max_iterations: Sinkhorn and Newton steps at most; None leaves it to the method.
-        init: Where to start: a `Solution` of a similar problem, or its g, (m,) or (B, m).
+        init: Where to start: a `Solution` of a similar problem, or its g, (m,) or (B, m). A start that leads nowhere is
+            left.
         unbalanced: Price rho of leaving the marginals, rho KL(P 1 | a) + rho KL(P^T 1 | b), in units of the cost; one
         for both or (rho_a, rho_b); inf
             keeps that marginal exact.
@@ -353,7 +354,7 @@ def _solve_some(
     geometry = problem.geometry
     if len(problem.a) > 1 or isinstance(geometry, GridGeometry):
         return _run(problem, g, tol, recorder, name, settings)
-    rows, cols = (_mattering(weights[0], problem, tol) for weights in (problem.a, problem.b))
+    rows, cols = _mattering(problem, tol)
     lonely_rows, lonely_cols = problem.lonely()
     rows, cols = rows & ~lonely_rows[0], cols & ~lonely_cols[0]
     if not bool(rows.any() and cols.any()):  # no pair may carry mass
@@ -385,15 +386,16 @@ def _any_lonely(problem: Problem) -> bool:
     return any(bool(side.any()) for side in problem.lonely())
 
 
-def _mattering(weights: Tensor, problem: Problem, tol: float) -> Tensor:
-    """Which of the weights (k,) a solver has to know of: those that are not 0, and not too small to make an error.
+def _mattering(problem: Problem, tol: float) -> tuple[Tensor, Tensor]:
+    """Which rows (n,) and columns (m,) a solver has to know of: their weight is not 0, nor too small to make an error.
 
     Tails of bells reach 1e-300. Kernels hold no numbers of that size, and steps that are scaled to them go nowhere.
     """
-    least = 0.0
-    if problem.balanced and not problem.geometry.forbidden:
-        least = NEGLIGIBLE * tol * float(problem.mass[0]) / (2 * len(weights))
-    return weights > least
+    a, b = problem.a[0], problem.b[0]
+    if not problem.balanced or problem.geometry.forbidden:
+        return a > 0, b > 0
+    share = 0.5 * NEGLIGIBLE * tol * float(problem.mass[0])
+    return a > share / len(a), b > share / len(b)
 
 
 def _run(
@@ -464,7 +466,7 @@ def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name:
     error = _returned_error(problem, measured, f, g, tol, recorder)
     if lonely and problem.rho_a == math.inf:  # what a row without partners keeps, no column misses that is relaxed
         error = error + torch.where(lonely_rows, problem.a, 0.0).sum(-1) / problem.mass[:, 0]
-    finite = all(bool(torch.isfinite(x).all()) for x in (error, value, f, g, measured.cost_by_col.sum(-1)))
+    finite = bool(torch.isfinite(error + value + measured.cost_by_col.sum(-1)).all())
     status = _status(problem, f, error, finite, tol, recorder)
     output = question.output
     return Solution(
@@ -498,7 +500,7 @@ def _returned_error(
     error = (measured.cols - target_b).abs().sum(-1)
     # Rounding f, g and C moves the exponents by a few ulp of the potentials over epsilon, and the plan by that share
     # of itself.
-    rounding = 8 * _rounding(problem, measured.f, g) * problem.mass[:, 0]
+    rounding = 8 * _rounding(problem, measured.f, g)
     if bool((rounding > 0.05 * tol * problem.mass[:, 0]).any()):
         recorder.plan_evaluations += 2
         rows, cols = problem.marginals(f, g)
@@ -507,17 +509,16 @@ def _returned_error(
 
 
 def _rounding(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
-    """L1 error over the mass, (B,), that one ulp in every potential makes."""
-    f, g = torch.where(problem.a > 0, f, 0.0), torch.where(problem.b > 0, g, 0.0)
+    """L1 error, (B,), that one ulp in every potential makes."""
     target_a, target_b = problem.targets(f, g)
     sizes = (f.abs() * target_a).sum(-1) + (g.abs() * target_b).sum(-1)
-    return torch.finfo(f.dtype).eps * sizes / problem.epsilon / problem.mass[:, 0]
+    return torch.finfo(f.dtype).eps * sizes / problem.epsilon
 
 
 def _least_rounding(problem: Problem, f: Tensor, g: Tensor) -> float:
     """An error that rounding alone explains, whatever the method: of these potentials, unless they ran away."""
     spread = 2 * torch.finfo(f.dtype).eps * (problem.geometry.peak - problem.geometry.least) / problem.epsilon
-    return min(2 * float(_rounding(problem, f, g)), spread)
+    return min(2 * float(_rounding(problem, f, g)) / float(problem.mass), spread)
 
 
 def _status(problem: Problem, f: Tensor, error: Tensor, finite: bool, tol: float, recorder: Recorder) -> Status:
