@@ -10,6 +10,7 @@ the labels and is there unless "0*ce" takes it away, 0.9 of a divergence and 0.8
 
 from __future__ import annotations
 
+import math
 import re
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -52,6 +53,8 @@ def parse_loss(text: str, *, temperature: float, epsilon: float) -> tuple[float,
                 f'--loss {text}: "{term.strip()}" is no term; terms are like kd, 0.8*sinkhorn or skewed_kl(0.1)'
             )
         weight = None if found["weight"] is None else float(found["weight"])
+        if weight is not None and not math.isfinite(weight):
+            raise InputError(f'--loss {text}: the weight of "{found["name"]}" must be a finite number')
         if found["name"] != "ce":
             parts.append(_part(text, found["name"], weight, temperature=temperature, epsilon=epsilon))
         elif label_weight is not None:
