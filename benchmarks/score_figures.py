@@ -1,26 +1,15 @@
-"""How each figure of the scoreboard is measured. A function a figure; `scoreboard.py` has the list.
-
-Three ways: `held_by` runs the tests that hold a figure and counts them; `committed` reads the result of a benchmark
-that takes longer than a scoreboard should; the rest is measured here.
-"""
+"""How each figure of the scoreboard is measured: a function a figure; `scoreboard.py` has the list."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import statistics
 import subprocess
 import sys
-import tempfile
-import xml.etree.ElementTree as ET
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("results")
+from score_reached import RESULTS, ROOT, Reached, committed, held_by, python, quiet
+
 CLOUD = """
 import resource, sys, torch, pushforward as pf
 torch.set_num_threads(1)
@@ -44,68 +33,6 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 KD(sys.argv[1])(student, teacher).backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / copy)
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reached:
-    """What a measurement gave.
-
-    Args:
-        text: The figure, as the page shows it.
-        met: Whether the target is reached; None where nothing was measured, and `text` says why.
-        command: What measures it, where it is not the scoreboard itself.
-        details: Numbers or names behind the figure, failures first of all.
-        date, commit, machine: Of a committed result; else those of this run.
-    """
-
-    text: str
-    met: bool | None
-    command: str = ""
-    details: Any = None
-    date: str = ""
-    commit: str = ""
-    machine: str = ""
-
-
-def python(source: str, *arguments: object, environment: dict[str, str] | None = None) -> list[str]:
-    """The words that a fresh Python prints when it runs `source`."""
-    command = [sys.executable, "-c", source, *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.split()
-
-
-def held_by(*selection: str, environment: dict[str, str] | None = None, what: str = "tests") -> Reached:
-    """Counts of the tests of a selection, as pytest takes it."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *selection]
-        subprocess.run(command, cwd=ROOT, env=os.environ | (environment or {}), capture_output=True, check=False)
-        suite = ET.parse(report).getroot().find("testsuite")
-    assert suite is not None
-    count = {key: int(suite.attrib[key]) for key in ("tests", "failures", "errors", "skipped")}
-    run, bad = count["tests"] - count["skipped"], count["failures"] + count["errors"]
-    names = [f"{case.attrib['classname']}::{case.attrib['name']}" for case in suite if len(case) and case[0].tag != "skipped"]
-    set_first = "".join(f"{key}={value} " for key, value in (environment or {}).items())
-    return Reached(
-        text=f"{run - bad} of {run} {what}" + (f", {count['skipped']} skipped" if count["skipped"] else ""),
-        met=bad == 0 and run > 0,
-        command=f"{set_first}pytest {' '.join(selection)}",
-        details=names or None,
-    )
-
-
-def committed(name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
-    """A committed result, and where and when it was measured; None where there is none."""
-    path = RESULTS / name
-    if not path.exists():
-        return None
-    result = json.loads(path.read_text())
-    return result, {
-        "date": result["date"],
-        "commit": result["commit"],
-        "machine": result["machine"]["processor"],
-        "command": f"python benchmarks/{path.stem}.py",
-    }
 
 
 def _hostile() -> tuple[list[dict[str, Any]], dict[str, str]] | None:
@@ -157,7 +84,17 @@ def hopeless_admitted() -> Reached:
 
 
 def bad_inputs() -> Reached:
-    return held_by("tests/robustness")
+    count = "import sys; sys.path.insert(0, 'tests/robustness'); import json, table; print(json.dumps(table.count()))"
+    done = subprocess.run(
+        [sys.executable, "-c", count], cwd=ROOT, env=quiet(), capture_output=True, text=True, check=True
+    )
+    good, total, failures = json.loads(done.stdout.splitlines()[-1])
+    return Reached(
+        text=f"{good:,} of {total:,}, {100 * good / total:.1f} %",
+        met=good == total,
+        command="python tests/robustness/table.py",
+        details=failures or None,
+    )
 
 
 def leaves_no_trace() -> Reached:
@@ -243,7 +180,11 @@ def gradchecks() -> Reached:
 
 
 def laws() -> Reached:
-    return held_by("tests/properties/test_laws.py", environment={"HYPOTHESIS_PROFILE": "thousand"}, what="laws of 1,000 problems each")
+    return held_by(
+        "tests/properties/test_laws.py",
+        environment={"HYPOTHESIS_PROFILE": "thousand"},
+        what="laws of 1,000 problems each",
+    )
 
 
 def divergences() -> Reached:
@@ -331,48 +272,66 @@ def first_use() -> Reached:
         return statistics.median(float(python(clock)[-1]) for _ in range(5))
 
     over = seconds("import pushforward") - seconds("import torch")
-    run = "import subprocess, sys; subprocess.run([sys.executable, '-m', 'pushforward.cli.main', {}], capture_output=True)"
-    helped = seconds(run.format("'--help'"))
+    command = "[sys.executable, '-m', 'pushforward.cli.main', '--help']"
+    helped = seconds(f"import subprocess, sys; subprocess.run({command}, capture_output=True)")
     first = seconds("import numpy, pushforward; pushforward.solve(numpy.random.rand(500, 500), epsilon=1e-3)")
     text = f"{over:.2f} s; {helped:.2f} s; {first:.1f} s"
     return Reached(text=text, met=over <= 0.2 and helped <= 0.7 and first <= 60)
 
 
 def exact_in_rationals() -> Reached:
-    return Reached(text="to be written", met=None)
+    found = committed("exact_rationals.json")
+    if found is None:
+        return Reached(text="benchmarks/exact_rationals.py has not been run", met=None)
+    result, source = found
+    faults = sum(result["faults"].values())
+    return Reached(text=f"{faults} of {result['problems']:,}", met=faults == 0, details=result["faults"], **source)
 
 
 def tables_read_wrong() -> Reached:
-    return Reached(text="to be written", met=None)
+    command = [sys.executable, "tests/cli/table_kinds.py"]
+    done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
+    lines = done.stdout.splitlines()
+    return Reached(
+        text=lines[-1], met=done.returncode == 0, command="python tests/cli/table_kinds.py", details=lines[:-1] or None
+    )
 
 
 def losers_reported() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by("tests/maps", "tests/cli", "tests/diffusion", "-k", "loses or worse or floor or noise_is or beats")
 
 
 def one_or_two_processes() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by("tests/distributed", "tests/resume", "tests/lm/test_trainer.py", "-k", "process or whole_batch")
 
 
 def memory_promises() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by("tests/ot", "-k", "memory or promise or peak or held")
 
 
 def damaged_checkpoints() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by(
+        "tests/training/test_checkpoint.py", "tests/maps/test_saved.py", "-k", "damaged or bit or whole or altered"
+    )
 
 
 def full_disks() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by("tests/training", "tests/cli/test_endings.py", "-k", "disk or written or deleted")
 
 
 def reproducible() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by(
+        "tests/resume",
+        "tests/distributed",
+        "tests/lm/test_trainer.py",
+        "-k",
+        "same or identical or accumul or whole_batch or bit",
+    )
 
 
 def hostile_files() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by("tests", "-k", "pickle or hostile or planted or code_is or forged")
 
 
 def examples() -> Reached:
-    return Reached(text="to be written", met=None)
+    return held_by("src/pushforward", "tests/test_house.py", "--doctest-modules", "-k", "not layout and not imports")
