@@ -14,6 +14,8 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForSequenceClassification,
 )
 
 GOOD, BAD, THINGS = ["fine", "warm", "bright"], ["dull", "grim", "weak"], ["film", "plot", "scene"]
@@ -54,6 +56,24 @@ def save_gpt2(folder: Path) -> None:
     )
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+
+
+def save_t5(folder: Path) -> None:
+    """With a tokenizer that knows the end of a text but does not write it."""
+    torch.manual_seed(0)
+    words = [*WORDS, "</s>"]
+    size = {"d_model": 8, "d_ff": 8, "d_kv": 4, "num_heads": 2, "num_layers": 2}
+    config = T5Config(vocab_size=len(words), pad_token_id=0, eos_token_id=len(WORDS), decoder_start_token_id=0, **size)
+    T5ForSequenceClassification(config).save_pretrained(folder)
+    tokenizer(words).save_pretrained(folder)
+
+
+def save_scores(folder: Path) -> None:
+    draw = random.Random(0)
+    folder.mkdir()
+    for split, rows in (("train", 24), ("dev", 12)):
+        lines = [f"{sentence(draw, k % 2 == 1)}\t{sentence(draw, True)}\t{5 * (k % 2)}" for k in range(rows)]
+        (folder / f"{split}.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *lines]) + "\n")
 
 
 def sentence(draw: random.Random, positive: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from pushforward.cli.errors import InputError
 from pushforward.cli.lm_inputs import TaskName
 from pushforward.cli.loss_text import parse_loss
 
+DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 FLAGS = "--teacher bert --student layers:2 --task sst2 --data data --batch-size 16 --quiet"
 
 
@@ -41,7 +43,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.save_bert(folder / "headless", head=False)
     made.save_bert(folder / "three", labels=3)
     made.save_bert(folder / "foreign", words=[*made.WORDS, "more"])
+    made.save_bert(folder / "scores", labels=1)
     made.save_gpt2(folder / "gpt2")
+    made.save_t5(folder / "t5")
+    made.save_scores(folder / "stsb")
     made.save_data(folder / "data")
     made.save_text(folder / "text.txt")
     (folder / "short.txt").write_text("a film")
@@ -151,6 +156,53 @@ def test_a_teacher_without_a_head_is_trained_first(run: Callable, inside: Path):
     assert json.loads(Path("run/teacher/config.json").read_text())["id2label"]["1"] == "positive"
 
 
+def test_a_t5_that_classifies(run: Callable, inside: Path):
+    flags = FLAGS.replace("bert", "t5").replace("layers:2", "layers:1").split()
+    outcome = run("distill-lm", *flags, "--epochs", 1, "--out", "run")
+    assert outcome.code == 0, outcome.err
+    judged = run("evaluate", "run/seed-0/student", *"--task sst2 --data data --teacher t5 --json".split())
+    assert json.loads(judged.out) == pytest.approx(_results("run")["seeds"][0]["after"])
+
+
+def test_a_score_is_learnt_as_a_score(run: Callable, inside: Path):
+    flags = "--teacher scores --student layers:1 --task stsb --data stsb --quiet --epochs 1 --loss 0*ce+mse".split()
+    outcome = run("distill-lm", *flags, "--out", "run")
+    assert outcome.code == 0, outcome.err
+    records = [json.loads(line) for line in Path("run/seed-0/metrics.jsonl").read_text().splitlines()]
+    assert all(record["distillation_loss"] > 0 for record in records if "loss" in record)
+
+
+def test_texts_longer_than_the_model_are_refused(run: Callable, inside: Path):
+    Path("long").mkdir()
+    for split in ("train", "dev"):
+        Path("long", f"{split}.tsv").write_text("sentence\tlabel\n" + f"{'a film ' * 9}\t1\n" * 4)
+    _is_one_line(run("distill-lm", *FLAGS.split(), "--data", "long", "--out", "run"), "at most --max-length 16")
+    _is_one_line(run("evaluate", "bert", *"--task sst2 --data long".split()), "at most --max-length 16")
+    text = "--teacher gpt2 --student layers:1 --text text.txt --max-length 17 --out run".split()
+    _is_one_line(run("distill-lm", *text), "--max-length 17")
+    assert run("distill-lm", *FLAGS.split(), *"--data long --max-length 16 --epochs 1 --out run".split()).code == 0
+
+
+def test_two_processes_print_and_write_as_one(inside: Path):
+    config = json.loads(Path("bert/config.json").read_text())
+    shutil.copytree(Path("bert").resolve(), "still")
+    Path("still/config.json").write_text(json.dumps({**config, **dict.fromkeys(DROPOUTS, 0.0)}))
+    flags = ["distill-lm", "--teacher", "still", *FLAGS.split()[2:], "--epochs", "1", "--loss", "kd"]
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    found = []
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = [sys.executable, *launcher, "-m", "pushforward.cli.main", *flags, "--out", name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert done.stdout.count("index.html") == 1
+        found.append((_figures(name)[0], Path(name, "seed-0/metrics.jsonl").read_text().splitlines()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert len(found[0][1]) == len(found[1][1])
+    command = [sys.executable, *torchrun, "-m", "pushforward.cli.main", *flags, "--batch-size", "7", "--out", "odd"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "--batch-size 7: is no multiple of the 2 processes" in done.stderr
+
+
 def test_a_text_a_recipe_and_adapters(run: Callable, inside: Path):
     recipe = {"teacher": "gpt2", "student": "layers:1", "text": "text.txt", "max_length": 12, "batch_size": 8}
     recipe |= {"epochs": 1, "loss": "js", "lora_rank": 2, "learning_rate": "1e-2", "out": "run"}
@@ -176,7 +228,7 @@ CASES: list[tuple[str, str]] = [  # flags after the good ones (the last one coun
     ("--student layers:x", "--student layers:x"),
     ("--student foreign", "more"),
     ("--task sst3", "sst3"),
-    ("--task stsb", "--task stsb"),
+    ("--task stsb", "--loss mse"),
     ("--data missing", "--data missing"),
     ("--data empty", "--data empty"),
     ("--data bad", "perhaps"),
@@ -185,6 +237,11 @@ CASES: list[tuple[str, str]] = [  # flags after the good ones (the last one coun
     ("--loss kd+", "--loss kd+"),
     ("--loss -1*kd", "--loss"),
     ("--loss ce+ce", "ce"),
+    ("--loss 1e999*kd", "--loss 1e999*kd"),
+    ("--loss kd+1e999*ce", "--loss kd+1e999*ce"),
+    ("--loss 0*ce", "nothing to learn"),
+    ("--loss 0*ce+0*kd", "nothing to learn"),
+    ("--sinkhorn-temperature inf", "--sinkhorn-temperature"),
     ("--epsilon 0", "--epsilon"),
     ("--temperature nan", "--temperature"),
     ("--learning-rate -1", "--learning-rate"),
@@ -272,6 +329,14 @@ def test_the_published_weights_are_the_default():
     assert parse_loss("ce", temperature=2, epsilon=0.1) == (1.0, None)
     with pytest.raises(InputError, match="softened"):
         parse_loss("sinkhorn+soft", temperature=2, epsilon=0.1)
+
+
+def test_a_temperature_of_its_own_for_sinkhorn():
+    _, loss = parse_loss("0.9*kd+0.8*published-sinkhorn", temperature=3.5, epsilon=0.1, sinkhorn_temperature=2)
+    assert [part.temperature for _, part in loss.parts] == [3.5, 2.0]
+    _, loss = parse_loss("mse+kd+sinkhorn", temperature=3, epsilon=0.1)
+    assert repr(loss).startswith("0.9 * SquaredError() + 0.9 * KD('kl', temperature=3) + 0.8 * SinkhornKD(")
+    assert loss.parts[2][1].temperature == 3.0
 
 
 def test_the_tasks_are_those_of_the_library():

@@ -191,9 +191,16 @@ def test_sides_of_different_depth():
         student_from_layers(teacher, 4)
 
 
-def test_precision_follows_the_teacher():
-    student = student_from_layers(_llama().to(torch.bfloat16), 2)
-    assert {parameter.dtype for parameter in student.parameters()} == {torch.bfloat16}
+@pytest.mark.parametrize(
+    ("teachers", "students"), [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64,) * 2]
+)
+def test_a_student_is_precise_enough_to_be_trained(teachers: torch.dtype, students: torch.dtype, tmp_path: Path):
+    teacher = _llama().to(teachers)
+    student = student_from_layers(teacher, 2)
+    assert {parameter.dtype for parameter in student.parameters()} == {students}
+    assert {parameter.dtype for parameter in teacher.parameters()} == {teachers}
+    teacher.save_pretrained(tmp_path)
+    assert parse_student(str(tmp_path), teacher).dtype is torch.float32
     assert student.generation_config.to_dict() == _llama().generation_config.to_dict()
 
 

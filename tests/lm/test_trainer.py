@@ -674,6 +674,12 @@ def test_tokenizers_are_compared_where_they_are_known(tmp_path: Path):
         DistillationTrainer(*models, args=arguments)
 
 
+def test_processes_that_would_each_train_alone_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(module, "world_size", lambda: 2)
+    with pytest.raises(InvalidArgument, match="there are 2 processes but args.world_size is 1.*use_cpu=True"):
+        trainer(tmp_path)
+
+
 def test_arguments_of_the_trainer_are_passed_on(tmp_path: Path):
     student = qwen(1)
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)

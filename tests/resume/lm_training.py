@@ -20,7 +20,13 @@ STEPS, SAVE_EVERY = 8, 3
 
 
 def launch(
-    folder: Path, *, processes: int = 1, kill: tuple[str, int] | None = None, dropout: float = 0.1, **options: Any
+    folder: Path,
+    *,
+    processes: int = 1,
+    kill: tuple[str, int] | None = None,
+    dropout: float = 0.1,
+    tokens: bool = False,
+    **options: Any,
 ) -> list[int | None]:
     """Train until the end or a kill; how each process ended.
 
@@ -29,13 +35,15 @@ def launch(
         processes: As many ranks, over which a batch of 8 is shared.
         kill: ("step", k) after step k's update; ("save", k) in the middle of step k's save.
         dropout: The student's.
+        tokens: Whether next tokens are learnt, with labels on few of them, or classes.
         options: Of `DistillationArguments`.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     ranks = [
-        _FORKS.Process(target=_one, args=(r, processes, port, folder, kill, dropout, options)) for r in range(processes)
+        _FORKS.Process(target=_one, args=(r, processes, port, folder, kill, dropout, tokens, options))
+        for r in range(processes)
     ]
     for process in ranks:
         process.start()
@@ -54,23 +62,21 @@ def _one(
     folder: Path,
     kill: tuple[str, int] | None,
     dropout: float,
+    tokens: bool,
     options: dict[str, Any],
 ) -> None:
     if processes > 1:  # what torchrun sets
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - progress of a process that nobody watches
-    _train(folder, kill, dropout, {"per_device_train_batch_size": 8 // processes, **options})
+    _train(folder, kill, dropout, tokens, {"per_device_train_batch_size": 8 // processes, **options})
 
 
-def _train(folder: Path, kill: tuple[str, int] | None, dropout: float, options: dict[str, Any]) -> None:
+def _classes(dropout: float) -> tuple[Any, list[dict[str, Any]]]:
+    """A teacher that classifies, and its data."""
     import torch
     import transformers
 
-    from pushforward.lm import KD, DistillationArguments, DistillationTrainer, SinkhornKD, student_from_layers
-
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     config = transformers.BertConfig(
         vocab_size=40,
         hidden_size=16,
@@ -83,7 +89,34 @@ def _train(folder: Path, kill: tuple[str, int] | None, dropout: float, options: 
     teacher = transformers.BertForSequenceClassification(config)
     teacher.classifier.weight.data *= 50
     tokens = torch.randint(1, 40, (40, 7), generator=torch.Generator().manual_seed(1))
-    data = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row[0] % 2} for row in tokens]
+    return teacher, [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row[0] % 2} for row in tokens]
+
+
+def _next_tokens(dropout: float) -> tuple[Any, list[dict[str, Any]]]:
+    """A teacher that says next tokens, and texts that have 0 to 6 of them to say."""
+    import torch
+    import transformers
+
+    rates = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), dropout)
+    config = transformers.GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=2, n_positions=8, **rates)
+    teacher = transformers.GPT2LMHeadModel(config)
+    teacher.transformer.wte.weight.data *= 10
+    tokens = torch.randint(1, 40, (40, 7), generator=torch.Generator().manual_seed(1))
+    data = [{"input_ids": row, "labels": row.clone()} for row in tokens]
+    for k, row in enumerate(data):
+        row["labels"][: 1 + k % 7] = -100
+    return teacher, data
+
+
+def _train(folder: Path, kill: tuple[str, int] | None, dropout: float, tokens: bool, options: dict[str, Any]) -> None:
+    import torch
+    import transformers
+
+    from pushforward.lm import KD, DistillationArguments, DistillationTrainer, SinkhornKD, student_from_layers
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    teacher, data = (_next_tokens if tokens else _classes)(dropout)
 
     class Killed(transformers.TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
@@ -93,13 +126,12 @@ def _train(folder: Path, kill: tuple[str, int] | None, dropout: float, options: 
     arguments = DistillationArguments(
         output_dir=str(folder),
         max_steps=STEPS,
-        learning_rate=3e-3,
         logging_steps=1,
         save_steps=SAVE_EVERY,
         report_to=[],
         use_cpu=True,
         disable_tqdm=True,
-        **options,
+        **{"learning_rate": 3e-3, **options},
     )
     student = student_from_layers(teacher, 1)
     run = DistillationTrainer(

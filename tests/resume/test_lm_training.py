@@ -46,14 +46,21 @@ def test_a_killed_run_is_resumed_bit_for_bit(kill: tuple[str, int], tmp_path: Pa
     assert not list(tmp_path.glob(".tmp-*"))
 
 
-def test_two_processes_are_one(tmp_path: Path):
-    plain = {"optim": "sgd", "max_grad_norm": 0.0}
-    # Ranks draw their own dropout; without it there is one answer.
+@pytest.mark.parametrize("tokens", [False, True], ids=["classes", "tokens"])
+def test_two_processes_are_one(tokens: bool, tmp_path: Path):
+    plain = {"optim": "sgd", "max_grad_norm": 0.0, "dropout": 0.0, "tokens": tokens}  # ranks draw their own dropout
+    if tokens:
+        # 8 rows a step either way, in micro-batches of 8 and of 2, whose labels are few and unequal in number.
+        plain["learning_rate"] = 0.1
     for processes in (1, 2):
-        assert launch(tmp_path / str(processes), processes=processes, dropout=0.0, **plain) == [0] * processes
+        shared = (
+            {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2} if tokens and processes == 2 else {}
+        )
+        assert launch(tmp_path / str(processes), processes=processes, **plain, **shared) == [0] * processes
     one, two = weights(tmp_path / "1"), weights(tmp_path / "2")
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-6, atol=1e-7)
-    assert [line["loss"] for line in curve(tmp_path / "2")] == pytest.approx(
-        [line["loss"] for line in curve(tmp_path / "1")], rel=1e-5
-    )
+    for part in ("loss", "distillation_loss", "label_loss", "rows_without_labels"):
+        found = [[line.get(part, 0) for line in curve(tmp_path / str(processes))] for processes in (1, 2)]
+        assert found[1] == pytest.approx(found[0], rel=1e-5, abs=3e-7), part
+        assert any(found[0]) or not tokens

@@ -39,19 +39,22 @@ class Settings:
     held out."""
     loss: str = "kd+sinkhorn"
     """A sum such as "0.9*kd+0.8*sinkhorn". Terms: ce (the labels), kd (= kl) or another divergence, sinkhorn,
-    published-sinkhorn. Without numbers: 0.1 ce (always there unless 0*ce), 0.9 of a divergence, 0.8 sinkhorn."""
+    mse (of the logits; for a task whose label is a score), published-sinkhorn. Without numbers: 0.1 ce (always there
+    unless 0*ce), 0.9 of a divergence or mse, 0.8 sinkhorn. A divergence is multiplied by the temperature squared."""
     epsilon: float = 0.1
     """Regularisation of the Sinkhorn terms."""
     temperature: float = 2.0
     """Of student's and teacher's probabilities."""
+    sinkhorn_temperature: Annotated[float | None, tyro.conf.arg(metavar="FLOAT"), NONE] = None
+    """Of the Sinkhorn terms, where it is to be another."""
     learning_rate: float = 5e-5
     """At the start; it falls to 0 linearly."""
     batch_size: int = 32
-    """Rows a step."""
+    """Rows a step, on all processes together."""
     epochs: float = 3.0
     """Passes over the training rows."""
     max_length: int = 128
-    """Tokens after which a text is cut, or tokens of a block of --text."""
+    """Tokens after which a text is cut, or tokens of a block of --text; at most the positions of both models."""
     seeds: int = 1
     """How many students to train, with seeds 0, 1, ..."""
     lora_rank: Annotated[int | None, tyro.conf.arg(metavar="INT"), NONE] = None
@@ -67,7 +70,7 @@ class DistillLm:
     """Distil a language model into a smaller one, and say how good it became.
 
     Give flags or a recipe, a YAML file of the same settings. The folder holds a student for each seed, results.json and
-    index.html; an interrupted run goes on with --resume.
+    index.html; an interrupted run goes on with --resume. Under torchrun the processes share each step's rows.
 
     Exit code 0: done. 2: a wrong flag, file or recipe key. 130: interrupted.
     """
@@ -99,15 +102,21 @@ class DistillLm:
         check_resumed(out, recipe, resume=self.resume, free=("out", "seeds"), told=" (but for the number of seeds)")
         with quiet():
             from pushforward.cli.distill_run import prepare, run
+            from pushforward.training.distributed import barrier, is_main, setup
 
-            job = prepare(settings, out, progress=not self.quiet)
-            make_folder(out)
-            (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
-            try:
-                print(run(job))
-            except KeyboardInterrupt:
-                again = f": pushforward distill-lm {out / 'recipe.json'} --resume"
-                raise KeyboardInterrupt(interruption(out, again)) from None
+            with setup():
+                barrier()  # every process has looked at the folder before one writes into it
+                job = prepare(settings, out, progress=not self.quiet and is_main())
+                if is_main():
+                    make_folder(out)
+                    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+                try:
+                    said = run(job)
+                except KeyboardInterrupt:
+                    again = f": pushforward distill-lm {out / 'recipe.json'} --resume"
+                    raise KeyboardInterrupt(interruption(out, again)) from None
+                if is_main():
+                    print(said)
         return OK
 
 
@@ -118,7 +127,7 @@ def _check(settings: Settings) -> Path:
     if settings.out is None:
         raise InputError("--out: is needed, the folder for the run")
     source(settings.task, settings.data, settings.text)
-    for name in ("epsilon", "temperature", "learning_rate", "epochs", "train_teacher"):
+    for name in ("epsilon", "temperature", "sinkhorn_temperature", "learning_rate", "epochs", "train_teacher"):
         value = getattr(settings, name)
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"--{name.replace('_', '-')} {value}: must be a finite number above 0")

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 from pushforward.cli.distill_page import write_page
 from pushforward.cli.distill_watch import Watch
 from pushforward.cli.errors import InputError
-from pushforward.cli.lm_inputs import load_model, load_tokenizer, naming, read_task, read_text
+from pushforward.cli.lm_inputs import check_length, for_model, load_model, load_tokenizer, naming, read_task, read_text
 from pushforward.cli.loss_text import parse_loss
 from pushforward.errors import CheckpointError
 from pushforward.lm.data import Rows
@@ -36,6 +36,7 @@ from pushforward.lm.students import parse_student, with_lora
 from pushforward.lm.tasks import TASKS
 from pushforward.lm.trainer import DistillationArguments, DistillationTrainer
 from pushforward.lm.vocab import check_same_tokenizer
+from pushforward.training.distributed import barrier, is_main, world_size
 from pushforward.training.sealing import seal
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Job:
         steps = math.ceil(math.ceil(len(self.train) / settings.batch_size) * epochs)
         return DistillationArguments(
             output_dir=str(folder),
-            per_device_train_batch_size=settings.batch_size,
+            per_device_train_batch_size=settings.batch_size // world_size(),
             num_train_epochs=epochs,
             learning_rate=settings.learning_rate,
             seed=seed,
@@ -90,6 +91,8 @@ class Job:
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=torch.cuda.is_available(),
+            # Asked for by name, or transformers would leave each process of several to itself.
+            use_cpu=world_size() > 1 and not torch.cuda.is_available(),
         )
 
     def judge(self, model: torch.nn.Module, rows: Rows | None = None) -> dict[str, float]:
@@ -114,12 +117,20 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
     Raises:
         InputError: One is missing or does not fit; the message names the setting.
     """
-    label_weight, loss = parse_loss(settings.loss, temperature=settings.temperature, epsilon=settings.epsilon)
+    label_weight, loss = parse_loss(
+        settings.loss,
+        temperature=settings.temperature,
+        epsilon=settings.epsilon,
+        sinkhorn_temperature=settings.sinkhorn_temperature,
+    )
     task = None if settings.task is None else TASKS[settings.task]
-    if task is not None and not task.labels and loss is not None:
+    if task is not None and not task.labels and loss is not None and loss.of_classes:
         raise InputError(
-            f"--task {task.name}: its label is a score, of which there is no distribution; only ce is left"
+            f"--task {task.name}: its label is a score, of which there is no distribution; "
+            f"--loss {settings.loss} needs one, --loss mse is the squared distance of the two scores"
         )
+    if settings.batch_size % world_size():
+        raise InputError(f"--batch-size {settings.batch_size}: is no multiple of the {world_size()} processes")
     folder = settings.teacher or Path()
     tokenizer = load_tokenizer("--teacher", folder)
     if task is None:
@@ -134,6 +145,7 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
     else:
         set_seed(0)  # of a head that is made anew
         teacher = load_model("--teacher", folder, task, new_head=settings.train_teacher is not None)
+    train, dev = (for_model(rows, teacher, max_length=settings.max_length) for rows in (train, dev))
     if not settings.student.startswith("layers:"):
         place = Path(settings.student)
         with naming(f"--student {place}"):
@@ -149,7 +161,9 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
         loss=loss,
         progress=progress,
     )
-    _student(job, seed=0)  # made once before any training, to see that it can be
+    student = _student(job, seed=0)  # made once before any training, to see that it can be
+    for model, flag in ((teacher, "--teacher"), (student, "--student")):
+        check_length(model, flag, (train, dev), settings.max_length)
     return job
 
 
@@ -157,7 +171,7 @@ def run(job: Job) -> str:
     """Train the teacher if asked to, then a student for each seed; write the results and the page.
 
     Returns:
-        What to print.
+        What to print; nothing on any process but the first, which alone writes.
     """
     epochs = job.settings.train_teacher
     if epochs is not None and not (job.out / "teacher").is_dir():
@@ -165,6 +179,8 @@ def run(job: Job) -> str:
     teacher = judge(job.teacher, job.dev, batch_size=job.settings.batch_size)
     seeds = [_train_seed(job, seed) for seed in range(job.settings.seeds)]
     results = {"teacher": teacher, "seeds": seeds, "mean": _over_seeds([seed["after"] for seed in seeds])}
+    if not is_main():
+        return ""
     (job.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     page = write_page(job.out, job.settings, results)
     return f"{_block(results)}\n{'page':<18}{page}"
@@ -191,10 +207,12 @@ def _train_teacher(job: Job, epochs: float) -> None:
         data_collator=job.train.collate,  # pyright: ignore[reportArgumentType]
     )
     watch.over(trainer, trainer.train)
-    job.teacher.save_pretrained(folder)
-    job.tokenizer.save_pretrained(folder)
-    seal(folder)
-    folder.rename(job.out / "teacher")
+    if is_main():
+        job.teacher.save_pretrained(folder)
+        job.tokenizer.save_pretrained(folder)
+        seal(folder)
+        folder.rename(job.out / "teacher")
+    barrier()
 
 
 def _train_seed(job: Job, seed: int) -> dict[str, Any]:
@@ -214,6 +232,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         distillation_loss=_LabelsOnly() if job.loss is None else job.loss,
         train_dataset=job.train,
         processing_class=job.tokenizer,
+        teacher_processing_class=job.tokenizer,  # a student from a folder was compared before
         data_collator=job.train.collate,
     )
     some = job.dev.some(_LOOKED_AT)
@@ -226,13 +245,15 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     )
     watch.over(trainer, lambda: _go_on(trainer))
     merged: Any = learner if job.settings.lora_rank is None else learner.merge_and_unload()  # pyright: ignore[reportCallIssue]
-    merged.save_pretrained(folder / "student")
-    job.tokenizer.save_pretrained(folder / "student")
-    seal(folder / "student")
     found = {"seed": seed, "before": before, "after": job.judge(merged), "seconds_per_step": watch.seconds_per_step}
-    partial = done.with_suffix(".partial")
-    partial.write_text(json.dumps(found, indent=2) + "\n")
-    partial.rename(done)
+    if is_main():
+        merged.save_pretrained(folder / "student")
+        job.tokenizer.save_pretrained(folder / "student")
+        seal(folder / "student")
+        partial = done.with_suffix(".partial")
+        partial.write_text(json.dumps(found, indent=2) + "\n")
+        partial.rename(done)
+    barrier()
     return found
 
 

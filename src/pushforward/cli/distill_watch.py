@@ -11,13 +11,14 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, Trainer, TrainerCallback
 
+from pushforward.training.distributed import gather_text, is_main
 from pushforward.training.log import Log, read_log
 
 __all__ = ["Watch", "read_curve"]
 
 
 class Watch(TrainerCallback):
-    """Watches one training.
+    """Watches one training; of several processes the first alone writes and looks.
 
     Args:
         name: What is trained, for the bar.
@@ -65,7 +66,8 @@ class Watch(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         """Open the log, and look at the model as it starts."""
         step = state.global_step
-        self._log = Log(self.file, resumed=step or None)
+        if is_main():
+            self._log = Log(self.file, resumed=step or None)
         self._bar = tqdm(total=state.max_steps, initial=step, desc=self.name, unit="step", disable=not self.progress)
         if step == 0:
             self._take_a_look(0)
@@ -80,25 +82,28 @@ class Watch(TrainerCallback):
         self._bar.update()
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._take_a_look(state.global_step)
+        # A signal reaches processes at different times; all of them end after the same step.
+        self._interrupted = any(gather_text("stop" if self._interrupted else ""))
         if self._interrupted:
             control.should_save = args.save_strategy != "no"
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **unused: Any) -> None:
         """Keep the losses."""
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and is_main():
             self._log.write(state.global_step, logs)
             self._bar.set_postfix(loss=f"{logs['loss']:.3g}", refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         """Close everything."""
         self._bar.close()
-        self._log.close()
+        if is_main():
+            self._log.close()
         # The median: the first step also pays for what is set up once.
         self.seconds_per_step = sorted(self._steps)[len(self._steps) // 2] if self._steps else 0.0
 
     def _take_a_look(self, step: int) -> None:
-        if self.look is not None:
+        if self.look is not None and is_main():
             self._log.write(step, {f"held_out_{name}": value for name, value in self.look().items()})
 
 

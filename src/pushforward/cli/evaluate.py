@@ -16,6 +16,8 @@ from pushforward.cli.lm_inputs import (
     NONE,
     TASK,
     TaskName,
+    check_length,
+    for_model,
     load_model,
     load_tokenizer,
     naming,
@@ -131,5 +133,8 @@ class Evaluate:
             with naming(f"--teacher {self.teacher}"):
                 check_same_tokenizer(tokenizer, load_tokenizer("--teacher", self.teacher))
             teacher = load_model("--teacher", self.teacher, task)
+            check_length(teacher, "--teacher", [rows], self.max_length)
         model = load_model("MODEL", self.model, task)
+        rows = for_model(rows, model, max_length=self.max_length)
+        check_length(model, "MODEL", [rows], self.max_length)
         return judge(model, rows, teacher=teacher, batch_size=self.batch_size, vocab_size=len(tokenizer))

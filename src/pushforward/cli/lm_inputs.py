@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -26,6 +26,8 @@ __all__ = [
     "NONE",
     "TASK",
     "TaskName",
+    "check_length",
+    "for_model",
     "load_model",
     "load_tokenizer",
     "naming",
@@ -118,6 +120,8 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
         check_folder(folder)
     auto: Any = AutoModelForCausalLM if task is None else AutoModelForSequenceClassification
     head: dict[str, Any] = {"num_labels": len(task.labels) or 1} if task and new_head else {}
+    if new_head:
+        head["dtype"] = "float32"  # it is to be trained, and half precision rounds steps away
     try:
         model, found = auto.from_pretrained(
             folder,
@@ -140,6 +144,23 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
     if task is not None:
         _settle_classes(flag, folder, model, task, anew=new_head)
     return model
+
+
+def check_length(model: PreTrainedModel, flag: str, rows: Iterable[Rows], max_length: int) -> None:
+    """Refuse rows that have more tokens than a model has positions, before anything is computed with them.
+
+    Raises:
+        InputError: There is one; the message gives the largest --max-length that would do.
+    """
+    from pushforward.lm.pair import most_positions
+
+    most = most_positions(model)
+    longest = max(len(row["input_ids"]) for some in rows for row in some.rows)
+    if most is not None and longest > most:
+        raise InputError(
+            f"--max-length {max_length}: there are texts of {longest} tokens but the model of {flag} takes {most} "
+            f"positions (max_position_embeddings of its configuration); at most --max-length {most}"
+        )
 
 
 def source(task: TaskName | None, data: Path | None, text: Path | None) -> tuple[TaskName | None, Path]:
@@ -168,6 +189,20 @@ def read_task(task: Task, folder: Path, split: Any, tokenizer: PreTrainedTokeniz
 
     with naming(f"--data {folder}"):
         return sentences(read(task, folder, split), tokenizer, max_length=max_length)
+
+
+def for_model(rows: Rows, model: PreTrainedModel, *, max_length: int) -> Rows:
+    """A task's rows as a model needs them.
+
+    Raises:
+        InputError: They cannot be made so.
+    """
+    from pushforward.lm.data import ended
+
+    if rows.task is None or not model.config.is_encoder_decoder:
+        return rows
+    with naming("--data"):
+        return ended(rows, model.config.eos_token_id, max_length=max_length)
 
 
 def read_text(file: Path, tokenizer: PreTrainedTokenizerBase, *, length: int) -> tuple[Rows, Rows]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from pushforward.lm.tasks import Examples, Task
 
-__all__ = ["Rows", "arguments", "blocks", "sentences", "taken"]
+__all__ = ["Rows", "arguments", "blocks", "ended", "sentences", "taken"]
 
 # What collators that pack texts say of them, and models of transformers take among their `**kwargs`.
 PACKING = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k", "seq_idx"})
@@ -74,6 +74,35 @@ def sentences(examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_len
     tokens: Mapping[str, Any] = tokenizer(list(examples.first), second, truncation=True, max_length=max_length)
     rows = [{**{name: tokens[name][k] for name in tokens}, "labels": label} for k, label in enumerate(examples.labels)]
     return Rows(rows=rows, collate=DataCollatorWithPadding(tokenizer), task=examples.task)
+
+
+def ended(rows: Rows, token: int, *, max_length: int) -> Rows:
+    """The rows of a task, each with an end-of-text token: what T5 and BART classify a text by.
+
+    Args:
+        rows: Of `sentences`.
+        token: `eos_token_id` of the model's configuration. It is added to rows that their tokenizer gave none.
+        max_length: Tokens of a row at most, this one among them.
+
+    Raises:
+        InvalidArgument: Rows have different numbers of it, of which these models make no batch.
+    """
+
+    def end(row: Mapping[str, Any]) -> Mapping[str, Any]:
+        if token in row["input_ids"]:
+            return row
+        last = {"input_ids": token, "attention_mask": 1}
+        cut = {name: value[: max_length - 1] for name, value in row.items() if isinstance(value, list)}
+        return {**row, **{name: [*value, last.get(name, value[-1])] for name, value in cut.items()}}
+
+    found = [end(row) for row in rows.rows]
+    numbers = sorted({row["input_ids"].count(token) for row in found})
+    if len(numbers) > 1:
+        raise InvalidArgument(
+            f"texts hold the end-of-text token {numbers[0]} to {numbers[-1]} times; a model that classifies by it "
+            "needs the same number in each: does a text spell the token, or does max_length cut it from some?"
+        )
+    return Rows(rows=found, collate=rows.collate, task=rows.task)
 
 
 def blocks(text: str, tokenizer: PreTrainedTokenizerBase, *, length: int, held_out: float = 0.1) -> tuple[Rows, Rows]:

@@ -107,9 +107,12 @@ class SinkhornKD(DistillationLoss):
         representation_weight: w. The representations come with the call.
         tol: L1 marginal error to which plans are solved.
         published: The paper's code instead: 20 normalisations of exp(-C/epsilon), <P, C> summed over the batch and
-            not averaged, times 0.001, differentiated by unrolling. For comparison; it overflows in half precision.
+            not averaged, times 0.001, differentiated by unrolling. For comparison; it overflows in half precision. It
+            is their form for classifiers, each position a sample; what their files for decoders make of (B, L, V)
+            logits, a softmax over positions, is not offered.
 
-    Under torchrun a batch is that of all processes together, except with groups, which stay where they are.
+    Under torchrun a batch is that of all processes together, except with groups, which stay where they are. Logits are
+    looked at before the problem is solved: NaN in them is an error that names the place.
 
     Example:
         >>> loss = SinkhornKD(epsilon=0.1)

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_count
@@ -48,8 +49,9 @@ def student_from_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -
             increasing: `range(3)` for the first three. An encoder-decoder keeps these of both its sides.
 
     Returns:
-        A model with weights of its own, of the teacher's dtype and on its device, in evaluation mode as after
-        `from_pretrained`; its configuration says the new depth.
+        A model with weights of its own on the teacher's device, in evaluation mode as after `from_pretrained`; its
+        configuration says the new depth. The weights are float32 (float64 of such a teacher) whatever the teacher's
+        precision: steps of a training are rounded away in half precision.
 
     Raises:
         InvalidArgument: The teacher has fewer blocks, `layers` is empty or repeats one, or no list of blocks, or only
@@ -81,7 +83,7 @@ def parse_student(text: str, teacher: PreTrainedModel) -> PreTrainedModel:
 
     Args:
         text: "layers:3" (as many, spread evenly), "layers:0,2,4" (these), or a folder or hub name to load, of any
-            architecture; only weights in safetensors form are read.
+            architecture; only weights in safetensors form are read, and made float32, as those of layers are.
         teacher: Whose blocks are taken, or whose kind of head (and number of labels) a loaded student gets.
 
     Raises:
@@ -199,7 +201,8 @@ def _renumbered(state: Mapping[str, Tensor], blocks: str, kept: list[int]) -> di
 def _build(teacher: PreTrainedModel, config: PreTrainedConfig, state: dict[str, Tensor]) -> PreTrainedModel:
     """A model of the teacher's class with exactly these weights."""
     load: Any = type(teacher).from_pretrained  # the annotation does not know that it returns two with its last argument
-    student, found = load(None, config=config, state_dict=state, dtype=teacher.dtype, output_loading_info=True)
+    dtype = torch.promote_types(teacher.dtype, torch.float32)
+    student, found = load(None, config=config, state_dict=state, dtype=dtype, output_loading_info=True)
     wrong = sorted({*found["missing_keys"], *found["unexpected_keys"], *map(str, found["mismatched_keys"])})
     if wrong:
         raise InvalidArgument(
@@ -218,7 +221,7 @@ def _load(place: str, teacher: PreTrainedModel) -> PreTrainedModel:
     if Path(place).is_dir():
         check_folder(Path(place))
     try:
-        return auto.from_pretrained(place, use_safetensors=True, trust_remote_code=False, **labels)
+        return auto.from_pretrained(place, use_safetensors=True, trust_remote_code=False, dtype=torch.float32, **labels)
     except BROKEN as error:
         raise InvalidArgument(
             f'student "{place}" cannot be loaded; a folder with a model in safetensors form is needed, or a name '

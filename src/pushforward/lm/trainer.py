@@ -11,6 +11,7 @@ accumulation give the same step. A batch in which nothing counts adds nothing to
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,7 +33,7 @@ from pushforward.lm.losses import Context, DistillationLoss
 from pushforward.lm.positions import IGNORED, counts, documents, longest, positions_that_count, separated
 from pushforward.lm.vocab import match_widths
 from pushforward.training.checkpoint import latest, publishing, verify
-from pushforward.training.distributed import barrier, gather, is_main
+from pushforward.training.distributed import barrier, gather, is_main, world_size
 
 __all__ = ["DistillationArguments", "DistillationTrainer"]
 
@@ -121,6 +122,12 @@ class DistillationTrainer(Trainer):
     ) -> None:
         self._label_weight = check_instance("args", args, DistillationArguments).label_weight
         self._vocab_size = args.vocab_size
+        started = max(world_size(), int(os.environ.get("WORLD_SIZE", "1")))
+        if started != args.world_size:
+            raise InvalidArgument(
+                f"there are {started} processes but args.world_size is {args.world_size}, so that each would train "
+                "alone; where they have no accelerators pass use_cpu=True"
+            )
         for name, model in (("student", student), ("teacher", teacher)):
             check_instance(name, model, nn.Module)
         self.distillation_loss = pair.default_loss(student) if distillation_loss is None else distillation_loss
