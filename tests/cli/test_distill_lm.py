@@ -292,8 +292,9 @@ def test_flags_or_a_recipe(run: Callable, inside: Path):
 
 
 def test_a_folder_in_use_is_not_written_over(run: Callable, inside: Path):
-    Path("run").mkdir()
+    Path("run/seed-0").mkdir(parents=True)
     Path("run/recipe.json").write_text(json.dumps({"teacher": "other"}))
+    Path("run/seed-0/metrics.jsonl").write_text("{}\n")
     _is_one_line(run("distill-lm", *FLAGS.split(), "--out", "run"), "--resume")
     _is_one_line(run("distill-lm", *FLAGS.split(), "--out", "run", "--resume"), "teacher other")
 

@@ -83,8 +83,8 @@ class Watch(TrainerCallback):
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
             self._take_a_look(state.global_step)
         # A signal reaches processes at different times; all of them end after the same step.
-        self._interrupted = any(gather_text("stop" if self._interrupted else ""))
-        if self._interrupted:
+        if any(gather_text("stop" if self._interrupted else "")):
+            self._interrupted = True
             control.should_save = args.save_strategy != "no"
             control.should_training_stop = True
 
