@@ -123,6 +123,44 @@ def test_a_model_has_one_figure_for_one_seed(run: Callable, images: Path):
         assert named == pytest.approx({name: distilled[row][name] for name in named}, rel=1e-9)
 
 
+def test_long_trainings_are_announced(run: Callable, images: Path, monkeypatch: pytest.MonkeyPatch):
+    flags = "train-diffusion two.npz --steps 6 --batch-size 16 --judged 30 --out".split()
+    assert "training takes" not in run(*flags, "short").err
+    monkeypatch.setattr("pushforward.cli.generators._SHORT", 0.0)
+    assert "training takes about 1 min: 6 steps of" in run(*flags, "long").err
+    assert "training takes" not in run(*flags, "quiet", "--quiet").err
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_a_class_conditional_unet_of_diffusers(run: Callable, images: Path):
+    diffusers = pytest.importorskip("diffusers")
+
+    np.savez("cc.npz", images=np.random.default_rng(0).random((40, 8, 8)), labels=np.arange(40) % 3)
+    model = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        num_class_embeds=3,
+    )
+    diffusers.DDPMPipeline(unet=model, scheduler=diffusers.DDPMScheduler()).save_pretrained("cc")
+    flags = "distill-diffusion --teacher cc --data cc.npz --steps 2 --batch-size 8 --critic-steps 1".split()
+    flags += ["--judged", "100"]
+    refused = run(*flags, "--quiet", "--out", "none")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "--teacher cc: was trained with labels; give --conditional" in refused.err
+    refused = run(*flags, "--quiet", "--conditional", "--guidance", 2, "--out", "none")
+    assert "--guidance: cc knows no label that stands for none" in refused.err
+    assert not Path("none").exists()
+    assert run(*flags, "--quiet", "--conditional", "--out", "student").code == 0
+    assert run("sample", "student", "--num", 6, "--out", "s.npz").code == 0
+    with np.load("s.npz") as found:
+        assert found["labels"].tolist() == [0, 0, 1, 1, 2, 2]
+
+
 @pytest.mark.filterwarnings("ignore:step")
 def test_classes_are_those_that_occur(run: Callable, images: Path):
     with np.load("two.npz") as found:

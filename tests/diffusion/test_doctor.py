@@ -230,3 +230,30 @@ def _train(teacher: Denoiser, digits: Tensor, steps: int) -> None:
         loss.backward()
         optimiser.step()
     teacher.eval()
+
+
+@pytest.mark.parametrize(
+    ("scale", "shift", "said"),
+    [
+        (1.0, 0.6, "the data are shifted"),
+        (5.49, 0.0, "the data are scaled against"),
+        (0.182, 0.0, "the data are scaled against"),
+        (0.5, 0.5, "the data are scaled and shifted"),
+    ],
+)
+def test_data_in_another_unit_are_named_and_the_reading_is_not_blamed(scale: float, shift: float, said: str):
+    # Images within [0, 1], and latents without their scaling factor.
+    process = VariancePreserving.linear()
+    law = GaussianMixture(weights=[1, 1], means=[[1.5] * 8, [-1.5] * 8], covariances=[0.2, 0.2], process=process)
+    teacher = Denoiser(
+        lambda x, t: process.convert(law.x0(x, t), x, t, given="x0", wanted="eps"), process, predicts="eps"
+    )
+    data = law.sample(500, torch.Generator().manual_seed(0)).float()
+    assert examine(teacher, data).verdict == "ok"
+    found = examine(teacher, scale * data + shift)
+    assert found.verdict == "rescaled"
+    assert said in found.advice
+    assert found.unit is not None
+    k, c = found.unit
+    assert k * scale == pytest.approx(1.0, rel=0.1)
+    assert k * shift + c == pytest.approx(0.0, abs=0.2)

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from pushforward import report
 from pushforward.cli.errors import InputError
 from pushforward.cli.files import interruption
-from pushforward.cli.generators import draw, evenly, judged_of
+from pushforward.cli.generators import draw, evenly, judged_of, say_duration
 from pushforward.cli.image_inputs import Images, read_images
-from pushforward.cli.teacher_inputs import check_known, labels_of, load_teacher
+from pushforward.cli.teacher_inputs import check_known, labels_of, load_teacher, null_of
 from pushforward.cli.versions import footer
 from pushforward.diffusion import Denoiser, Distiller, Generator, Guided, OneStepPipeline, Teacher, Trainer
 from pushforward.diffusion.judge import Judge, comparison, remarks, written
@@ -44,6 +45,8 @@ __all__ = ["Job", "prepare", "run"]
 
 # Images of a check on the way, and of a grid.
 _CHECKED, _SHOWN = 2000, 40
+# The critics' steps before the student's first: `Trainer`'s own number.
+_WARMUP = 200
 _CURVES = {
     "check_frechet": ("Frechet distance", "The averaged student's, on {checked} images, while it trained."),
     "check_recall": ("recall", "How much of the data the student reaches: where it falls, modes are being lost."),
@@ -111,6 +114,7 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
             f"the teacher's are {shape}"
         )
     told = _told(settings, teacher, images)
+    _probe(settings, told, images)
     try:
         with seeded(settings.seed, "weights"):  # of the discriminator
             distiller = Distiller(
@@ -131,6 +135,7 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
             every=settings.every,
             seed=settings.seed,
             progress=progress,
+            pace=say_duration(settings.steps * (settings.critic_steps + 1) + _WARMUP, settings.steps, progress),
         )
     except PushforwardError as error:
         raise InputError(str(error)) from None
@@ -183,7 +188,31 @@ def _told(settings: Settings, teacher: Denoiser, images: Images) -> Teacher:
     check_known(f"--conditional: {settings.data}", images.labels, known)
     if settings.guidance is None:
         return teacher
-    return Guided(teacher=teacher, scale=settings.guidance)
+    return Guided(teacher=teacher, scale=settings.guidance, null=null_of(teacher))
+
+
+def _probe(settings: Settings, teacher: Teacher, images: Images) -> None:
+    """See that the teacher can be asked for these images, before anything is trained.
+
+    Raises:
+        InputError: It cannot; in the network's own words.
+    """
+    x = images.samples[:2]
+    told = images.labels[:2] if settings.conditional and images.labels is not None else None
+    try:
+        with torch.no_grad():
+            teacher.x0(x, teacher.process.timesteps(1)[0], told)
+    except (PushforwardError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
+        said = " ".join(str(error).split())[:300]
+        if "class_labels should be provided" in said and told is None:
+            raise InputError(f"--teacher {settings.teacher}: was trained with labels; give --conditional") from None
+        if "class_labels should be provided" in said:
+            raise InputError(
+                f"--guidance: {settings.teacher} knows no label that stands for none, so it cannot be guided"
+            ) from None
+        raise InputError(
+            f"--teacher {settings.teacher}: cannot be asked for images of {tuple(x.shape[1:])}: {said}"
+        ) from None
 
 
 def _written(job: Job, results: dict[str, Any]) -> dict[str, dict[str, str]]:

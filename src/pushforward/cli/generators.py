@@ -6,6 +6,8 @@ diffusers, in safetensors.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +21,22 @@ if TYPE_CHECKING:
     from pushforward.diffusion.pipeline import OneStepPipeline
     from pushforward.diffusion.teachers import Denoiser, Teacher
 
-__all__ = ["JUDGED", "Source", "draw", "evenly", "find_generator", "judge_generator", "judged_of", "load_generator"]
+__all__ = [
+    "JUDGED",
+    "Source",
+    "draw",
+    "evenly",
+    "find_generator",
+    "judge_generator",
+    "judged_of",
+    "load_generator",
+    "say_duration",
+]
 
 # So many samples are judged: Frechet distances of fewer jump with the draw. And so many are drawn at a time.
 JUDGED, JUDGED_UNET, BATCH = 10_000, 1000, 1000
+# Trainings under so many seconds need no word before them.
+_SHORT = 60.0
 _KINDS = ("student", "teacher")
 
 
@@ -165,6 +179,29 @@ def judged_of(network: nn.Module) -> int:
     from pushforward.diffusion.networks import MLP
 
     return JUDGED if isinstance(network, MLP) else JUDGED_UNET
+
+
+def say_duration(batches: int, steps: int, wanted: bool) -> Callable[[float], None]:
+    """What prints on stderr how long a training will take, once the seconds of a batch are known and if it is long."""
+
+    def say(seconds: float) -> None:
+        total = batches * seconds
+        if wanted and total > _SHORT:
+            each = f"{steps:,} steps of {total / steps:.2g} s"
+            print(f"training takes about {duration(total)}: {each}; --steps sets how many", file=sys.stderr)
+
+    return say
+
+
+def duration(seconds: float) -> str:
+    """A time in words, to two units.
+
+    Example:
+        >>> duration(13_800.0), duration(95.0)
+        ('3 h 50 min', '2 min')
+    """
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 def judge_generator(

@@ -15,7 +15,7 @@ from pushforward.errors import PushforwardError
 # Where the networks of this library, UNets and transformers of diffusers have their number of classes.
 _CLASSES = ("classes", "num_class_embeds", "num_embeds_ada_norm")
 
-__all__ = ["check_known", "classes_of", "labels_of", "load_teacher", "shape_of", "spans"]
+__all__ = ["check_known", "classes_of", "labels_of", "load_teacher", "null_of", "shape_of", "spans"]
 
 
 def load_teacher(folder: Path, *, flag: str = "--teacher ") -> tuple[Denoiser, tuple[int, ...] | None]:
@@ -57,6 +57,15 @@ def labels_of(teacher: Denoiser) -> Tensor | None:
         return torch.tensor(teacher.labels) if teacher.labels else None
     classes = classes_of(teacher)
     return None if classes is None else torch.arange(classes)
+
+
+def null_of(teacher: Denoiser) -> int | None:
+    """The label that a transformer of classes was trained on as none; None where the network needs no word for it."""
+    for module in teacher.modules():
+        classes = getattr(getattr(module, "config", None), "num_embeds_ada_norm", None)
+        if classes:
+            return int(classes)
+    return None
 
 
 def check_known(name: str, labels: Tensor, known: Tensor) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pushforward as pf
 from pushforward import report
-from pushforward.cli.generators import Source, judge_generator
+from pushforward.cli.generators import Source, judge_generator, say_duration
 from pushforward.cli.versions import footer
 from pushforward.diffusion.judge import written
 from pushforward.diffusion.samplers import STEPS
@@ -66,6 +66,7 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
                 learning_rate=flags.learning_rate,
                 seed=flags.seed,
                 progress=not flags.quiet,
+                pace=say_duration(flags.steps, flags.steps, not flags.quiet),
             ).fit(flags.steps)
         except UserWarning:
             raise KeyboardInterrupt from None

@@ -10,6 +10,9 @@ s, g     1 or -1, and what the time may have been turned into: t, 1 - t, 1000 t 
 y        what F would have been trained on: x0, eps, v, flow, score                       (B, ...)
 c        the error that a trained network makes in its own unit, whatever that is         1
 
+The teacher's own samples say which mean and standard deviation its data had. Where the declared reading fits the data
+better once they are shifted and scaled to those, beyond chance, the data are what is wrong.
+
 The declared reading is right unless another has a lower score, beyond chance. Errors are compared in the unit of y: in
 that of x0, the small error of a network that predicts eps is multiplied by sigma / alpha, and at high noise a good one
 would look worse than one that is misread. The best linear denoiser, m + k (x_t - alpha m), is what mean m and variance
@@ -29,8 +32,10 @@ from torch import Tensor
 
 from pushforward._checks import check_finite, check_instance
 from pushforward._typed import typed
+from pushforward.diffusion.loop import each
 from pushforward.diffusion.processes import Prediction, Process, VarianceExploding
 from pushforward.diffusion.readings import Predicted, Reading, mend, times_of
+from pushforward.diffusion.samplers import heun
 from pushforward.diffusion.teachers import Denoiser, Preconditioned
 from pushforward.errors import ShapeError
 
@@ -43,6 +48,8 @@ _C = 0.05
 _MARGIN, _ERRORS = 0.03, 4.0
 # A score above this: the teacher does worse than what is known without a network.
 _UNLEARNT = math.log(1.1)
+# Samples of the teacher's own that its data's mean and scale are read from, and their sampler's steps.
+_DRAWN, _STEPS = 256, 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,21 +77,26 @@ class Examination:
 
     Args:
         verdict: "ok"; "misdeclared", where another reading explains the answers better; "unlearnt", where none does
-            better than the best linear denoiser.
+            better than the best linear denoiser; "rescaled", where the declared one is right for data of another mean
+            or scale.
         declared, best: The reading that was declared, and the one that explains the answers best.
         scores: Of all readings, the best first; 0 is as good as linear, less is better.
         levels: Of the declared reading, from little noise to much.
+        unit: Scale and shift that make the data like the teacher's, scale x + shift; None where none are needed.
     """
 
-    verdict: Literal["ok", "misdeclared", "unlearnt"]
+    verdict: Literal["ok", "misdeclared", "unlearnt", "rescaled"]
     declared: Reading
     best: Reading
     scores: dict[Reading, float]
     levels: tuple[Level, ...]
+    unit: tuple[float, float] | None = None
 
     @property
     def advice(self) -> str:
         """The verdict in a sentence, with what to do about it."""
+        if self.unit is not None:
+            return _unit_advice(self.declared, *self.unit)
         share = f"{math.exp(self.scores[self.declared]):.2f}"
         if self.verdict == "ok":
             return f"ok: it predicts {self.declared}, as declared; its error is {share} of a linear denoiser's"
@@ -146,6 +158,61 @@ def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int
             f"data has shape {tuple(data.shape)}, {data.dtype}; floating (B, ...) with B >= {FEWEST} is needed"
         )
     check_finite("data", data)
+    measured, declared, found = _scores(teacher, data, condition, seed)
+    best = next(iter(found))
+    unit = _unit(teacher, data, condition, seed, found[best])
+    return Examination(
+        verdict=_verdict(found[declared], found[best]) if unit is None else "rescaled",
+        declared=declared,
+        best=best,
+        scores={reading: score.value for reading, score in found.items()},
+        levels=measured,
+        unit=unit,
+    )
+
+
+def _unit(teacher: Denoiser, data: Tensor, condition: Any, seed: int, best: _Score) -> tuple[float, float] | None:
+    """Scale and shift after which the declared reading explains the answers better than any does without; or None."""
+    count = min(len(data), _DRAWN)
+    noise = torch.randn(data[:count].shape, generator=torch.Generator().manual_seed(seed), dtype=data.dtype)
+    told = each(condition, lambda part: part[:count])
+    try:
+        own = heun(teacher, noise.to(data.device), steps=_STEPS, condition=told)
+    except (RuntimeError, IndexError, ValueError, TypeError):
+        return None  # it cannot be asked so; its readings say whatever there is to say
+    mean, spread, m, s = (float(value) for value in (own.mean(), own.std(), data.mean(), data.std()))
+    if not (math.isfinite(spread) and spread > 0 and s > 0):
+        return None
+    lengths = float(own.square().mean().sqrt() / data.square().mean().sqrt())
+    found: list[tuple[float, tuple[float, float]]] = []
+    for scale, shift in ((1.0, mean - m), (lengths, 0.0), (spread / s, mean - m * spread / s)):
+        _, declared, scores = _scores(teacher, scale * data + shift, condition, seed, only_declared=True)
+        score = scores[declared]
+        error = float((best.influence - score.influence).std()) / math.sqrt(len(data))
+        if score.value < min(best.value, 0.0) - max(_MARGIN, _ERRORS * error):
+            found.append((score.value, (scale, shift)))
+    # The simplest that does as well as any: a shift, a scale, both.
+    least = min((value for value, _ in found), default=0.0)
+    return next((unit for value, unit in found if value <= least + _MARGIN), None)
+
+
+def _unit_advice(declared: Reading, scale: float, shift: float) -> str:
+    if scale == 1:
+        said, change = "shifted", f"add {shift:.3g} to them"
+    elif shift == 0:
+        said, change = "scaled", f"multiply them by {scale:.3g}"
+    else:
+        said, change = "scaled and shifted", f"multiply them by {scale:.3g} and then add {shift:.3g}"
+    return (
+        f"it predicts {declared}, as declared, but the data are {said} against those it was trained on: {change} "
+        "(images belong into [-1, 1], latents are multiplied by their decoder's scaling_factor)"
+    )
+
+
+def _scores(
+    teacher: Denoiser, data: Tensor, condition: Any, seed: int, *, only_declared: bool = False
+) -> tuple[tuple[Level, ...], Reading, dict[Reading, _Score]]:
+    """What was measured at the levels, the declared reading, and the scores of all readings, the best first."""
     network, process = teacher.network, teacher.process
     scales: set[float] = set()
     if isinstance(process, VarianceExploding):
@@ -158,19 +225,14 @@ def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int
     levels = [_noised(process, data, t, seed) for t in times]
     measured = tuple(_level(teacher, level, condition) for level in levels)
     found: dict[Reading, _Score] = {}
+    usual = "log(t) / 4" if declared.sigma_data is not None else "t"
     for words, time in times_of(process).items():
+        if only_declared and words != usual:
+            continue
         found |= _read(network, levels, words, time, condition)
         for scale in scales:
             found |= _read(network, [_preconditioned(one, scale) for one in levels], words, time, condition, scale)
-    found = dict(sorted(found.items(), key=lambda item: item[1].value))
-    best = next(iter(found))
-    return Examination(
-        verdict=_verdict(found[declared], found[best]),
-        declared=declared,
-        best=best,
-        scores={reading: score.value for reading, score in found.items()},
-        levels=measured,
-    )
+    return measured, declared, dict(sorted(found.items(), key=lambda item: item[1].value))
 
 
 def _noised(process: Process, x0: Tensor, t: Tensor, seed: int) -> _Noised:

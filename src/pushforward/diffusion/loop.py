@@ -13,6 +13,7 @@ every W-th row from the r-th.
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,20 @@ from pushforward.training import latest, load_state, publishing, save_state
 from pushforward.training.distributed import barrier, is_main, rank, world_size
 from pushforward.training.random import generator
 
-__all__ = ["Batch", "Batches", "Data", "average_of", "classes_in", "descend", "moved", "resume", "save", "unpacked"]
+__all__ = [
+    "Batch",
+    "Batches",
+    "Data",
+    "Pace",
+    "average_of",
+    "classes_in",
+    "descend",
+    "each",
+    "moved",
+    "resume",
+    "save",
+    "unpacked",
+]
 
 Batch = Tensor | tuple[Tensor, Any] | list[Any]
 Data = Tensor | tuple[Tensor, Tensor | dict[str, Any]] | Dataset[Any]
@@ -72,7 +86,7 @@ class Batches:
             yield from (self._data[rows] for rows in order)
         elif isinstance(self._data, tuple):
             samples, conditions = self._data
-            yield from ((samples[rows], _each(conditions, lambda part, rows=rows: part[rows])) for rows in order)
+            yield from ((samples[rows], each(conditions, lambda part, rows=rows: part[rows])) for rows in order)
         else:
             # A generator of its own: the loader would draw from the global one whenever it is made.
             loader = DataLoader(
@@ -105,9 +119,31 @@ def classes_in(data: Data) -> tuple[int, ...] | None:
     return tuple(condition.unique().tolist())
 
 
+class Pace:
+    """Says once, after the first batches, how long one takes.
+
+    Args:
+        say: Given the seconds of a batch; None for nobody who asks.
+    """
+
+    # The first is slow: memory is taken, kernels are chosen.
+    _FIRST, _LAST = 1, 4
+
+    def __init__(self, say: Callable[[float], None] | None) -> None:
+        self._say, self._count, self._began = say, 0, 0.0
+
+    def batch(self) -> None:
+        """Count a batch, of which the work is about to begin."""
+        if self._count == self._FIRST:
+            self._began = time.perf_counter()
+        if self._count == self._LAST and self._say is not None and is_main():
+            self._say((time.perf_counter() - self._began) / (self._LAST - self._FIRST))
+        self._count += 1
+
+
 def moved(condition: Any, device: torch.device) -> Any:
     """A condition on a device: a tensor, or a dict or list of whatever else is one; anything else as it is."""
-    return _each(condition, lambda tensor: tensor.to(device))
+    return each(condition, lambda tensor: tensor.to(device))
 
 
 def average_of(module: nn.Module, decay: float) -> AveragedModel:
@@ -212,13 +248,14 @@ def _checked(data: Any) -> int:
     return len(data)
 
 
-def _each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A condition with a change made to each of its tensors: of a tensor, or a dict or list of whatever else is one."""
     if isinstance(condition, Tensor):
         return change(condition)
     if isinstance(condition, Mapping):
-        return {name: _each(part, change) for name, part in condition.items()}
+        return {name: each(part, change) for name, part in condition.items()}
     if isinstance(condition, list | tuple):
-        return type(condition)(_each(part, change) for part in condition)
+        return type(condition)(each(part, change) for part in condition)
     return condition
 
 

@@ -34,7 +34,18 @@ from tqdm.auto import tqdm
 
 from pushforward._checks import check_count, check_instance, check_positive, check_weight
 from pushforward._typed import typed, typed_fields
-from pushforward.diffusion.loop import Batch, Batches, Data, average_of, classes_in, descend, resume, save, unpacked
+from pushforward.diffusion.loop import (
+    Batch,
+    Batches,
+    Data,
+    Pace,
+    average_of,
+    classes_in,
+    descend,
+    resume,
+    save,
+    unpacked,
+)
 from pushforward.diffusion.losses import denoising_loss
 from pushforward.diffusion.networks import NetworkConfig, build, config_for, config_to_json
 from pushforward.diffusion.processes import VarianceExploding
@@ -72,6 +83,7 @@ class TeacherTrainer:
         seed: Of everything that is drawn.
         workers: Processes that load a dataset.
         progress: Whether to show any.
+        pace: Given the seconds of a step once, after the first ones.
 
     Raises:
         InvalidArgument: A setting that no run can have.
@@ -99,6 +111,7 @@ class TeacherTrainer:
     seed: int = 0
     workers: int = 0
     progress: bool = True
+    pace: Callable[[float], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_instance("process", self.process, VarianceExploding)
@@ -208,7 +221,9 @@ class _Run:
         bar = tqdm(total=self.steps, initial=done, disable=not (settings.progress and is_main()), desc="teacher")
         with bar, Log(self.out / "log.jsonl", resumed=done or None) as log:
             sums: list[Tensor] = []
+            pace = Pace(settings.pace)
             for step in range(done, self.steps):
+                pace.batch()
                 self.step, count = step, step + 1
                 with seeded(settings.seed, f"step {step}", rank()):
                     loss, norm = self._descend(next(stream))

@@ -34,6 +34,7 @@ from pushforward.diffusion.loop import (
     Batch,
     Batches,
     Data,
+    Pace,
     average_of,
     classes_in,
     descend,
@@ -78,6 +79,7 @@ class Trainer:
         seed: Of everything that is drawn.
         workers: Processes that load a dataset.
         progress: Whether to show any.
+        pace: Given the seconds of a batch once, after the first ones; there are warmup + steps (critic_steps + 1).
 
     Raises:
         InvalidArgument: A setting that no run can have.
@@ -104,6 +106,7 @@ class Trainer:
     workers: int = 0
     progress: bool = True
     log_every: int = field(default=10, repr=False)
+    pace: Callable[[float], None] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         check_instance("distiller", self.distiller, Distiller)
@@ -167,6 +170,7 @@ class _Run:
         if world_size() > 1:
             self.distiller.parallel(self._parallel)
         self.warned: set[str] = set()
+        self.pace = Pace(settings.pace)
 
     def train(self, steps: int) -> None:
         settings, critic_steps = self.settings, self.distiller.critic_steps
@@ -212,6 +216,7 @@ class _Run:
         return losses.parts | {"critic_norm": norm}
 
     def _losses(self, loss: Callable[[Batch], Losses], stream: Iterator[Batch]) -> Losses:
+        self.pace.batch()
         batch = self._moved(next(stream))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             return loss(batch)
