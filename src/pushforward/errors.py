@@ -9,7 +9,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CheckpointError",
-    "ConvergenceWarning",
     "InfeasibleError",
     "InvalidArgument",
     "MassError",
@@ -65,10 +64,6 @@ class NotConvergedWarning(UserWarning):
 
 class InfeasibleError(NotConverged):
     """No plan with these marginals avoids the forbidden (infinite-cost) pairs."""
-
-
-class ConvergenceWarning(UserWarning):
-    """An answer that is returned did not reach its tolerance; the message has the error reached and the error asked."""
 
 
 class CheckpointError(PushforwardError, RuntimeError):

@@ -9,7 +9,7 @@ import ot
 import pytest
 import torch
 
-from pushforward.errors import ConvergenceWarning, InfeasibleError, InvalidArgument, MassError, ShapeError
+from pushforward.errors import InfeasibleError, InvalidArgument, MassError, NotConvergedWarning, ShapeError
 from pushforward.ot import compat
 
 REG = 0.3
@@ -118,16 +118,16 @@ def test_zero_weights_have_scalings_of_zero(problem):
 def test_what_misses_its_tolerance_warns_at_the_callers_line(problem):
     a, b, cost = (problem[name] for name in "abM")
     for call in (compat.sinkhorn, compat.sinkhorn2, compat.sinkhorn_stabilized):
-        with pytest.warns(ConvergenceWarning, match="marginal error .* stopThr 1e-09") as caught:
+        with pytest.warns(NotConvergedWarning, match="marginal error .* stopThr 1e-09") as caught:
             call(a, b, cost, REG, numItermax=1)
         assert caught[0].filename == __file__
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             call(a, b, cost, REG, numItermax=1, warn=False)
-    with pytest.warns(ConvergenceWarning) as caught:
+    with pytest.warns(NotConvergedWarning) as caught:
         compat.unbalanced.sinkhorn_unbalanced(a, b, cost, 0.01, 1.0, numItermax=1)
     assert caught[0].filename == __file__
-    with pytest.warns(ConvergenceWarning):
+    with pytest.warns(NotConvergedWarning):
         compat.sinkhorn(a, b, cost, REG, stopThr=0, numItermax=1)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pushforward._checks import check_weight
 from pushforward._interop import like_input, to_tensor
-from pushforward.errors import ConvergenceWarning, InfeasibleError, NotConverged
+from pushforward.errors import InfeasibleError, NotConverged, NotConvergedWarning
 from pushforward.ot.history import Step
 from pushforward.ot.solution import Solution, Status
 
@@ -100,6 +100,6 @@ def warn_unless_converged(solution: Solution[Any], tol: float, *, warn: bool, ca
     if warn and not solution.converged:
         warnings.warn(
             f"{solution.status.message}; marginal error {error_of(solution):.2g}, stopThr {tol:.2g}",
-            ConvergenceWarning,
+            NotConvergedWarning,
             stacklevel=2 + callers,
         )
