@@ -84,8 +84,10 @@ def check_weight(name: str, value: Any) -> float:
 def check_count(name: str, value: Any, *, least: int | None = 1) -> int:
     """`value` as an integer of at least `least`, if that is a number, and of 63 bits."""
     try:
-        refused = isinstance(value, bool | np.bool_ | np.timedelta64) or getattr(value, "is_meta", False)
-        number = None if refused else operator.index(value)
+        if isinstance(value, bool | np.bool_ | np.timedelta64) or getattr(value, "is_meta", False):
+            number = None
+        else:
+            number = operator.index(value)
     except TypeError:  # an array of several, too
         number = None
     bound = "" if least is None else f" of at least {least}"

@@ -6,7 +6,7 @@ import errno
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -15,7 +15,7 @@ __all__ = ["kept", "refusal", "terminating"]
 
 
 @contextmanager
-def terminating(received: list[int]) -> Iterator[None]:
+def terminating(received: list[int]) -> Generator[None]:
     """SIGTERM does within the block what Ctrl-C would do then, and is noted."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's

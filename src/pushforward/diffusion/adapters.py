@@ -30,8 +30,10 @@ __all__ = ["DiffusersNetwork", "from_diffusers", "load_model", "save_student"]
 
 _PICKLED = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 # What diffusers raises on files that are missing, cut short, or not what their names say.
-_BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError, AssertionError)
-_BROKEN += (ImportError, MemoryError)
+_BROKEN = (
+    *(OSError, ValueError, TypeError, LookupError, RuntimeError, AttributeError, ArithmeticError, AssertionError),
+    *(ImportError, MemoryError),
+)
 _PARTS = ("unet", "transformer")
 _DECODERS = ("vae", "vqvae", "vqgan", "movq")
 

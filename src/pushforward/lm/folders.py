@@ -18,8 +18,10 @@ from pushforward.training.sealing import check_seal
 __all__ = ["BROKEN", "check_folder"]
 
 # What transformers raises of a configuration or of weights that cannot be.
-BROKEN = (OSError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError, ImportError)
-BROKEN += (AssertionError, MemoryError, SafetensorError)
+BROKEN = (
+    *(OSError, ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, AttributeError, ImportError),
+    *(AssertionError, MemoryError, SafetensorError),
+)
 
 _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
 
