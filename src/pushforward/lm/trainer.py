@@ -16,9 +16,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -388,7 +390,11 @@ class DistillationTrainer(Trainer):
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint:
             verify(Path(resume_from_checkpoint))
-        return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+        try:
+            return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
+        except (SafetensorError, UnpicklingError) as error:
+            # A manifest was forged, or the checkpoint is of another version; weights that cannot be saved end no run.
+            raise CheckpointError(f"{resume_from_checkpoint} cannot be read: {error}") from error
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Have the Trainer write its files where nobody looks, then publish them all at once."""
