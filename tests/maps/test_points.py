@@ -220,7 +220,7 @@ NO_POINTS = {
     "backed sparse": (lambda x, folder: backed(x, folder, sparse.csr_matrix), r"matrix on disk .*to_memory"),
     "sparse": (lambda x, _: sparse.csr_matrix(x), "[Ss]parse"),
     "sparse tensor": (lambda x, _: torch.from_numpy(x).to_sparse(), r"sparse .*to_dense"),
-    "meta": (lambda x, _: torch.from_numpy(x).to("meta"), "meta device"),
+    "meta": (lambda x, _: torch.from_numpy(x).to("meta"), "on meta"),
     "float8": (lambda x, _: torch.from_numpy(x).to(torch.float8_e4m3fn), "float8_e4m3fn, too coarse"),
     "list of clouds": (lambda x, _: [x, x], "is a list of 2 arrays"),
     "list of tensors": (lambda x, _: [torch.from_numpy(x), torch.from_numpy(x[:5])], "is a list of 2 arrays"),
