@@ -35,7 +35,7 @@ def test_photographs():
     np.testing.assert_allclose(small.mean((0, 1)), samples.photograph("flower").mean((0, 1)), atol=0.01)
     with pytest.raises(ValueError, match="height is 428"):
         samples.photograph("china", height=428)
-    with pytest.raises(ValueError, match="no photograph"):
+    with pytest.raises(ValueError, match="name must be one of"):
         samples.photograph("dog")  # pyright: ignore[reportArgumentType]
 
 

@@ -10,6 +10,7 @@ Tensor                                a tensor of real numbers, which has memory
 float                                 a real number, not NaN; numpy's and torch's single numbers, too
 int                                   an integer, and no truth value
 bool, str, Path, Callable, Sequence   one of them; of int, float or str where the annotation says so
+Mapping, dict                         a dict, or what behaves as one
 a class of the module                 an instance of it
 
 Ranges, shapes and choices are the function's own to check, as are arguments annotated with anything else.
@@ -22,7 +23,8 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -32,7 +34,7 @@ from torch import Tensor
 from pushforward._checks import check_count, check_has_memory, check_instance, check_real, shortened
 from pushforward.errors import InvalidArgument
 
-__all__ = ["check_tensor", "typed", "typed_fields"]
+__all__ = ["check_flag", "check_tensor", "typed", "typed_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -87,6 +89,8 @@ def _check_of(annotation: str, module: dict[str, Any]) -> Check | None:
     found = _CHECKS.get(said) or _sequence_of(said)
     if found is None and said.startswith("Callable["):
         found = _check_function
+    if found is None and said.startswith(("Mapping[", "dict[")):
+        found = _check_mapping
     if found is None and re.fullmatch(r"\w+", said):
         found = _of_class(said, module)
     if found is None or said == annotation:
@@ -132,7 +136,8 @@ def _check_integer(name: str, value: Any) -> None:
     check_count(name, value, least=None)
 
 
-def _check_flag(name: str, value: Any) -> None:
+def check_flag(name: str, value: Any) -> None:
+    """Nothing, for True and False, numpy's too; an error for anything else."""
     if not isinstance(value, bool | np.bool_):
         raise InvalidArgument(f"{name} must be True or False, got {shortened(value)}")
 
@@ -146,6 +151,17 @@ def _check_path(name: str, value: Any) -> None:
         raise InvalidArgument(f"{name} must be a path, got {shortened(value)}")
 
 
+def _check_pathlib_path(name: str, value: Any) -> None:
+    _check_path(name, value)
+    if not isinstance(value, Path):
+        raise InvalidArgument(f"{name} must be a pathlib.Path, got {shortened(value)}")
+
+
+def _check_mapping(name: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(f"{name} must be a dict, got a {type(value).__name__}: {shortened(value)}")
+
+
 def _check_function(name: str, value: Any) -> None:
     if not callable(value):
         raise InvalidArgument(f"{name} is a {type(value).__name__}; a function is needed: {shortened(value)}")
@@ -155,9 +171,9 @@ _CHECKS: dict[str, Check] = {
     "Tensor": check_tensor,
     "float": check_real,
     "int": _check_integer,
-    "bool": _check_flag,
+    "bool": check_flag,
     "str": _check_text,
-    "Path": _check_path,
+    "Path": _check_pathlib_path,
     "str | Path": _check_path,
     "torch.Generator": lambda name, value: check_instance(name, value, torch.Generator),
     "nn.Module": _check_function,

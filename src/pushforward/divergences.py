@@ -207,7 +207,7 @@ def named(name: str) -> FDivergence:
     if parts and parts[1] in families:
         return families[parts[1]](float(parts[2]))
     known = ", ".join([*CATALOGUE, "generalised_js(beta)", "skewed_kl(alpha)"])
-    raise InvalidArgument(f"no divergence is named {name!r}; there are {known}, the last two with a number")
+    raise InvalidArgument(f"name: no divergence is named {name!r}; there are {known}, the last two with a number")
 
 
 def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:

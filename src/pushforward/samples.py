@@ -11,7 +11,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pushforward._checks import check_choice
 from pushforward._typed import typed
+from pushforward.errors import InvalidArgument
 
 __all__ = ["digit", "digit_pair", "digits", "photograph", "prose"]
 
@@ -30,7 +32,7 @@ def digit(label: int, *, index: int = 0) -> Array:
         Pixel weights, shape (8, 8), at least 0 and of total mass 1.
 
     Raises:
-        ValueError: There is no such digit or no such sample of it.
+        InvalidArgument: There is no such digit or no such sample of it.
 
     Source: Alpaydin & Kaynak, optical recognition of handwritten digits (UCI), as scikit-learn ships it.
 
@@ -43,7 +45,9 @@ def digit(label: int, *, index: int = 0) -> Array:
     images, labels = load_digits(return_X_y=True)
     found = np.flatnonzero(labels == label)
     if not -len(found) <= index < len(found):
-        raise ValueError(f"there is no sample {index} of digit {label}; label is 0 to 9 and index under {len(found)}")
+        raise InvalidArgument(
+            f"there is no sample {index} of digit {label}; label is 0 to 9 and index under {len(found)}"
+        )
     ink = np.asarray(images[found[index]], dtype=np.float64).reshape(8, 8)
     return ink / ink.sum()
 
@@ -61,7 +65,7 @@ def digit_pair(source: int = 3, target: int = 8, *, index: int = 0) -> tuple[Arr
         Two arrays of pixel weights, shape (8, 8) each, of mass 1 each.
 
     Raises:
-        ValueError: There is no such digit or no such sample of it.
+        InvalidArgument: There is no such digit or no such sample of it.
     """
     return digit(source, index=index), digit(target, index=index)
 
@@ -97,17 +101,16 @@ def photograph(name: Literal["china", "flower"], *, height: int | None = None) -
         Intensities in [0, 1], shape (height, width, 3).
 
     Raises:
-        ValueError: There is no such photograph, or `height` is out of range.
+        InvalidArgument: There is no such photograph, or `height` is out of range.
     """
     from PIL import Image
     from sklearn.datasets import load_sample_image
 
-    if name not in ("china", "flower"):
-        raise ValueError(f'there is no photograph "{name}"; the two are "china" and "flower"')
+    check_choice("name", name, ("china", "flower"))
     picture = Image.fromarray(load_sample_image(f"{name}.jpg"))
     if height is not None:
         if not 1 <= height <= picture.height:
-            raise ValueError(f"height is {height}; it must be 1 to {picture.height} pixels")
+            raise InvalidArgument(f"height is {height}; it must be 1 to {picture.height} pixels")
         picture = picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.BOX)
     return np.asarray(picture, dtype=np.float64) / 255.0
 

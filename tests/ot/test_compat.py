@@ -9,7 +9,14 @@ import ot
 import pytest
 import torch
 
-from pushforward.errors import InfeasibleError, InvalidArgument, MassError, NotConvergedWarning, ShapeError
+from pushforward.errors import (
+    InfeasibleError,
+    InvalidArgument,
+    MassError,
+    NonFiniteError,
+    NotConvergedWarning,
+    ShapeError,
+)
 from pushforward.ot import compat
 
 REG = 0.3
@@ -276,7 +283,14 @@ def test_emd_scales_b_where_marginals_are_not_to_be_checked(problem):
         (lambda p: compat.sinkhorn_unbalanced(p["a"], p["b"], p["M"], 1, 1, reg_type="l2"), InvalidArgument, "reg_ty"),
         (lambda p: compat.sinkhorn_unbalanced(p["a"], p["b"], p["M"], 1, 1, c=p["a"]), ShapeError, "c has shape"),
         (lambda p: compat.sinkhorn_unbalanced2(p["a"], p["b"], p["M"], 1, 1, returnCost="x"), InvalidArgument, "Cost"),
-        (lambda p: compat.empirical_sinkhorn(p["x"], p["y"], 1, metric="hamming"), InvalidArgument, "cost"),
+        (lambda p: compat.empirical_sinkhorn(p["x"], p["y"], 1, metric="hamming"), InvalidArgument, "metric must"),
+        (lambda p: compat.empirical_sinkhorn(p["x"], p["y"][:, :1], 1), ShapeError, "X_s has points .* X_t of"),
+        (lambda p: compat.empirical_sinkhorn(p["x"] * np.nan, p["y"], 1), NonFiniteError, r"^X_s\[0, 0\] is nan"),
+        (lambda p: compat.sinkhorn(p["a"], p["b"], p["M"], 1, numItermax=0), InvalidArgument, "^numItermax must"),
+        (lambda p: compat.sinkhorn(p["a"], p["b"], p["M"], 1, tau="x"), InvalidArgument, "^tau must"),
+        (lambda p: compat.sinkhorn(p["a"], p["b"], p["M"] * np.nan, 1), NonFiniteError, r"^M\[0, 0\] is nan"),
+        (lambda p: compat.emd(p["a"][:2], p["b"], p["M"]), ShapeError, r"^a has shape \(2,\) but M has"),
+        (lambda p: compat.emd(p["a"], p["b"], p["M"], numThreads="all"), InvalidArgument, "^numThreads must"),
     ],
 )
 def test_wrong_arguments_are_named(problem, call, error, says):

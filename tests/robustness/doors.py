@@ -25,8 +25,9 @@ import pushforward as pf
 from pushforward import diffusion as df
 from pushforward import divergences, lm, maps
 from pushforward.maps import costs
+from pushforward.ot import compat
 
-__all__ = ["Door", "doors", "sort_of", "usual"]
+__all__ = ["Door", "doors", "is_legal", "sort_of", "usual"]
 
 PACKAGES = ("", ".divergences", ".ot", ".ot.compat", ".metrics", ".maps", ".maps.costs", ".maps.truths", ".lm")
 PACKAGES += (".training", ".diffusion", ".diffusion.losses", ".diffusion.samplers", ".diffusion.teachers")
@@ -37,6 +38,7 @@ HANDED_OUT = {"ExactSolution", "Examination", "Examples", "Iterations", "Level",
 HANDED_OUT |= {"Solution", "Status", "Step", "W2Benchmark", "Context", "Generator.input_of"}
 # Hooks of torch's, transformers' and scikit-learn's, whose arguments are not a caller's; contracts for others to fill.
 HOOKS = {"to", "parallel", "state_dict", "load_state_dict", "critics", "log", "compute_loss", "rows", "prepare"}
+HOOKS |= {"get_batch_samples"}
 HOOKS |= {"set_fit_request", "set_score_request", "set_transform_request", "axis_costs", "pull_back", "features"}
 # What costs are asked by maps and solvers, at every step.
 HOOKS |= {"many", "paired", "h", "gradient", "conjugate_gradient"}
@@ -54,6 +56,10 @@ CONTRACTS = {
 # Arguments that anything may be given to: code of the caller's, or what goes on to the caller's own network.
 ANYTHING = {"condition", "null", "random_state", "progress", "data_collator", "processing_class", "compute_metrics"}
 ANYTHING |= {"callbacks", "eval_dataset", "tensorboard", "generator", "groups", "scheduler", "text", "check", "device"}
+# What is without effect in POT's functions, and of no type of its own there.
+ANYTHING |= {"potentials_init", "batchSize"}
+# What transformers' Trainer takes, and checks; the caller's own objects that a saved map was fitted with.
+ANYTHING |= {"teacher_processing_class", "optimizers", "preprocess_logits_for_metrics", "load.cost", "load.network"}
 ANYTHING |= {"trial", "ignore_keys_for_eval", "resume_from_checkpoint", "state"}
 
 RANDOM = np.random.default_rng(0)
@@ -188,6 +194,20 @@ USUAL: dict[str, Callable[[], Any]] = {
     "M": lambda: COST,
     "reg": lambda: 0.1,
     "reg_m": lambda: 1.0,
+    "figures": lambda: {"w2": 9.0, "variance_ratio": 1.1},
+    "floor": lambda: 5.0,
+    "simple": lambda: {"identity": {"w2": 6.0, "variance_ratio": 1.0}},
+    "density": lambda: 0.5,
+    "critic_rate": lambda: 1e-3,
+    "checkpoint": new_path,
+    "pace": lambda: lambda seconds: None,
+    "dtype": lambda: torch.float64,
+    "tau": lambda: 1e3,
+    "epsilon0": lambda: 1e4,
+    "numInnerItermax": lambda: 100,
+    "print_period": lambda: 20,
+    "warmstart": lambda: (np.zeros(6), np.zeros(5)),
+    "c": lambda: np.full((6, 5), 1 / 30),
     "X_s": lambda: X,
     "X_t": lambda: Y,
     "a": lambda: np.full(6, 1 / 6),
@@ -405,6 +425,28 @@ SORTS = {
     "unbalanced": "real",
     "NearestOffer.cost": "ground",
     "mask": "array",
+    "metric": "ground",
+    "reg_m": "real",
+    "c": "array",
+}
+# Wrong values of a sort that are right for some parameters, by the kinds' names.
+NEGATIVE = ("negative", "a very negative one")
+UNIFORM = ("None", "an empty list", "no entries")
+LEGAL: dict[str, tuple[str, ...]] = {
+    # POT's users ask for uniform weights so.
+    **{f"{door}.{weights}": UNIFORM for door in compat.__all__ for weights in "ab"},
+    **{f"{door}.{name}": ("negative",) for door in ("emd", "emd2") for name in ("numItermax", "processes")},
+    "tau": ("-inf",),
+    "epsilon0": ("-inf",),
+    "FDivergence.name": ("no choice of these", "empty text"),
+    "Task.name": ("no choice of these", "empty text"),
+    **{f"Task.{name}": ("text in a list",) for name in ("labels", "label", "header")},
+    # Samples from the end, as a list's.
+    "digit.index": ("negative",),
+    "digit_pair.index": ("negative",),
+    "print_period": NEGATIVE,
+    "numInnerItermax": NEGATIVE,
+    "reg_m": ("a list", "two numbers in an array", "two numbers in a tensor"),
 }
 ARRAYS = set("x y X Y a b M tx init mapped predicted true real generated other control treated points labels".split())
 ARRAYS |= {"X_s", "X_t", "observed", "weights", "means", "covariances", "predictions"}
@@ -585,7 +627,8 @@ def _key(table: dict[str, Any], door: str, parameter: str) -> str | None:
 
 def sort_of(door: Door, parameter: str) -> str | None:
     """Which kinds of bad input apply; None where anything may be given."""
-    if parameter in ANYTHING and f"{door.name}.{parameter}" not in USUAL:
+    free = parameter in ANYTHING or f"{door.name.split('.')[-1]}.{parameter}" in ANYTHING
+    if free and f"{door.name}.{parameter}" not in USUAL:
         return None
     annotation = str(door.parameters[parameter].annotation)
     if parameter == "cost" and (door.name in GROUND):
@@ -611,3 +654,9 @@ def may_be_none(door: Door, parameter: str) -> bool:
     """Whether None is a right value."""
     found = door.parameters[parameter]
     return found.default is None or "None" in str(found.annotation) or dataclasses.MISSING is found.default
+
+
+def is_legal(door: Door, parameter: str, kind: str) -> bool:
+    """Whether a kind that is wrong elsewhere is right here."""
+    key = _key(LEGAL, door.name, parameter)
+    return key is not None and kind in LEGAL[key]

@@ -12,6 +12,7 @@ import fractions
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -263,8 +264,12 @@ def _paths() -> Iterator[Kind]:
     yield Kind("a number", _always(3))
     yield Kind("a list", _always(["folder"]))
     yield Kind("a null character", _always("a\0b"))
-    yield Kind("a name that is too long", _always("x" * 5000))
-    yield Kind("under a file", _always(f"{__file__}/below"))
+    yield Kind("a name that is too long", lambda usual: _kind_of(usual)("x" * 5000))
+    yield Kind("under a file", lambda usual: _kind_of(usual)(f"{__file__}/below"))
+
+
+def _kind_of(usual: Any) -> type[Path] | type[str]:
+    return Path if isinstance(usual, Path) else str
 
 
 def _functions() -> Iterator[Kind]:

@@ -6,6 +6,7 @@ python tests/robustness/table.py      # all of it: good, total, and the failures
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -13,17 +14,19 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 import torch
-from doors import Door, doors, may_be_none, required, sort_of, usual
+from doors import Door, doors, is_legal, may_be_none, required, sort_of, usual
 from kinds import Kind, kinds_of
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a name that is no folder would be asked for on the hub
 
 import pushforward as pf
-from pushforward.errors import NotConverged, PushforwardError, TooLargeError
+from pushforward.errors import NotConverged, PushforwardError, ShapeError, TooLargeError
 
 __all__ = ["Entry", "count", "entries", "fault"]
 
@@ -47,7 +50,9 @@ def entries() -> Iterator[Entry]:
         for parameter in door.parameters:
             sort = sort_of(door, parameter)
             for kind in kinds_of(sort) if sort else ():
-                if not (kind.name == "None" and may_be_none(door, parameter)):
+                if is_legal(door, parameter, kind.name):
+                    yield Entry(door, parameter, dataclasses.replace(kind, wrong=False))
+                elif not (kind.name == "None" and may_be_none(door, parameter)):
                     yield Entry(door, parameter, kind)
 
 
@@ -61,8 +66,12 @@ def fault(entry: Entry) -> str | None:
         return None if not entry.kind.wrong else "is taken, and leads nowhere"
     except PushforwardError as error:
         named = re.search(rf"(?<![A-Za-z]){re.escape(entry.parameter)}(?![A-Za-z])", str(error))
-        return None if named else f"does not name it: {error}"
+        return (
+            None if named or _names_path(value, error) or _contradicts(entry, error) else f"does not name it: {error}"
+        )
     except Exception as error:  # noqa: BLE001  that is what is counted
+        if isinstance(error, OSError) and _names_path(value, error):
+            return None
         return f"raw {type(error).__name__}: {error}"
     if entry.kind.wrong:
         return "is taken"
@@ -79,6 +88,17 @@ def fault(entry: Entry) -> str | None:
         if len(figures) != len(expected) or not all(close):
             return "gives another answer"
     return None
+
+
+def _contradicts(entry: Entry, error: PushforwardError) -> bool:
+    """Whether an error names the other of two arguments whose shapes contradict each other."""
+    others = "|".join(map(re.escape, entry.door.parameters))
+    return isinstance(error, ShapeError) and re.match(rf"({others})\b", str(error)) is not None
+
+
+def _names_path(value: Any, error: Exception) -> bool:
+    """Whether an error gives the path that nothing can be read from or written to: the system's own errors do."""
+    return isinstance(value, str | Path) and str(value)[:40] in str(error) and len(str(value)) > 20
 
 
 def _usual(entry: Entry) -> Any:
@@ -120,7 +140,9 @@ def _quietly(door: Door, arguments: dict[str, Any]) -> Any:
 def _figures(outcome: Any) -> list[np.ndarray]:
     """The numbers in an outcome."""
     if isinstance(outcome, torch.Tensor):
+        outcome = outcome.to_dense()
         return [outcome.detach().double().numpy()] if outcome.is_floating_point() else []
+    outcome = outcome.toarray() if scipy.sparse.issparse(outcome) else outcome
     if isinstance(outcome, np.ndarray | float | np.floating):
         array = np.asarray(outcome)
         return [array.astype(float)] if array.dtype.kind == "f" else []

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward._checks import check_count, check_finite, check_instance, check_weight
-from pushforward._typed import typed
+from pushforward._typed import check_tensor, typed
 from pushforward.diffusion.generator import MOST_STEPS, Generator
 from pushforward.diffusion.loop import Batch, unpacked
 from pushforward.diffusion.lora import weights_of_adapters
@@ -366,6 +366,7 @@ def _checked(batch: Batch) -> tuple[Tensor, Any]:
         NonFiniteError: Either holds a number that is not finite.
     """
     x, condition = unpacked(batch)
+    check_tensor("batch", x)
     for name, part in (("batch", x), *_floating("condition", condition)):
         check_finite(name, part)
     return x.to(torch.promote_types(x.dtype, torch.float32)), condition

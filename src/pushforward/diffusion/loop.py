@@ -99,7 +99,7 @@ def unpacked(batch: Batch) -> tuple[Tensor, Any]:
     """Samples and condition, None where there is none."""
     if isinstance(batch, Tensor):
         return batch, None
-    if len(batch) != 2 or not isinstance(batch[0], Tensor):
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
         raise ShapeError("batch must be a tensor of samples, or a pair (samples, condition)")
     return batch[0], batch[1]
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 
 from pushforward._checks import check_choice
+from pushforward._interop import to_tensor
 from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.lm.task_files import ENDS, Row, read_rows
@@ -61,6 +62,15 @@ class Task:
     label: tuple[str, ...] = ("label",)
     header: tuple[str, ...] = ()
     files: Mapping[Split, tuple[str, ...]] = field(default_factory=lambda: _FILES, hash=False)
+
+    def __post_init__(self) -> None:
+        for text in self.texts:
+            if not isinstance(text, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidArgument(f"texts must be a tuple of the names of each text's column, got {self.texts!r}")
+        for metric in self.metrics:
+            check_choice("metrics", metric, get_args(Metric))
+        for split in self.files:
+            check_choice("files", split, get_args(Split))
 
 
 _SENTENCE, _SENTENCES = (("sentence",),), (("sentence1",), ("sentence2",))
@@ -246,7 +256,9 @@ def metrics(task: TaskName | Task, predictions: Any, labels: Any) -> dict[str, f
         {'accuracy': 0.75, 'f1': 0.8}
     """
     task = _resolve(task)
-    predicted, true = np.asarray(predictions), np.asarray(labels)
+    predicted, true = (
+        to_tensor(name, given).numpy(force=True) for name, given in (("predictions", predictions), ("labels", labels))
+    )
     if predicted.shape != true.shape or true.ndim != 1 or not len(true):
         raise ShapeError(
             f"predictions have shape {predicted.shape} and labels {true.shape}; one number for each of at least one "

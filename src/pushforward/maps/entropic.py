@@ -32,6 +32,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from pushforward._checks import check_count, check_positive
+from pushforward._typed import check_flag
 from pushforward.errors import InvalidArgument
 from pushforward.maps.base import SCORE_EPSILON, TransportMap, score_images
 from pushforward.maps.costs import Cost, SquaredEuclidean, StructuredCost, resolve
@@ -187,7 +188,12 @@ class EntropicMap(TransportMap):
 
     def _fit(self, x: Tensor, y: Tensor) -> None:
         most = check_count("max_points", self.max_points, least=2)
-        share = None if self.epsilon == "auto" else check_positive("epsilon", self.epsilon)
+        check_flag("debias", self.debias)
+        share = (
+            None
+            if isinstance(self.epsilon, str) and self.epsilon == "auto"
+            else check_positive("epsilon", self.epsilon)
+        )
         cost = structured_cost(type(self).__name__, self.cost)
         x, y = shuffled(x, y, self.random_state)
         self.scores_ = [] if share else self._try(x, y, cost, min(TRIED, most))

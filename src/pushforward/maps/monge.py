@@ -268,6 +268,8 @@ class MongeMap(TransportMap):
         check_choice("estimator", self.estimator, ("auto", "debiased", "entropic", "exact"))
         if not isinstance(self.network, nn.Module):
             check_choice("network", self.network, ("auto", "residual", "structured", "potential"))
+        if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InvalidArgument(f"hidden must be a sequence of the layers' widths, got {self.hidden!r}")
         for width in self.hidden:
             check_count("hidden", width)
         check_weight("gap_weight", self.gap_weight)
@@ -338,6 +340,8 @@ class MongeMap(TransportMap):
             squared = isinstance(cost, SquaredEuclidean)
             share = self._best_for_a_batch(groups[0], cost, seed) if squared else BATCH_EPSILON
             return share, share
+        if isinstance(self.epsilon, tuple | list) and len(self.epsilon) != 2:
+            raise InvalidArgument(f"epsilon must be a number or a pair of them, got {self.epsilon!r}")
         fit, gap = self.epsilon if isinstance(self.epsilon, tuple | list) else (self.epsilon, self.epsilon)
         return check_positive("epsilon", fit), check_positive("epsilon", gap)
 
@@ -368,7 +372,7 @@ class MongeMap(TransportMap):
                     cost=cost,
                     fit_epsilon=fit * unit,
                     gap_epsilon=gap * unit,
-                    weight=self.gap_weight,
+                    weight=check_weight("gap_weight", self.gap_weight),
                     estimator=gap_estimator(cost) if self.estimator == "auto" else self.estimator,
                     crossed=not squared,
                 )

@@ -297,6 +297,8 @@ def halves(points: Any, *, seed: int = 0) -> tuple[Any, Any]:
     tensor = to_tensor("points", points)
     if tensor.ndim != 2 or len(tensor) < 2:
         raise ShapeError(f"points has shape {tuple(tensor.shape)}; at least 2 points, (n, d), can be halved")
+    check_finite("points", tensor)
+    seed = check_count("seed", seed, least=0)
     order, half = np.random.default_rng(seed).permutation(len(tensor)), len(tensor) // 2
     as_numpy = not isinstance(points, Tensor)
     return like_input(tensor[order[:half]], as_numpy), like_input(tensor[order[half : 2 * half]], as_numpy)

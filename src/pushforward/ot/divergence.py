@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pushforward._checks import check_choice, check_positive
 from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
-from pushforward._typed import typed
+from pushforward._typed import check_flag, typed
 from pushforward.errors import NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.cost import GroundCost, PointCost
 from pushforward.ot.history import Recorder
@@ -65,6 +65,7 @@ def sinkhorn_divergence(  # noqa: PLR0913 - four of data, four of settings
         >>> round(float(sinkhorn_divergence(x, x + 3.0, epsilon=0.1)), 6)  # a translation costs its square
         9.0
     """
+    check_flag("throw", throw)
     value, error = _divergence(x, y, a, b, _Settings(cost, epsilon, check_positive("tol", tol), throw))
     if error > tol:
         _warn("sinkhorn_divergence", error, tol, stacklevel=3)

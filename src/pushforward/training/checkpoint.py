@@ -42,6 +42,7 @@ _DRAFT, _REPLACED = ".tmp-", ".replaced-"
 
 
 @contextmanager
+@typed
 def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "step") -> Generator[Path, None, None]:
     """Publish what the block writes into the folder that it is given, all of it or nothing.
 
@@ -67,7 +68,7 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
         ...     latest(Path(run)).name
         'step-10'
     """
-    check_count("step", step, least=0)
+    step = check_count("step", step, least=0)
     if keep is not None:
         check_count("keep", keep)
     draft = folder / distributed.gather_text(f"{_DRAFT}{step}-{uuid.uuid4().hex}")[0]

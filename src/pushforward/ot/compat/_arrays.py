@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from pushforward._checks import check_weight
 from pushforward._interop import like_input, to_tensor
-from pushforward.errors import InfeasibleError, NotConverged, NotConvergedWarning
+from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, NotConvergedWarning
 from pushforward.ot.history import Step
 from pushforward.ot.solution import Solution, Status
 
@@ -23,6 +25,7 @@ __all__ = [
     "error_of",
     "finest",
     "log_or_zero",
+    "pot_names",
     "show_if",
     "warn_unless_converged",
     "weights_or_none",
@@ -30,6 +33,20 @@ __all__ = [
 
 # stopThr = 0 asks POT to spend all of its iterations; this asks for all that rounding allows.
 FINEST = 1e-15
+
+
+# The words of a message, but for what is quoted.
+WORDS = re.compile(r"(?<![\w.'\"])\w+(?![\w'\"])")
+
+
+@contextlib.contextmanager
+def pot_names(**names: str) -> Generator[None, None, None]:
+    """Within it, errors call the arguments of this library, the keys of `names`, by POT's names."""
+    try:
+        yield
+    except InvalidArgument as error:
+        said = WORDS.sub(lambda word: names.get(word[0], word[0]), str(error))
+        raise type(error)(said).with_traceback(error.__traceback__) from None
 
 
 def back_to(*given: Any) -> Callable[[Tensor], Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pushforward._checks import check_choice, check_positive
 from pushforward._interop import to_tensor
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.ot.compat._arrays import (
     back_to,
@@ -27,6 +28,7 @@ from pushforward.ot.compat._arrays import (
     error_of,
     finest,
     log_or_zero,
+    pot_names,
     show_if,
     warn_unless_converged,
     weights_or_none,
@@ -50,6 +52,10 @@ OF_PLANS = (*OF_COSTS, "sinkhorn_epsilon_scaling", "greenkhorn")
 # Methods whose warm start and logs are alpha and beta, in units of the cost.
 IN_UNITS_OF_COST = ("sinkhorn_stabilized", "sinkhorn_epsilon_scaling")
 METRICS = {"cityblock": "manhattan"}
+# POT's names of the arguments of `solve`, for costs and for points.
+SETTINGS = {"epsilon": "reg", "tol": "stopThr", "init": "warmstart"}
+NAMES = SETTINGS | {"cost": "M", "max_iterations": "numItermax"}
+NAMES_OF_POINTS = SETTINGS | {"cost": "metric", "x": "X_s", "y": "X_t", "max_iterations": "numIterMax"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,7 @@ class _Solved:
         return potentials.T if self.batched else potentials
 
 
+@typed
 def sinkhorn(
     a: Any,
     b: Any,
@@ -148,6 +155,7 @@ def sinkhorn(
     return _with_log(solved.cost() if solved.batched else solved.plan(), solved, log)
 
 
+@typed
 def sinkhorn2(
     a: Any,
     b: Any,
@@ -175,6 +183,7 @@ def sinkhorn2(
     return _with_log(solved.cost(), solved, log)
 
 
+@typed
 def sinkhorn_stabilized(
     a: Any,
     b: Any,
@@ -195,6 +204,7 @@ def sinkhorn_stabilized(
     return _with_log(solved.cost() if solved.batched else solved.plan(), solved, log)
 
 
+@typed
 def empirical_sinkhorn(
     X_s: Any,
     X_t: Any,
@@ -237,6 +247,7 @@ def empirical_sinkhorn(
     return (*scalings, found | {"lazy_plan": solved.solution.plan}) if log else scalings
 
 
+@typed
 def empirical_sinkhorn2(
     X_s: Any,
     X_t: Any,
@@ -265,6 +276,7 @@ def empirical_sinkhorn2(
     return cost, solved.log() | ({"lazy_plan": solved.solution.plan} if isLazy else {})
 
 
+@typed
 def empirical_sinkhorn_divergence(
     X_s: Any,
     X_t: Any,
@@ -327,16 +339,18 @@ def _solve(a: Any, b: Any, M: Any, settings: _Settings) -> _Solved:
     several = columns_of(weights_b)
     if several is not None and weights_b is not None:
         cost, weights_b = cost.expand(several, *cost.shape), weights_b.T
-    return _solved(cost, weights_a, weights_b, settings, back_to(M, a, b), several is not None)
+    with pot_names(**NAMES):
+        return _solved(cost, weights_a, weights_b, settings, back_to(M, a, b), several is not None)
 
 
 def _solve_points(
     points: tuple[Any, Any], weights: tuple[Any, Any], metric: GroundCost | str, settings: _Settings
 ) -> _Solved:
     x, y = (to_tensor(name, value) for name, value in zip(("X_s", "X_t"), points, strict=True))
-    cost = PointCost(x, y, METRICS.get(metric, metric) if isinstance(metric, str) else metric)  # pyright: ignore[reportArgumentType]
     given = [weights_or_none(name, value, x.device) for name, value in zip("ab", weights, strict=True)]
-    return _solved(cost, given[0], given[1], settings, back_to(*points, *weights), several=False)
+    with pot_names(**NAMES_OF_POINTS):
+        cost = PointCost(x, y, METRICS.get(metric, metric) if isinstance(metric, str) else metric)  # pyright: ignore[reportArgumentType]
+        return _solved(cost, given[0], given[1], settings, back_to(*points, *weights), several=False)
 
 
 def _solved(
@@ -359,7 +373,7 @@ def _solved(
         throw=False,
         progress=show_if(settings.verbose),
     )
-    warn_unless_converged(solution, tol, warn=settings.warn, callers=3)
+    warn_unless_converged(solution, tol, warn=settings.warn, callers=4)
     return _Solved(solution, reg, back, several)
 
 

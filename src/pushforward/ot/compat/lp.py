@@ -9,13 +9,17 @@ import scipy.sparse
 import torch
 from torch import Tensor
 
+from pushforward._checks import check_choice, check_count
 from pushforward._interop import to_tensor
-from pushforward.ot.compat._arrays import back_to, weights_or_none
+from pushforward._typed import typed
+from pushforward.errors import ShapeError
+from pushforward.ot.compat._arrays import back_to, pot_names, weights_or_none
 from pushforward.ot.solvers.exact import ExactSolution, exact
 
 __all__ = ["emd", "emd2"]
 
 
+@typed
 def emd(
     a: Any,
     b: Any,
@@ -44,11 +48,13 @@ def emd(
         >>> emd([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]]).tolist()
         [[0.5, 0.0], [0.0, 0.5]]
     """
+    _check_threads(numThreads)
     found, back = _solve(a, b, M, check_marginals)
     plan = _plan(found, M, back)
     return (plan, _log(found, a, b, back, center_dual)) if log else plan
 
 
+@typed
 def emd2(
     a: Any,
     b: Any,
@@ -66,6 +72,7 @@ def emd2(
 
     Arguments as `emd`; `processes` is without effect. `return_matrix` adds the plan to the dictionary, as `G`.
     """
+    _check_threads(numThreads)
     columns = weights_or_none("b", b)
     if columns is not None and columns.ndim == 2:
         each = columns.T if isinstance(b, Tensor) else columns.T.numpy()
@@ -79,13 +86,25 @@ def emd2(
     return cost, details | ({"G": _plan(found, M, back)} if return_matrix else {})
 
 
+def _check_threads(numThreads: Any) -> None:
+    if isinstance(numThreads, str):
+        check_choice("numThreads", numThreads, ("max",))
+    else:
+        check_count("numThreads", numThreads)
+
+
 def _solve(a: Any, b: Any, M: Any, check_marginals: bool) -> tuple[ExactSolution[Any], Callable[[Tensor], Any]]:
     """What `exact` finds, differentiable in M; derivatives in the weights are `_cost`'s."""
     rows, columns = weights_or_none("a", a), weights_or_none("b", b)
     if not check_marginals and rows is not None and columns is not None:
         columns = columns * (rows.sum() / columns.sum())
+    for name, weights in (("a", rows), ("b", columns)):
+        if weights is not None and weights.ndim != 1:
+            raise ShapeError(f"{name} has shape {tuple(weights.shape)}; one weight of each point is needed")
     rows, columns = (None if weights is None else weights.detach() for weights in (rows, columns))
-    return exact(M if _is_sparse(M) else to_tensor("M", M), rows, columns), back_to(M, a, b)
+    cost = M if _is_sparse(M) else to_tensor("M", M)
+    with pot_names(cost="M"):
+        return exact(cost, rows, columns), back_to(M, a, b)
 
 
 def _is_sparse(M: Any) -> bool:

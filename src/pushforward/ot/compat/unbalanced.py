@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pushforward._checks import check_choice, check_finite, check_positive
 from pushforward._interop import to_tensor
+from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.ot.compat._arrays import (
     back_to,
@@ -27,6 +28,7 @@ from pushforward.ot.compat._arrays import (
     error_of,
     finest,
     log_or_zero,
+    pot_names,
     show_if,
     warn_unless_converged,
     weights_or_none,
@@ -37,8 +39,12 @@ from pushforward.ot.solve import solve
 __all__ = ["sinkhorn_unbalanced", "sinkhorn_unbalanced2"]
 
 METHODS = ("sinkhorn", "sinkhorn_stabilized", "sinkhorn_reg_scaling", "sinkhorn_translation_invariant")
+# POT's names of the arguments of `solve`.
+SETTINGS = {"epsilon": "reg", "tol": "stopThr", "max_iterations": "numItermax", "init": "warmstart"}
+NAMES = SETTINGS | {"cost": "M", "unbalanced": "reg_m"}
 
 
+@typed
 def sinkhorn_unbalanced(
     a: Any,
     b: Any,
@@ -89,6 +95,7 @@ def sinkhorn_unbalanced(
     return (result, _log(solved, back)) if log else result
 
 
+@typed
 def sinkhorn_unbalanced2(
     a: Any,
     b: Any,
@@ -195,19 +202,20 @@ def _solve(a: Any, b: Any, M: Any, settings: _Settings) -> _Solved:
         of_rows, of_cols = log_or_zero(rows)[:, None], log_or_zero(cols)[..., None, :]
         asked = cost - reg * (reference.log() - of_rows - of_cols)
         surplus = reg * (reference.sum() - rows.sum() * cols.sum(-1))
-    solution = solve(
-        asked,
-        rows,
-        cols,
-        epsilon=reg,
-        tol=tol,
-        max_iterations=settings.steps,
-        init=_init(settings.warmstart, reg),
-        unbalanced=_prices(settings.reg_m),
-        throw=False,
-        progress=show_if(settings.verbose),
-    )
-    warn_unless_converged(solution, tol, warn=True, callers=2)
+    with pot_names(**NAMES):
+        solution = solve(
+            asked,
+            rows,
+            cols,
+            epsilon=reg,
+            tol=tol,
+            max_iterations=settings.steps,
+            init=_init(settings.warmstart, reg),
+            unbalanced=_prices(settings.reg_m),
+            throw=False,
+            progress=show_if(settings.verbose),
+        )
+    warn_unless_converged(solution, tol, warn=True, callers=3)
     return _Solved(solution, cost, solution.value + surplus, reg, several, reference is not None)
 
 
