@@ -227,14 +227,14 @@ def config_from_json(words: Any) -> NetworkConfig:
         MLPConfig(shape=(2,), width=32, blocks=3, classes=None)
     """
     if not isinstance(words, Mapping) or words.get("kind") not in _KINDS:
-        raise InvalidArgument(f"words must give a network's kind, one of {', '.join(_KINDS)}; got {words!r}")
+        raise InvalidArgument(f"words: a network's kind must be one of {', '.join(_KINDS)}; got {words!r}")
     kind = _KINDS[words["kind"]]
     fields: dict[str, Any] = {
         name: tuple(v) if isinstance(v, list) else v for name, v in words.items() if name != "kind"
     }
     strange = fields.keys() - {field.name for field in dataclasses.fields(kind)}
     if strange or "shape" not in fields:
-        raise InvalidArgument(f"words of a network of kind {words['kind']} cannot be {sorted(fields)}")
+        raise InvalidArgument(f"words: a network of kind {words['kind']} is not described by {sorted(fields)}")
     return kind(**fields)
 
 

@@ -64,6 +64,9 @@ class Task:
     files: Mapping[Split, tuple[str, ...]] = field(default_factory=lambda: _FILES, hash=False)
 
     def __post_init__(self) -> None:
+        for name, given in (("texts", self.texts), ("metrics", self.metrics)):
+            if not isinstance(given, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InvalidArgument(f"{name} must be a tuple, got {given!r}")
         for text in self.texts:
             if not isinstance(text, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidArgument(f"texts must be a tuple of the names of each text's column, got {self.texts!r}")
