@@ -310,13 +310,11 @@ def memory_promises() -> Reached:
 
 
 def damaged_checkpoints() -> Reached:
-    return held_by(
-        "tests/training/test_checkpoint.py", "tests/maps/test_saved.py", "-k", "damaged or bit or whole or altered"
-    )
+    return held_by("tests/robustness/test_damaged_files.py")
 
 
 def full_disks() -> Reached:
-    return held_by("tests/training", "tests/cli/test_endings.py", "-k", "disk or written or deleted")
+    return held_by("tests/robustness/test_full_disks.py")
 
 
 def reproducible() -> Reached:

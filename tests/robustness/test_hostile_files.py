@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import PROCESS, RUNS, SIZE, checkpoints
+from tiny_runs import PROCESS, RUNS, SIZE, checkpoints, save_map_run
 
 from pushforward.cli.main import main
 from pushforward.diffusion import Generator, OneStepPipeline, networks, teachers
 from pushforward.diffusion.teacher_training import load_teacher, save_teacher
 from pushforward.errors import PushforwardError
-from pushforward.maps import LinearMap, load_map
+from pushforward.maps import load_map
 from pushforward.training.sealing import digest, sealed
 
 LM: dict[str, Any] = {"n_embd": 4, "n_layer": 2, "n_head": 1, "n_positions": 16, "vocab_size": 10}
@@ -205,7 +205,7 @@ def test_a_checkpoints_index_that_leads_to_a_pickle(index: str, kind: Any, train
 def test_a_map(slot: str, pickled: Any, tmp_path: Path, marker: Path, capsys: pytest.CaptureFixture[str]):
     folder = tmp_path / "map"
     points = np.random.default_rng(0).normal(size=(20, 2))
-    LinearMap().fit(points, points + 1).save(folder)
+    save_map_run(tmp_path)
     np.save(tmp_path / "points.npy", points)
     file = folder / slot
     if slot != "map.json":
@@ -217,7 +217,7 @@ def test_a_map(slot: str, pickled: Any, tmp_path: Path, marker: Path, capsys: py
         del entry["sha256"]
         (folder / "map.json").write_text(sealed(entry))
     refused(lambda: load_map(folder))
-    refused_in_one_line(capsys, "apply-map", folder, tmp_path / "points.npy")
+    refused_in_one_line(capsys, "apply-map", tmp_path, tmp_path / "points.npy")
 
 
 @PICKLES
@@ -488,11 +488,11 @@ def test_data(verb: str, suffix: str, pickled: Any, tmp_path: Path, marker: Path
     points = np.random.default_rng(0).normal(size=(20, 2))
     np.save(good, points)
     bad.write_bytes(pickled(marker))
-    LinearMap().fit(points, points + 1).save(tmp_path / "map")
+    save_map_run(tmp_path / "fitted")
     words: dict[str, tuple[object, ...]] = {
         "solve": (good, bad),
         "fit-map": (bad, good, "--out", run),
-        "apply-map": (tmp_path / "map", bad),
+        "apply-map": (tmp_path / "fitted", bad),
         "train-diffusion": ("--data", bad, "--out", run),
     }
     refused_in_one_line(capsys, verb, *words[verb])

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
+from pushforward.cli.map_inputs import Origin, save_origin
 from pushforward.diffusion import Distiller, Trainer, VarianceExploding, networks, teachers
 from pushforward.diffusion.teacher_training import TeacherTrainer
-from pushforward.maps import MongeMap
+from pushforward.maps import LinearMap, MongeMap
 
 PROCESS = VarianceExploding(sigma_min=0.1, sigma_max=10.0)
 SIZE = networks.MLPConfig(shape=(2,), width=8, blocks=1)
@@ -58,7 +59,7 @@ def fit_map(folder: Path, steps: int = 2) -> None:
         MongeMap(start="linear", steps=steps, checkpoint=folder, **settings).fit(x, y)
 
 
-def distil_lm(folder: Path, steps: int = 2) -> None:
+def distil_lm(folder: Path, steps: int = 2, resume: str | None = None) -> None:
     import transformers
 
     from pushforward.lm import DistillationArguments, DistillationTrainer, student_from_layers
@@ -80,7 +81,14 @@ def distil_lm(folder: Path, steps: int = 2) -> None:
     )
     data = [{"input_ids": row, "labels": row} for row in rows]
     run = DistillationTrainer(student_from_layers(teacher, 1), teacher, args=arguments, train_dataset=data)
-    run.train(resume_from_checkpoint=any(folder.glob("checkpoint-*")))
+    run.train(resume_from_checkpoint=resume or any(folder.glob("checkpoint-*")))
+
+
+def save_map_run(folder: Path) -> None:
+    """What `fit-map` leaves in its folder, as far as `apply-map` reads it."""
+    x = samples(20)
+    LinearMap().fit(x, x + 1).save(folder / "map")
+    save_origin(folder, Origin(kind="points", dimension=2))
 
 
 RUNS: dict[str, Callable[..., None]] = {"student": distil, "teacher": teach, "map": fit_map, "lm": distil_lm}

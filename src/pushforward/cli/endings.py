@@ -37,6 +37,7 @@ def terminating(received: list[int]) -> Generator[None]:
 
 # What a disk that is full, past its quota, read-only or failing says: as an error's number, or in a library's words.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
+_OF_TORCH = "PytorchStreamWriter|inline_container|iostream error"  # as `lm.trainer.FULL`, which needs transformers
 
 
 def refusal(error: Exception) -> str | None:
@@ -44,7 +45,7 @@ def refusal(error: Exception) -> str | None:
     said = f"{error} {error.__cause__ or error.__context__ or ''}"
     number = error.errno if isinstance(error, OSError) else None
     named = re.search(r"os error (\d+)", said)
-    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or "PytorchStreamWriter failed" in said:
+    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or re.search(_OF_TORCH, said):
         return f"cannot be written: {error}"
     return None
 

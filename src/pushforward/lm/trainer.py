@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ __all__ = ["DistillationArguments", "DistillationTrainer"]
 NAME = "checkpoint"
 # What a batch may hold that is the student's alone.
 LABELS = ("labels", "label", "label_ids", "shift_labels")
+# What torch.save makes of a full disk: the file's writer, its container, or C++'s own stream speaks of it.
+FULL = "PytorchStreamWriter|inline_container|iostream error"
 ROWS_WITHOUT_LABELS = "rows_without_labels"
 
 
@@ -404,8 +407,7 @@ class DistillationTrainer(Trainer):
             try:
                 super()._save_checkpoint(model, trial)
             except RuntimeError as error:
-                # What torch.save makes of a full disk.
-                if "PytorchStreamWriter" in str(error):
+                if re.search(FULL, str(error)):
                     raise OSError(str(error)) from error
                 raise
             finally:

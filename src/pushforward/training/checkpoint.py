@@ -91,6 +91,11 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
     if trouble:
         shutil.rmtree(draft, ignore_errors=True)
         warnings.warn(f"no checkpoint of step {step} in {folder}: {trouble}; the run goes on", stacklevel=3)
+        return
+    unsure = _attempt(lambda: flush(folder))
+    if unsure:
+        # It is there, but a loss of power might take its name away: the ones before it stay, too.
+        warnings.warn(f"the checkpoint of step {step} in {folder} may not outlast a crash: {unsure}", stacklevel=3)
     elif keep is not None:
         for _, old in [found for found in _published(folder, name) if found[0] <= step][:-keep]:
             _discard(old)
@@ -166,7 +171,6 @@ def _publish(draft: Path, target: Path, step: int) -> None:
     for inner in [*(path for path in draft.rglob("*") if path.is_dir()), draft]:
         flush(inner)
     _put_in_place(draft, target)
-    flush(target.parent)
 
 
 def _put_in_place(draft: Path, target: Path) -> None:
