@@ -240,7 +240,7 @@ def memory_growth() -> Reached:
 
 
 def dense_refused() -> Reached:
-    return held_by("tests/ot", "-k", "TooLarge or too_large or does_not_fit or would_not_fit or refused")
+    return held_by("tests/ot", "-k", "do_not_fit or what_was_promised or too_large or before_it_is")
 
 
 def loss_memory() -> Reached:
@@ -306,7 +306,7 @@ def one_or_two_processes() -> Reached:
 
 
 def memory_promises() -> Reached:
-    return held_by("tests/ot", "-k", "memory or promise or peak or held")
+    return held_by("tests/ot/test_memory.py", "tests/ot/test_points.py", "-k", "promised or memory")
 
 
 def damaged_checkpoints() -> Reached:
