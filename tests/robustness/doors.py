@@ -6,6 +6,7 @@ not known fails the test, which then asks for a usual value of it in `USUAL`.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 import importlib
@@ -540,7 +541,7 @@ def _on_instance(name: str, kind: type, method: str, **arguments: Any) -> Any:
 
 def _instance(name: str, kind: type) -> Any:
     if issubclass(kind, maps.base.TransportMap):
-        return _fitted(kind)
+        return copy.deepcopy(_fitted(kind))  # a fit that fails must not spoil the next call
     if issubclass(kind, df.Distiller | df.Discriminator):
         return _prepared(name, kind)
     if issubclass(kind, df.Trainer | df.TeacherTrainer | pf.training.Log):

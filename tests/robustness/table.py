@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,10 +110,10 @@ def count(share: int = 1, first: int = 0) -> tuple[int, int, list[str]]:
     """How many calls end well, of how many, and a line for each that does not.
 
     Args:
-        share: Only every so-manieth of the table.
-        first: Which of those.
+        share: Only one of so many parts of the table; a line's part is by its words, and stays when others come.
+        first: Which of the parts.
     """
-    chosen = list(entries())[first::share]
+    chosen = [entry for entry in entries() if zlib.crc32(str(entry).encode()) % share == first]
     found = [(entry, _fault_or_gap(entry)) for entry in chosen]
     failures = [f"{entry}: {' '.join(said.split())[:160]}" for entry, said in found if said]
     return len(chosen) - len(failures), len(chosen), failures

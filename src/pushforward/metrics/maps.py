@@ -237,6 +237,7 @@ def stranded(mapped: Any, y: Any, other: Any) -> float:
     return float((_nearest(mapped, y) > AWAY * usual).double().mean()) if usual > 0 else 0.0
 
 
+@typed
 def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapping[str, float]], *, count: int) -> Any:
     """What speaks against a map in its figures on held-out points, in sentences; none where nothing does.
 
@@ -256,6 +257,7 @@ def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapp
         ('worse than the identity on held-out points: W2^2 9 against 6 (floor 5)',)
     """
     found: list[str] = []
+    floor = float(floor)
     w2, spread, lost = figures["w2"], figures["variance_ratio"], figures.get("stranded", 0.0)
     for name, rival in simple.items():
         # A simple map whose own image is drawn together is near to any sample, and beats nobody.
