@@ -24,11 +24,9 @@ LOSS = """
 import resource, sys, torch
 from pushforward.lm import KD
 torch.set_num_threads(1)
-rows, vocabulary = 64, 152_000
+rows, vocabulary = 256, 152_000
 student, teacher = (torch.randn(rows, vocabulary).requires_grad_(k == 0) for k in range(2))
 copy = student.numel() * 4
-KD(sys.argv[1])(student[:2], teacher[:2]).backward()
-student.grad = torch.zeros_like(student)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 KD(sys.argv[1])(student, teacher).backward()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / copy)
@@ -168,11 +166,9 @@ def references() -> Reached:
         a, b = rng.dirichlet(np.ones(40)), rng.dirichlet(np.ones(50))
         problem = linear_problem.LinearProblem(geometry.Geometry(cost, epsilon=epsilon), a, b)
         theirs = sinkhorn.Sinkhorn(threshold=1e-12, max_iterations=100_000)(problem)
-        # OTT's cost is <f, a> + <g, b> with P = exp((f + g - C) / epsilon): ours has a b^T for reference.
-        entropy = epsilon * float(a @ np.log(a) + b @ np.log(b))
         ours = pf.solve(cost, a, b, epsilon=epsilon, tol=1e-12).value
-        same = max(same, abs(ours - (float(theirs.reg_ot_cost) - entropy)) / abs(ours))
-    return Reached(text=f"{limit:.1e} / {same:.1e}", met=limit <= 1e-3 and same <= 1e-6)
+        same = max(same, abs(ours - float(theirs.reg_ot_cost)) / abs(ours))
+    return Reached(text=f"{limit:.1e} / {same:.1e}", met=bool(limit <= 1e-3 and same <= 1e-6))
 
 
 def gradchecks() -> Reached:
