@@ -267,7 +267,7 @@ def first_use() -> Reached:
         clock = f"import time; began = time.perf_counter(); {source}; print(time.perf_counter() - began)"
         return statistics.median(float(python(clock)[-1]) for _ in range(5))
 
-    over = seconds("import pushforward") - seconds("import torch")
+    over = seconds("import torch, pushforward; pushforward.solve") - seconds("import torch")
     command = "[sys.executable, '-m', 'pushforward.cli.main', '--help']"
     helped = seconds(f"import subprocess, sys; subprocess.run({command}, capture_output=True)")
     first = seconds("import numpy, pushforward; pushforward.solve(numpy.random.rand(500, 500), epsilon=1e-3)")
