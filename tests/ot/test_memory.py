@@ -103,7 +103,7 @@ def test_derivatives_that_do_not_fit_are_refused(rng, monkeypatch):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_dense_plan_takes_what_was_promised(dtype: str):
-    """To 5 %: a block of rows beside it, and no second copy."""
+    """A few blocks of rows beside it, 20 MB in all whatever its size, and no second copy."""
     code = f"""
 import threading, time
 import torch
@@ -113,7 +113,7 @@ def resident():
     with open("/proc/self/statm") as text:
         return 4096 * int(text.read().split()[1])
 
-x, y = (torch.rand(n, 2, dtype=torch.{dtype}) for n in (1500, 4000))
+x, y = (torch.rand(n, 2, dtype=torch.{dtype}) for n in (3000, 4000))
 plan = pf.solve(pf.PointCost(x, y), tol=1e-3).plan
 pf.solve(pf.PointCost(x[:50], y[:40]), tol=1e-3).plan.to_dense()
 before, most, done = resident(), [0], threading.Event()
@@ -128,12 +128,9 @@ watcher.start()
 dense = plan.to_dense()
 done.set()
 watcher.join()
-print((max(most[0], resident()) - before) / (dense.numel() * dense.element_size()))
+print(max(most[0], resident()) - before - dense.numel() * dense.element_size())
 """
     if not Path("/proc/self/statm").exists():
         pytest.skip("the system has no /proc")
-    for _ in range(4):  # what else the process makes of its memory, torch's threads above all, differs from run to run
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        if float(ran.stdout) < 1.05:
-            break
-    assert float(ran.stdout) < 1.05
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) < 20e6
