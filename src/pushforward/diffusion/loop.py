@@ -95,7 +95,7 @@ class Batches:
             yield from loader
 
 
-def unpacked(batch: Batch) -> tuple[Tensor, Any]:
+def unpacked(batch: Any) -> tuple[Tensor, Any]:
     """Samples and condition, None where there is none."""
     if isinstance(batch, Tensor):
         return batch, None
