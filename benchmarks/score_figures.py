@@ -86,7 +86,7 @@ def bad_inputs() -> Reached:
     done = subprocess.run(
         [sys.executable, "-c", count], cwd=ROOT, env=quiet(), capture_output=True, text=True, check=True
     )
-    good, total, failures = json.loads(done.stdout.splitlines()[-1])
+    good, total, failures = json.loads(done.stdout.splitlines()[-1].replace(f"{ROOT}/", ""))
     return Reached(
         text=f"{good:,} of {total:,}, {100 * good / total:.1f} %",
         met=good == total,
