@@ -48,7 +48,7 @@ class ApplyMap:
     """Cells: that value."""
 
     def run(self) -> int:
-        """Read, map, write."""
+        """Read the points, map them, and write their images; returns the exit code."""
         from pushforward.cli.map_inputs import kind_of, load_origin, read_new
 
         origin = load_origin(self.run_folder)

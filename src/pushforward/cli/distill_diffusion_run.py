@@ -78,7 +78,7 @@ class Job:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one image."""
+        """The shape of one image, without the axis of samples."""
         return tuple(self.images.samples.shape[1:])
 
     @property
