@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pushforward import divergences, errors, lm, maps, metrics, ot, training
+    from pushforward import diffusion, divergences, errors, lm, maps, metrics, ot, training
     from pushforward.ot.cost import GridCost, PointCost
     from pushforward.ot.divergence import SinkhornLoss, sinkhorn_divergence
     from pushforward.ot.solution import Solution, Status
@@ -39,6 +39,7 @@ __all__ = [
     "Solution",
     "Status",
     "__version__",
+    "diffusion",
     "divergences",
     "errors",
     "exact",

@@ -308,7 +308,7 @@ class Distiller:
             return x0, discriminator(discriminator.features(x_t, t, condition), t)
 
     def _weighed(self, logits: Tensor | None, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """H' of each sample, and what to log of the ratio."""
+        """h' of each sample, and what to log of the ratio."""
         if logits is None or self.divergence is REVERSE_KL:
             return torch.ones_like(t), {}
         raw = logits.detach().float()

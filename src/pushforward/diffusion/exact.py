@@ -36,7 +36,7 @@ class ExactTeacher(Teacher, Protocol):
     """A teacher that knows its density, and with it every ratio."""
 
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Log p_t(x_t), (B,), in nats; differentiable in x_t."""
+        """log p_t(x_t), (B,), in nats; differentiable in x_t."""
         ...
 
 
@@ -83,13 +83,13 @@ class GaussianMixture:
 
     @typed
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Grad log p_t(x_t), like x_t."""
+        """grad log p_t(x_t), like x_t."""
         at = self._at(x_t, t)
         return -at.mean_of(_rotated(at.centred / at.variances, self._law.to(x_t.device).axes)).to(x_t.dtype)
 
     @typed
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Log p_t(x_t), (B,)."""
+        """log p_t(x_t), (B,)."""
         return self._at(x_t, t).log_joint.logsumexp(-1).to(x_t.dtype)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -163,7 +163,7 @@ class Empirical:
 
     @typed
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Log p_t(x_t), (B,)."""
+        """log p_t(x_t), (B,)."""
         return self._log_joint(x_t, t)[0].logsumexp(-1).to(x_t.dtype)
 
     def _log_joint(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:

@@ -68,7 +68,7 @@ class ExactRatio:
             check_instance(name, getattr(self, name), ExactTeacher)
 
     def __call__(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Log p_t(x_t) - log q_t(x_t), (B,)."""
+        """log p_t(x_t) - log q_t(x_t), (B,)."""
         return self.p.log_density(x_t, t) - self.q.log_density(x_t, t)
 
 
@@ -186,7 +186,7 @@ class Bins(nn.Module):
         self.sums.mul_(self.decay).add_(gather(batch[None]).sum(0))
 
     def forward(self, log_r: Tensor, t: Tensor) -> Tensor:
-        """Log r', (B,): the ratios over the mean of their bin, or of all bins where theirs has seen too few."""
+        """log r', (B,): the ratios over the mean of their bin, or of all bins where theirs has seen too few."""
         samples, ratios = self.sums
         overall = ratios.sum() / samples.sum() if bool(samples.sum() > 0) else torch.ones_like(samples[0])
         mean = torch.where(samples >= FEWEST, ratios / samples.clamp_min(1.0), overall)

@@ -1,8 +1,9 @@
 """Sentence classification tasks of GLUE and SuperGLUE: their files as people have them, and each task's own metrics.
 
-Columns are found by the names that a task's publishers or the hub gave them, in the forms of file that `rows.py`
-reads. Classes are numbered as on the hub. Left out of SuperGLUE are the tasks that a label for one or two texts does
-not cover: COPA chooses between sentences, WiC and WSC point at words, MultiRC and ReCoRD ask for answers.
+Columns are found by the names that a task's publishers or the hub gave them, in the forms of file that
+`task_files.py` reads. Classes are numbered as on the hub. The tasks of SuperGLUE that are more than a label for one
+or two texts are left out: COPA chooses between sentences, WiC and WSC point at words, MultiRC and ReCoRD ask for
+answers.
 
 Sources: Wang et al. 2019, GLUE (arXiv 1804.07461) and SuperGLUE (arXiv 1905.00537), for files and metrics.
 """

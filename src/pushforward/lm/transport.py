@@ -131,7 +131,7 @@ class _Samples(Protocol):
         ...
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
-        """DS/dq, (N, K)."""
+        """dS/dq, (N, K)."""
         ...
 
 
@@ -145,7 +145,7 @@ class _OnLine:
         self.within = LineGeometry(both, both, 2.0)
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
-        """DS/dq, (N, 2): half of the derivative in q_i1 to each class, for both probabilities move."""
+        """dS/dq, (N, 2): half of the derivative in q_i1 to each class, for both probabilities move."""
         slope = self._slope(self.across, across)[0]
         if within is not None:
             slope = slope - self._slope(self.within, within)[0]
@@ -178,7 +178,7 @@ class _InSpace:
         self.across, self.within = DenseGeometry.of(across[None]), DenseGeometry.of(within)
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
-        """DS/dq, (N, K)."""
+        """dS/dq, (N, K)."""
         slope = self._slope(across.plan()[0], self._p)
         return slope if within is None else slope - self._slope(within.plan()[0], self._q)
 

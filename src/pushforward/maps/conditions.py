@@ -73,7 +73,7 @@ class Conditions:
 
     @property
     def width(self) -> int:
-        """K."""
+        """The number k of values that a map's network takes for one condition."""
         return len(self.mean) if self.labels is None else len(self.labels)
 
     @classmethod

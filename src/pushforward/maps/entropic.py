@@ -70,7 +70,7 @@ class EntropicPotential:
     g: Tensor
 
     def gradient(self, x: Tensor) -> Tensor:
-        """Grad f at points (n, d), in their dtype."""
+        """grad f at points (n, d), in their dtype."""
         if isinstance(self.cost, SquaredEuclidean):
             return 2.0 * (x - self._average(x))
         rows = max(1, BLOCK // self.targets.numel())

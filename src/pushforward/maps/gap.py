@@ -80,7 +80,7 @@ def monge_gap(
         cost: What moving a point costs (`pushforward.maps.costs.resolve`).
         estimator: "debiased", "entropic" or "exact": the module's table.
         epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost between x and tx, and derivatives
-        pass through it. "exact" has none.
+            pass through it. "exact" has none.
         tol: Marginal error to which each regularised problem is solved.
 
     Returns:

@@ -86,7 +86,7 @@ class ConvexPotential(nn.Module):
 
     @torch.no_grad()
     def gradient(self, u: Tensor) -> Tensor:
-        """Grad phi at points (n, d), without a graph."""
+        """grad phi at points (n, d), without a graph."""
         layers = self._layers(u)
         out = torch.addmm(self.slope, u @ self.root, self.root.T)
         back = self.last

@@ -50,11 +50,11 @@ class StructuredCost(Cost, Protocol):
         ...
 
     def gradient(self, z: Tensor, /) -> Tensor:
-        """Grad h at displacements z, (..., d)."""
+        """grad h at displacements z, (..., d)."""
         ...
 
     def conjugate_gradient(self, w: Tensor, /) -> Tensor:
-        """Grad h*, the inverse of grad h, at (..., d)."""
+        """grad h*, the inverse of grad h, at (..., d)."""
         ...
 
 
@@ -67,7 +67,7 @@ class TranslationCost(ABC):
 
     @abstractmethod
     def gradient(self, z: Tensor) -> Tensor:
-        """Grad h at displacements z, (..., d); where h has a kink, the subgradient nearest to 0."""
+        """grad h at displacements z, (..., d); where h has a kink, the subgradient nearest to 0."""
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
         """The costs h(x_i - y_i), (n,)."""

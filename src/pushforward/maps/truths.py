@@ -209,7 +209,7 @@ class LogSumExp(KnownMap):
 
     @typed
     def map(self, x: Tensor) -> Tensor:
-        """X + grad h*(grad l(x)): grad l is the average of the directions under a softmax."""
+        """x + grad h*(grad l(x)): grad l is the average of the directions under a softmax."""
         directions, offsets = self._pieces
         shares = ((x @ directions.T + offsets) / self.temperature).softmax(-1)
         return x + self.cost.conjugate_gradient(shares @ directions)

@@ -38,12 +38,15 @@ def dual_value(problem: Problem, f: Tensor, g: Tensor, mass: Tensor) -> Tensor:
 def duality_gap(problem: Problem, measured: Measured, g: Tensor) -> Tensor:
     """An upper bound of optimum - dual value, (B,).
 
-    Balanced: P' = P diag(w), w = min(1, b/c), lacks row masses d and column masses e = (b - c)^+, each of total s; P'
-    + d e^T / s is a plan. By convexity of the objective J, J((1-t) Q1 + t Q2) <= (1-t) J(Q1) + t J(Q2) with t = s/M,
-    Q1 = P'/(1-t), Q2 = d e^T/(s t), and with d <= a, e <= b,
+    Balanced: P' = P diag(w), w = min(1, b/c), lacks row masses d and column masses e = (b - c)^+, each of total s;
+    P' + d e^T / s is a plan. By convexity of the objective J,
 
-        gap <= s max(-f) - <g, e> + epsilon sum w c log w - epsilon (M - s) log(1 - s/M) + s max C + epsilon s
-        log(M/s^2).
+        J((1-t) Q1 + t Q2) <= (1-t) J(Q1) + t J(Q2)    with t = s/M, Q1 = P'/(1-t), Q2 = d e^T/(s t),
+
+    and with d <= a, e <= b,
+
+        gap <= s max(-f) - <g, e> + epsilon sum w c log w - epsilon (M - s) log(1 - s/M)
+               + s max C + epsilon s log(M/s^2).
 
     Relaxed: P itself is feasible, and the gap is its price minus the dual value. Infinite where s > 0 and a pair is
     forbidden: the missing mass might only fit there.

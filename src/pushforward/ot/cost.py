@@ -256,8 +256,7 @@ class GridCost:
     """The cost between the pixels of one grid: scale * sum_k |i_k - j_k|^p, indices in pixels.
 
     Rows and columns are pixels in row-major order, so that an image's weights are `image.reshape(-1)`. Its plans are
-    never
-    held: a product takes N (s_1 + ... + s_d) operations for N pixels.
+    never held: a product takes N (s_1 + ... + s_d) operations for N pixels.
 
     Args:
         shape: Pixels along each axis, (s_1, ..., s_d).

@@ -133,8 +133,8 @@ class SinkhornLoss(nn.Module):
     Args:
         cost: Ground cost (`pushforward.ot.cost`).
         epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost of each pair of clouds, and
-            derivatives pass through it. geomloss's `blur` with p = 2 is the root of epsilon/2
-            on its cost |x - y|^2 / 2: there epsilon = 2 blur^2 here, and this loss is twice as large.
+            derivatives pass through it. geomloss's `blur` with p = 2 is the root of epsilon/2 on its cost
+            |x - y|^2 / 2: there epsilon = 2 blur^2 here, and this loss is twice as large.
         debias: Whether to take out the entropic bias.
         reduction: "mean" or "sum" over a batch of clouds, or "none".
         tol: Marginal error to which each problem is solved. The gradient's relative error was below it wherever

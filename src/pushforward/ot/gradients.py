@@ -6,10 +6,12 @@ conditions read
     A (df, dg) = ((P o dC) 1 - epsilon P (db/b), (P o dC)^T 1 - epsilon P^T (da/a)),
     A = [[diag((1 + epsilon/rho_a) t_a), P], [P^T, diag((1 + epsilon/rho_b) t_b)]].
 
-A is symmetric: with (x, y) = A^-1 (f_bar, g_bar) the cotangents are C_bar = P o (x_i + y_j), a_bar = -epsilon (P
-y)/a, b_bar = -epsilon (P^T x)/b. The value's own derivative needs no system: it is P in the cost and f, up to
-constants, in a. Each function below is written with operations that have derivatives themselves, A^-1 with its own,
-so derivatives of any order exist.
+A is symmetric: with (x, y) = A^-1 (f_bar, g_bar) the cotangents are
+
+    C_bar = P o (x_i + y_j),  a_bar = -epsilon (P y)/a,  b_bar = -epsilon (P^T x)/b.
+
+The value's own derivative needs no system: it is P in the cost and f, up to constants, in a. Each function below is
+written with operations that have derivatives themselves, A^-1 with its own, so derivatives of any order exist.
 
 A change of epsilon acts on the conditions as the change dC = S d epsilon/epsilon of the cost does, S = f_i + g_j - C,
 so that epsilon_bar = <C_bar, S>/epsilon for the potentials; for the value it is KL(P | a b^T), where KL includes the
@@ -142,7 +144,7 @@ def _plan(cost: Tensor, a: Tensor, b: Tensor, epsilon: Tensor, f: Tensor, g: Ten
 
 
 def _slack_sum(pull: Tensor, cost: Tensor, f: Tensor, g: Tensor, fixed: _Constants) -> Tensor:
-    """Sum of pull o (f_i + g_j - C_ij), (), for a pull that is zero on forbidden pairs."""
+    """The sum of pull o (f_i + g_j - C_ij), (), for a pull that is zero on forbidden pairs."""
     linear = (f * pull.sum(-1)).sum() + (g * pull.sum(-2)).sum()
     return linear - torch.dot(pull.flatten(), _finite(cost, fixed).flatten())
 
@@ -226,8 +228,9 @@ class _Inverse(torch.autograd.Function):
 
     A balanced A has the null vector (1, -1), which is left out.
 
-    With (x', y') = A^-1 (x_bar, y_bar): p_bar = x', q_bar = y', rows_bar = -x x', cols_bar = -y y', P_bar = -(x y'^T
-    + x' y^T).
+    With (x', y') = A^-1 (x_bar, y_bar):
+
+        p_bar = x', q_bar = y', rows_bar = -x x', cols_bar = -y y', P_bar = -(x y'^T + x' y^T).
     """
 
     @staticmethod

@@ -85,7 +85,7 @@ class Problem:
         )
 
     def damping(self, side: str) -> float:
-        """Lambda = rho/(rho + epsilon) of the update of the rows ("a") or columns ("b")."""
+        """lambda = rho/(rho + epsilon) of the update of the rows ("a") or columns ("b")."""
         rho = self.rho_a if side == "a" else self.rho_b
         return 1.0 if rho == math.inf else rho / (rho + self.epsilon)
 

@@ -1,12 +1,11 @@
 """How good an answer is: the result of `solve`, with its plan as an operator and certified bounds.
 
-value            <f, a> + <g, b> - epsilon (sum P - sum a sum b), the dual at the potentials returned (its relaxed
-form where
-                 marginals are relaxed): always a lower bound of the optimum, and equal to it at convergence
+value            <f, a> + <g, b> - epsilon (sum P - sum a sum b), the dual at the potentials returned (its relaxed form
+                 where marginals are relaxed): always a lower bound of the optimum, and equal to it at convergence
 transport_cost   <P, C>
 marginal_error   |P 1 - a|_1 + |P^T 1 - b|_1 over the mass, recomputed from these potentials in a pass over the whole
-cost duality_gap      an upper bound of (optimum - value): the price of a plan with exact marginals made from P, minus
-value
+                 cost
+duality_gap      an upper bound of (optimum - value): the price of a plan with exact marginals made from P, minus value
 """
 
 from __future__ import annotations

@@ -97,22 +97,19 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
 
     Args:
         cost: (n, m) costs, a batch (B, n, m), `PointCost(x, y)` or `GridCost(shape)`; +inf forbids a pair, and so
-            does the absence of a pair from a scipy or torch sparse matrix. One cost serves a
-            batch of weights, too. Tensors
-        and numpy arrays of any real
-            dtype are taken, computed with in float64, and never changed.
+            does the absence of a pair from a scipy or torch sparse matrix. One cost serves a batch of weights, too.
+            Tensors and numpy arrays of any real dtype are taken, computed with in float64, and never changed.
         a: Weights of the rows, (n,) or (B, n), at least 0; uniform if None.
         b: Weights of the columns, (m,) or (B, m), of the same mass as a.
-        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean absolute cost (`Solution.epsilon`
-        tells). Derivatives pass through the default, and through a tensor that has a graph.
+        epsilon: Regularisation, in units of the cost; None is 0.05 of the mean absolute cost (`Solution.epsilon` has
+            the value). Derivatives pass through the default, and through a tensor that has a graph.
         method: "auto"; "newton" (ours), "sns" (as published), "sinkhorn"; or their settings objects.
         tol: L1 error of both marginals over the mass that counts as converged.
         max_iterations: Sinkhorn and Newton steps at most; None leaves it to the method.
         init: Where to start: a `Solution` of a similar problem, or its g, (m,) or (B, m). A start that leads nowhere is
             left.
         unbalanced: Price rho of leaving the marginals, rho KL(P 1 | a) + rho KL(P^T 1 | b), in units of the cost; one
-        for both or (rho_a, rho_b); inf
-            keeps that marginal exact.
+            for both or (rho_a, rho_b); inf keeps that marginal exact.
         throw: Whether not reaching `tol` raises; else the solution's status says it.
         progress: Called with every step.
 
@@ -121,7 +118,7 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
 
     Raises:
         InvalidArgument: An argument cannot be used (`ShapeError`, `NonFiniteError`, `MassError` among its kinds); the
-        message names it.
+            message names it.
         NotConverged: `tol` was not reached and `throw` is set; carries the partial `solution`.
 
     Example:

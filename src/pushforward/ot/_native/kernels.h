@@ -10,7 +10,7 @@ namespace pushforward {
 
 using Index = std::int64_t;
 
-// Workers that do parts of one task at once (team.cpp).
+// Workers that do parts of one task at once (module.cpp).
 struct Team {
     int workers;
     void (*run)(void* pool, void (*task)(void* context, int worker), void* context);

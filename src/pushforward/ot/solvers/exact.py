@@ -46,12 +46,12 @@ class ExactSolution(Generic[Array]):
     Args:
         status: CONVERGED when the gap is at the level of rounding.
         cost: <P, C>, in units of the cost times mass, rounded once. A float; a tensor, (), with its derivatives,
-        where the cost or a weight requires them.
+            where the cost or a weight requires them.
         plan: The optimal plan, a vertex with at most n + m - 1 entries: a scipy COO array for numpy callers, a torch
-        COO tensor otherwise. Each entry is the exact one, rounded: its sums are a, and b scaled to a's mass.
+            COO tensor otherwise. Each entry is the exact one, rounded: its sums are a, and b scaled to a's mass.
         f, g: Dual prices, (n,) and (m,), with f_i + g_j <= C_ij on every pair.
         gap: No plan costs less than cost - gap, in exact arithmetic: cost - <f, a> - <g, b>, at least 0, with what
-        the rounding of plan, prices and masses can hide.
+            the rounding of plan, prices and masses can hide.
         rounds: How often pairs were added, the first among them counted.
     """
 

@@ -294,14 +294,14 @@ class GridGeometry:
         return torch.stack([kernel.rows(column.contiguous()) * moved for column in v.unbind(-1)], dim=-1)
 
     def c_transform(self, g: Tensor) -> Tensor:
-        """Min over y of C(x, y) - g(y), one axis at a time."""
+        """min over y of C(x, y) - g(y), one axis at a time."""
         t = self._grid(-g)
         for k, cost in enumerate(self.axis_costs, start=1):
             t = (t.movedim(k, -1)[..., None, :] + cost).amin(-1).movedim(-1, k)
         return t.reshape(g.shape)
 
     def bilinear(self, x: Tensor, y: Tensor) -> Tensor:
-        """Sum x C y, through the marginals of x and y along each axis."""
+        """sum x C y, through the marginals of x and y along each axis."""
         x_grid, y_grid, total = self._grid(x), self._grid(y), x.new_zeros(x.shape[0])
         axes = range(1, len(self.axis_costs) + 1)
         for k, cost in enumerate(self.axis_costs, start=1):
