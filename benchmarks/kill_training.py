@@ -28,10 +28,10 @@ from typing import Any
 from measure import conditions, say, write_json
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "resume"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-import launch  # noqa: E402
-from tiny_training import SAVE_EVERY, STEPS, Kill  # noqa: E402
+from resume import launch  # noqa: E402
+from resume.tiny_training import SAVE_EVERY, STEPS, Kill  # noqa: E402
 
 BALLAST = 4_000_000
 CALLS = 35

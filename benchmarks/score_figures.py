@@ -82,15 +82,17 @@ def hopeless_admitted() -> Reached:
 
 
 def bad_inputs() -> Reached:
-    count = "import sys; sys.path.insert(0, 'tests/robustness'); import json, table; print(json.dumps(table.count()))"
+    code = (
+        "import json, sys; sys.path.insert(0, 'tests'); from robustness import table; print(json.dumps(table.count()))"
+    )
     done = subprocess.run(
-        [sys.executable, "-c", count], cwd=ROOT, env=quiet(), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=ROOT, env=quiet(), capture_output=True, text=True, check=True
     )
     good, total, failures = json.loads(done.stdout.splitlines()[-1].replace(f"{ROOT}/", ""))
     return Reached(
         text=f"{good:,} of {total:,}, {100 * good / total:.1f} %",
         met=good == total,
-        command="python tests/robustness/table.py",
+        command="PYTHONPATH=tests python -m robustness.table",
         details=failures or None,
     )
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import importlib
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import f_step
 import pytest
 import torch
 
@@ -15,16 +13,8 @@ from pushforward.diffusion import Distiller
 from pushforward.diffusion.networks import MLPConfig, build
 from pushforward.diffusion.teachers import from_edm
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture
-def f_step(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("f_step")
-
-
-def pair_of(f_step: ModuleType) -> tuple[Distiller, Any, torch.Tensor]:
+def pair_of() -> tuple[Distiller, Any, torch.Tensor]:
     """Ours and the published one with equal weights, of networks that differ from one another."""
     torch.manual_seed(0)
     x = 0.5 * torch.randn(32, 1, 4, 4)
@@ -48,8 +38,8 @@ def gradients(loss: torch.Tensor, parameters: Any) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, list(parameters)))
 
 
-def test_the_students_step_is_ours(f_step: ModuleType) -> None:
-    ours, published, x = pair_of(f_step)
+def test_the_students_step_is_ours() -> None:
+    ours, published, x = pair_of()
     torch.manual_seed(1)
     mine = gradients(ours.student_loss(x).total, ours.student.parameters())
     torch.manual_seed(1)
@@ -59,8 +49,8 @@ def test_the_students_step_is_ours(f_step: ModuleType) -> None:
     assert max(float(each.abs().max()) for each in mine) > 1e-4
 
 
-def test_the_critics_step_is_ours(f_step: ModuleType) -> None:
-    ours, published, x = pair_of(f_step)
+def test_the_critics_step_is_ours() -> None:
+    ours, published, x = pair_of()
     torch.manual_seed(1)
     mine = gradients(ours.critic_loss(x).total, ours.critics())
     torch.manual_seed(1)
@@ -69,8 +59,8 @@ def test_the_critics_step_is_ours(f_step: ModuleType) -> None:
     torch.testing.assert_close(theirs, mine, rtol=1e-3, atol=1e-5)
 
 
-def test_a_pass_that_ends_early_has_the_same_features(f_step: ModuleType) -> None:
-    _, published, x = pair_of(f_step)
+def test_a_pass_that_ends_early_has_the_same_features() -> None:
+    _, published, x = pair_of()
     t = torch.full((len(x),), 0.5)
     early, none = published._features(x, t, early=True)
     full, x0 = published._features(x, t, early=False)
@@ -79,8 +69,8 @@ def test_a_pass_that_ends_early_has_the_same_features(f_step: ModuleType) -> Non
     torch.testing.assert_close(x0, published.teacher(x, t))
 
 
-def test_the_weight_has_mean_1_and_a_bins_mean_is_that_of_its_ratios(f_step: ModuleType) -> None:
-    _, published, _ = pair_of(f_step)
+def test_the_weight_has_mean_1_and_a_bins_mean_is_that_of_its_ratios() -> None:
+    _, published, _ = pair_of()
     published.decay = 0.0
     t = torch.tensor([0.1, 0.2, 20.0, 25.0])
     h = published._weight(torch.tensor([1.0, 3.0, 2.0, 2.0]), t)
@@ -89,7 +79,7 @@ def test_the_weight_has_mean_1_and_a_bins_mean_is_that_of_its_ratios(f_step: Mod
     assert float(h[2]) == float(h[3])
 
 
-def test_the_instruments_read_what_is_known(f_step: ModuleType) -> None:
+def test_the_instruments_read_what_is_known() -> None:
     layer, x = torch.nn.Linear(256, 128, bias=False), torch.randn(64, 256)
 
     def step(x: torch.Tensor) -> None:

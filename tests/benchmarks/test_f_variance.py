@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from types import ModuleType
-
+import f_mixtures
+import f_tables
+import f_variance
 import pytest
 import torch
 
 from pushforward.divergences import JS, FDivergence
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture
-def f_variance(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("f_variance")
-
-
-@pytest.fixture
-def f_tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("f_tables")
-
-
-@pytest.fixture
-def f_mixtures(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("f_mixtures")
-
-
-def test_the_density_is_the_mixtures_and_the_grid_holds_all_of_it(f_mixtures: ModuleType) -> None:
+def test_the_density_is_the_mixtures_and_the_grid_holds_all_of_it() -> None:
     weights, means = torch.tensor([0.3, 0.7]).double(), torch.tensor([[1.0, 0.0], [-1.0, 0.5]]).double()
     covariances = torch.tensor([[[0.5, 0.2], [0.2, 0.4]], [[0.3, 0.0], [0.0, 0.9]]]).double()
     grid = f_mixtures.Grid(low=(-8.0, -7.0), high=(8.0, 9.0), cells=160)
@@ -44,13 +23,13 @@ def test_the_density_is_the_mixtures_and_the_grid_holds_all_of_it(f_mixtures: Mo
     assert float(found.exp().sum()) * grid.cell == pytest.approx(1.0, abs=1e-12)
 
 
-def test_of_modes_that_do_not_meet_the_weights_variance_is_that_of_their_shares(f_variance: ModuleType) -> None:
+def test_of_modes_that_do_not_meet_the_weights_variance_is_that_of_their_shares() -> None:
     found = f_variance.by_quadrature(f_variance.Pair(share=0.1, t=0.05))
     assert found["kl"]["weight"] == pytest.approx(0.25 / 0.9 + 0.25 / 0.1 - 1, rel=1e-3)
     assert found["reverse_kl"]["weight"] == pytest.approx(0.0, abs=1e-9)
 
 
-def test_draws_and_quadrature_agree(f_variance: ModuleType) -> None:
+def test_draws_and_quadrature_agree() -> None:
     pair = f_variance.Pair(shift=0.4, share=0.3, width=0.9, t=0.6)
     drawn = f_variance.figures(*f_variance.at_samples(pair, 256 * 256, torch.Generator().manual_seed(0)))
     exact = f_variance.by_quadrature(pair)
@@ -59,13 +38,13 @@ def test_draws_and_quadrature_agree(f_variance: ModuleType) -> None:
             assert drawn[name][figure] == pytest.approx(exact[name][figure], rel=0.05), (name, figure)
 
 
-def test_jeffreys_weight_varies_a_quarter_of_forward_kls(f_variance: ModuleType) -> None:
+def test_jeffreys_weight_varies_a_quarter_of_forward_kls() -> None:
     # E_q[r] = 1, so that h = r + 1 has twice the mean of h = r and the same variance.
     found = f_variance.by_quadrature(f_variance.Pair(width=0.7))
     assert found["jeffreys"]["weight"] == pytest.approx(found["kl"]["weight"] / 4, rel=1e-6)
 
 
-def test_a_ratio_off_by_a_factor_changes_nothing_once_normalised(f_variance: ModuleType) -> None:
+def test_a_ratio_off_by_a_factor_changes_nothing_once_normalised() -> None:
     log_r, d = f_variance.at_samples(f_variance.Pair(share=0.2), 16 * 256, torch.Generator().manual_seed(0))
     right, wrong = f_variance.figures(log_r, d), f_variance.figures(log_r + 1.5, d)
     assert wrong["js"]["normalised"] == pytest.approx(right["js"]["normalised"], rel=1e-9)
@@ -74,9 +53,7 @@ def test_a_ratio_off_by_a_factor_changes_nothing_once_normalised(f_variance: Mod
     assert right["reverse_kl"]["normalised"] == pytest.approx(1.0)
 
 
-def test_a_divergence_times_3_is_9_times_as_noisy_but_for_the_normalisation(
-    f_variance: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_divergence_times_3_is_9_times_as_noisy_but_for_the_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
     thrice = FDivergence(name="thrice", f=JS.f, integrand=lambda log_p, log_q: 3 * JS.integrand(log_p, log_q))
     monkeypatch.setitem(f_variance.SMOOTH, "thrice", thrice)
     found = f_variance.figures(*f_variance.at_samples(f_variance.Pair(share=0.2), 16 * 256, torch.Generator()))
@@ -84,7 +61,7 @@ def test_a_divergence_times_3_is_9_times_as_noisy_but_for_the_normalisation(
     assert found["thrice"]["normalised"] == pytest.approx(found["js"]["normalised"], rel=1e-9)
 
 
-def test_neighbours_are_compared_draw_by_draw(f_variance: ModuleType) -> None:
+def test_neighbours_are_compared_draw_by_draw() -> None:
     def draw(js: float, hellinger: float) -> dict[str, dict[str, float]]:
         values = dict.fromkeys(f_variance.CLAIMED, 1.0) | {"js": js, "squared_hellinger": hellinger}
         return {name: dict.fromkeys(f_variance.FIGURES, value) for name, value in values.items()}
@@ -95,7 +72,7 @@ def test_neighbours_are_compared_draw_by_draw(f_variance: ModuleType) -> None:
     assert said["weight"][2:] == ["no", "open"]
 
 
-def test_the_order_is_counted_by_scenario_and_by_side_of_the_width(f_tables: ModuleType) -> None:
+def test_the_order_is_counted_by_scenario_and_by_side_of_the_width() -> None:
     claimed = ["softened_reverse_kl", "js", "kl"]
     rows = [
         {"scenario": "width", "value": value, "in_order": dict.fromkeys(f_tables.FIGURES, said)}

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import map_cells
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
-
-@pytest.fixture
-def map_cells(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("map_cells")
-
-
-def patients(map_cells: ModuleType, slope: float) -> list[Any]:
+def patients(slope: float) -> list[Any]:
     """Four whose cells move by 1 in every direction and, along the first, by their description times the slope."""
     random = np.random.default_rng(0)
     found = []
@@ -33,19 +23,19 @@ def patients(map_cells: ModuleType, slope: float) -> list[Any]:
 
 
 @pytest.mark.parametrize(("slope", "expected"), [(0.0, "plain"), (2.0, "by description")])
-def test_the_recipe_is_the_one_that_predicts_known_patients(map_cells: ModuleType, slope: float, expected: str) -> None:
+def test_the_recipe_is_the_one_that_predicts_known_patients(slope: float, expected: str) -> None:
     recipes = {
         "none": lambda _patients, _seed: lambda cells, _: cells,
         "by description": map_cells.regressed(1, 0.01),
         "plain": map_cells.shifted(1.0),
     }
-    name, scores = map_cells.chosen(map_cells.Method(recipes=recipes), patients(map_cells, slope))
+    name, scores = map_cells.chosen(map_cells.Method(recipes=recipes), patients(slope))
     assert name == expected
     assert scores["none"] == max(scores.values())
 
 
-def test_a_recipe_is_not_shown_the_patient_it_is_asked_about(map_cells: ModuleType) -> None:
-    known, shown = patients(map_cells, 0.0), []
+def test_a_recipe_is_not_shown_the_patient_it_is_asked_about() -> None:
+    known, shown = patients(0.0), []
 
     def recipe(given: list[Any], _seed: int) -> Any:
         shown.append(given)
@@ -61,7 +51,7 @@ def test_a_recipe_is_not_shown_the_patient_it_is_asked_about(map_cells: ModuleTy
     ]
 
 
-def test_a_gain_is_paired_by_seed_and_bold_where_it_is_clear(map_cells: ModuleType) -> None:
+def test_a_gain_is_paired_by_seed_and_bold_where_it_is_clear() -> None:
     rows = [
         {
             "patient": patient,

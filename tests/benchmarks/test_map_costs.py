@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import importlib
-from pathlib import Path
-from types import ModuleType
-
+import map_costs
 import pytest
 import torch
 
 from pushforward import metrics
 from pushforward.maps.costs import resolve
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def map_costs(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("map_costs")
-
 
 @pytest.mark.parametrize("name", ["radial", "petals", "sphere", "elastic"])
-def test_no_rearrangement_of_the_truths_image_is_cheaper(map_costs: ModuleType, name: str) -> None:
+def test_no_rearrangement_of_the_truths_image_is_cheaper(name: str) -> None:
     truth = map_costs.PROBLEMS[name]
     x = truth.sample(200, torch.Generator().manual_seed(0))
     assert metrics.exact_gap(x, truth.map(x), resolve(truth.cost)) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_the_petals_are_not_optimal_for_the_squared_cost(map_costs: ModuleType) -> None:
+def test_the_petals_are_not_optimal_for_the_squared_cost() -> None:
     truth = map_costs.PROBLEMS["petals"]
     x = truth.sample(200, torch.Generator().manual_seed(0))
     squared = resolve("sqeuclidean")
     assert metrics.exact_gap(x, truth.map(x)) > 0.005 * float(squared.paired(x, truth.map(x)).mean())
 
 
-def test_the_truth_has_no_fault(map_costs: ModuleType) -> None:
+def test_the_truth_has_no_fault() -> None:
     truth = map_costs.PROBLEMS["elastic"]
     sample = map_costs.drawn("elastic", 0)
     found = map_costs.figures(truth, sample, truth.map(sample.x_test.double()))
@@ -44,7 +33,7 @@ def test_the_truth_has_no_fault(map_costs: ModuleType) -> None:
     assert (found["still_recall"], found["still_precision"]) == (1.0, 1.0)
 
 
-def test_what_stays_is_counted_by_coordinate(map_costs: ModuleType) -> None:
+def test_what_stays_is_counted_by_coordinate() -> None:
     x = torch.zeros(2, 2)
     true, images = torch.tensor([[0.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])
     found = map_costs.stillness(x, images, true)
@@ -52,7 +41,7 @@ def test_what_stays_is_counted_by_coordinate(map_costs: ModuleType) -> None:
     assert map_costs.stillness(x, x + 1.0, true) == {"still_recall": 0.0}  # nothing stays: of nothing, no share
 
 
-def test_a_table_has_a_line_for_each_map_and_an_interval_over_seeds(map_costs: ModuleType) -> None:
+def test_a_table_has_a_line_for_each_map_and_an_interval_over_seeds() -> None:
     rows = [
         {"problem": "radial", "method": method, "seed": seed, "seconds": 9.0, "figures": {"excess": seed - 1.0}}
         for method in map_costs.METHODS

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import statistics
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import maps_tables
 import numpy as np
 import pytest
+import tables
 from scipy import stats
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-
-
-@pytest.fixture
-def maps_tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return importlib.import_module("maps_tables")
 
 
 def row(pair: str, method: str, seed: int, seconds: float = 10.0, **figures: float) -> dict[str, Any]:
@@ -38,7 +30,7 @@ def verdict(lines: list[str], start: str) -> str:
     return line
 
 
-def test_the_interval_is_students(maps_tables: ModuleType) -> None:
+def test_the_interval_is_students() -> None:
     values = [4.0, 5.5, 4.5, 6.0, 5.0]
     low, high = stats.t.interval(0.95, 4, loc=statistics.fmean(values), scale=stats.sem(values))
     found = maps_tables.estimate(values)
@@ -46,12 +38,12 @@ def test_the_interval_is_students(maps_tables: ModuleType) -> None:
     assert found.half == pytest.approx((high - low) / 2, rel=1e-3)
 
 
-def test_one_seed_has_no_interval_and_none_no_figure(maps_tables: ModuleType) -> None:
+def test_one_seed_has_no_interval_and_none_no_figure() -> None:
     assert str(maps_tables.estimate([4.567])) == "4.57"
     assert maps_tables.estimate([]) is None
 
 
-def test_a_target_is_reached_or_says_by_how_much_it_was_missed(maps_tables: ModuleType) -> None:
+def test_a_target_is_reached_or_says_by_how_much_it_was_missed() -> None:
     rows = [row("w2-16", "monge", seed, seconds=100.0, l2_uvp=5.5) for seed in range(5)]
     rows += [row("w2-64", "monge", 0, seconds=100.0, l2_uvp=10.0)]
     lines = maps_tables.target_lines(rows)
@@ -61,12 +53,12 @@ def test_a_target_is_reached_or_says_by_how_much_it_was_missed(maps_tables: Modu
     assert verdict(lines, "w2-2, monge | L2-UVP").endswith("not measured")
 
 
-def test_a_row_that_failed_counts_for_nothing(maps_tables: ModuleType) -> None:
+def test_a_row_that_failed_counts_for_nothing() -> None:
     failed = row("w2-16", "monge", 0, l2_uvp=1.0) | {"status": "time limit"}
     assert "not measured" in verdict(maps_tables.target_lines([failed]), "w2-16, monge | L2-UVP")
 
 
-def test_the_floor_is_taken_seed_by_seed(maps_tables: ModuleType) -> None:
+def test_the_floor_is_taken_seed_by_seed() -> None:
     # The floor wanders by more than the excess: only the differences show that the excess is 0.1 every time.
     floors = [0.5, 0.9, 1.3]
     rows = [row("mixture", "monge", n, w2=floor + 0.1, w2_floor=floor, exact_gap=0.0) for n, floor in enumerate(floors)]
@@ -75,7 +67,7 @@ def test_the_floor_is_taken_seed_by_seed(maps_tables: ModuleType) -> None:
     assert "reached" in verdict(maps_tables.target_lines(rows), "mixture, monge | W2²")
 
 
-def test_patients_are_counted_in_which_the_map_beats_the_mean_shift(maps_tables: ModuleType) -> None:
+def test_patients_are_counted_in_which_the_map_beats_the_mean_shift() -> None:
     def cells(patient: str, method: str, seed: int, w2: float) -> dict[str, Any]:
         return {"patient": patient, "method": method, "seed": seed, "figures": {"w2": w2, "w2_floor": 30.0}}
 
@@ -90,13 +82,13 @@ def test_patients_are_counted_in_which_the_map_beats_the_mean_shift(maps_tables:
     assert line.endswith("reached")
 
 
-def test_the_step_is_compared_repetition_by_repetition(maps_tables: ModuleType) -> None:
+def test_the_step_is_compared_repetition_by_repetition() -> None:
     step = row("step", "tutorial", 0) | {"milliseconds": {"pushforward": [1.0, 2.0, 4.0], "ott-jax": [3.0, 4.0, 16.0]}}
     assert "3.0x | reached" in verdict(maps_tables.target_lines([step]), "one step")
     assert "3.0x" in maps_tables.step_table(results([step]))
 
 
-def test_every_method_is_a_line_and_fewer_seeds_are_said(maps_tables: ModuleType) -> None:
+def test_every_method_is_a_line_and_fewer_seeds_are_said() -> None:
     rows = [row(f"w2-{d}", "monge", seed, l2_uvp=4.0) for d in (2, 16, 64) for seed in range(5)]
     rows += [row("w2-16", "ott best", seed, l2_uvp=30.0 + seed) for seed in range(2)]
     text = maps_tables.benchmark_table(results(rows))
@@ -109,8 +101,8 @@ def test_every_method_is_a_line_and_fewer_seeds_are_said(maps_tables: ModuleType
 
 @pytest.mark.usefixtures("data_sets")
 def test_held_out_cells_are_in_nothing_that_is_fitted_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    problems = importlib.import_module("maps_problems")
+    import maps_problems as problems
+
     pair = problems.load("cells-PW034", 1)
     fitted = {point.tobytes() for point in np.concatenate([pair.x, pair.y])}
     assert pair.x.shape == pair.y.shape == (2000, 30)
@@ -120,13 +112,12 @@ def test_held_out_cells_are_in_nothing_that_is_fitted_on(monkeypatch: pytest.Mon
     assert {point.tobytes() for point in pair.y_test}.isdisjoint(point.tobytes() for point in pair.y_other)
 
 
-def test_a_table_without_results_yet_is_left_alone(maps_tables: ModuleType, tmp_path: Path) -> None:
-    tables = importlib.import_module("tables")
+def test_a_table_without_results_yet_is_left_alone(tmp_path: Path) -> None:
     text = "<!-- table:maps-cells -->\nas it was\n<!-- /table:maps-cells -->\n"
     assert tables.filled(text, tmp_path) == text
 
 
-def test_targets_and_cells_make_tables(maps_tables: ModuleType) -> None:
+def test_targets_and_cells_make_tables() -> None:
     rows = [row("mixture", "monge", seed, w2=1.0, w2_floor=0.8, exact_gap=0.01) for seed in range(2)]
     assert "missed by 0.0040" in maps_tables.targets_table(results(rows))
     cells = [{"patient": "A", "method": "identity", "seed": 0, "figures": {"w2": 50.0, "w2_floor": 30.0}}]

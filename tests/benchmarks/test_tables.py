@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import tables
 
 SOURCE = Path(__file__).parents[2] / "benchmarks" / "tables.py"
 MARKS = "before\n<!-- table:ot-solvers -->\nold\n<!-- /table:ot-solvers -->\nafter\n"
-
-
-@pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(SOURCE.parent)  # the scripts import one another by name
-    spec = importlib.util.spec_from_file_location("benchmark_tables", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_best_peer_is_the_fastest_entropic_one_at_the_tolerance(tables: ModuleType, results: Path) -> None:
+def test_the_best_peer_is_the_fastest_entropic_one_at_the_tolerance(results: Path) -> None:
     text = tables.filled(MARKS, results)
     (line,) = [line for line in text.splitlines() if "500 x 500" in line]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
@@ -49,13 +37,13 @@ def test_the_best_peer_is_the_fastest_entropic_one_at_the_tolerance(tables: Modu
     ]  # fmt: skip
 
 
-def test_a_solver_that_failed_says_how(tables: ModuleType, results: Path) -> None:
+def test_a_solver_that_failed_says_how(results: Path) -> None:
     text = tables.filled(MARKS.replace("ot-solvers", "ot-solvers-all"), results)
     assert "| pot log | over 120 |" in text
     assert "| mdot-tnt | error 5e-06 in 0.0100 |" in text
 
 
-def test_only_the_marked_part_changes_and_a_second_filling_changes_nothing(tables: ModuleType, results: Path) -> None:
+def test_only_the_marked_part_changes_and_a_second_filling_changes_nothing(results: Path) -> None:
     text = tables.filled(MARKS, results)
     assert text.startswith("before\n<!-- table:ot-solvers -->\n|")
     assert text.endswith("<!-- /table:ot-solvers -->\nafter\n")
@@ -63,6 +51,6 @@ def test_only_the_marked_part_changes_and_a_second_filling_changes_nothing(table
     assert tables.filled(text, results) == text
 
 
-def test_an_unknown_table_is_an_error(tables: ModuleType, results: Path) -> None:
+def test_an_unknown_table_is_an_error(results: Path) -> None:
     with pytest.raises(KeyError, match="no-such"):
         tables.filled(MARKS.replace("ot-solvers", "no-such"), results)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -12,11 +11,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import pytest
 import yaml
+from cli import language_models as made
 
 from pushforward.cli.distill_lm import Settings
 from pushforward.cli.errors import InputError
@@ -27,18 +26,9 @@ DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_d
 FLAGS = "--teacher bert --student layers:2 --task sst2 --data data --batch-size 16 --quiet"
 
 
-def _made() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("language_models", Path(__file__).parent / "language_models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made, folder = _made(), tmp_path_factory.mktemp("language")
+    folder = tmp_path_factory.mktemp("language")
     made.save_bert(folder / "bert")
     made.save_bert(folder / "headless", head=False)
     made.save_bert(folder / "three", labels=3)

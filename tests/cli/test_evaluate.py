@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+from cli import language_models as made
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 
-def _made() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("language_models", Path(__file__).parent / "language_models.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
-def made(here: Path) -> ModuleType:
-    module = _made()
-    module.save_data(here / "data")
-    module.save_text(here / "text.txt")
-    return module
+def texts(here: Path) -> None:
+    made.save_data(here / "data")
+    made.save_text(here / "text.txt")
 
 
-def test_a_task_row_by_row(run: Callable, made: ModuleType):
+def test_a_task_row_by_row(run: Callable, texts: None):
     made.save_bert(Path("one"))
     made.save_bert(Path("other"), seed=1)
     outcome = run("evaluate", "one", *"--task sst2 --data data --teacher other --batch-size 7 --json".split())
@@ -53,7 +41,7 @@ def test_a_task_row_by_row(run: Callable, made: ModuleType):
     assert 0 < same < n, "a teacher that always or never agrees would not show an error"
 
 
-def test_the_perplexity_of_a_text(run: Callable, made: ModuleType):
+def test_the_perplexity_of_a_text(run: Callable, texts: None):
     made.save_gpt2(Path("gpt2"))
     outcome = run("evaluate", "gpt2", *"--text text.txt --max-length 10".split())
     assert outcome.code == 0, outcome.err
@@ -86,7 +74,7 @@ def test_the_perplexity_of_a_text(run: Callable, made: ModuleType):
         ("broken --task sst2 --data data", "MODEL broken"),
     ],
 )
-def test_one_line_names_what_is_wrong(words: str, named: str, run: Callable, made: ModuleType):
+def test_one_line_names_what_is_wrong(words: str, named: str, run: Callable, texts: None):
     made.save_bert(Path("bert"))
     made.save_bert(Path("foreign"), words=[*made.WORDS, "more"])
     made.save_bert(Path("broken"))

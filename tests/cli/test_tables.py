@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli import table_kinds as kinds
 
 from pushforward.cli.errors import InputError
 from pushforward.cli.inputs import read_cloud, read_cost, read_points
 from pushforward.cli.tables import read_table
 from pushforward.maps.saved import load_map
 
-
-def _load_kinds():
-    spec = importlib.util.spec_from_file_location("table_kinds", Path(__file__).with_name("table_kinds.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["table_kinds"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-kinds = _load_kinds()
 CASES = kinds.cases()
 
 

@@ -5,18 +5,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from diffusion.small import PROCESS, Net, mixture, network_teacher, samples
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from small import PROCESS, Net, mixture, network_teacher, samples  # noqa: E402
-
-from pushforward.diffusion import (  # noqa: E402
+from pushforward.diffusion import (
     Denoiser,
     Discriminator,
     Distiller,
@@ -26,9 +21,9 @@ from pushforward.diffusion import (  # noqa: E402
     Guided,
     RectifiedFlow,
 )
-from pushforward.divergences import CATALOGUE, JS, SQUARED_HELLINGER, TOTAL_VARIATION  # noqa: E402
-from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError  # noqa: E402
-from pushforward.training.random import seeded  # noqa: E402
+from pushforward.divergences import CATALOGUE, JS, SQUARED_HELLINGER, TOTAL_VARIATION
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.training.random import seeded
 
 SMOOTH = [name for name, entry in CATALOGUE.items() if entry.smooth]
 

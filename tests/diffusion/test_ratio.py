@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from diffusion.small import PROCESS, Net, mixture, network_teacher, samples
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from small import PROCESS, Net, mixture, network_teacher, samples  # noqa: E402
-
-from pushforward.diffusion import Denoiser, Discriminator, Empirical, ExactRatio, GaussianMixture  # noqa: E402
-from pushforward.diffusion.losses import discriminator_loss  # noqa: E402
-from pushforward.diffusion.processes import RectifiedFlow, VarianceExploding, VariancePreserving  # noqa: E402
-from pushforward.diffusion.ratio import Bins, effective_share  # noqa: E402
-from pushforward.errors import InvalidArgument  # noqa: E402
+from pushforward.diffusion import Denoiser, Discriminator, Empirical, ExactRatio, GaussianMixture
+from pushforward.diffusion.losses import discriminator_loss
+from pushforward.diffusion.processes import RectifiedFlow, VarianceExploding, VariancePreserving
+from pushforward.diffusion.ratio import Bins, effective_share
+from pushforward.errors import InvalidArgument
 
 
 @pytest.mark.parametrize("process", [VarianceExploding(), VariancePreserving.linear(), RectifiedFlow(shift=3.0)])

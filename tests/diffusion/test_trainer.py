@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from diffusion.small import PROCESS, Net, mixture, network_teacher, samples
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from small import PROCESS, Net, mixture, network_teacher, samples  # noqa: E402
-
-from pushforward.diffusion import Denoiser, Distiller, Generator, Trainer  # noqa: E402
-from pushforward.diffusion.distiller import Losses  # noqa: E402
-from pushforward.diffusion.loop import Batch  # noqa: E402
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError  # noqa: E402
-from pushforward.training import read_log  # noqa: E402
+from pushforward.diffusion import Denoiser, Distiller, Generator, Trainer
+from pushforward.diffusion.distiller import Losses
+from pushforward.diffusion.loop import Batch
+from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError
+from pushforward.training import read_log
 
 
 def trainer(out: Path, **settings: object) -> Trainer:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+from distributed import two_processes as script
 
 from pushforward.errors import ShapeError
 from pushforward.training import distributed
-
-SCRIPT = Path(__file__).parent / "two_processes.py"
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +20,9 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two processes found, from one start of both: importing torch is what takes the time."""
     folder = tmp_path_factory.mktemp("two")
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run([*torchrun, SCRIPT, folder], capture_output=True, text=True, timeout=300, check=False)
+    run = subprocess.run([*torchrun, script.__file__, folder], capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 0, run.stderr[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("two_processes", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_torchrun_is_joined_and_left(found):
@@ -45,7 +31,7 @@ def test_torchrun_is_joined_and_left(found):
 
 
 @pytest.mark.parametrize(("case", "rows"), [("uneven", 7), ("even", 8), ("empty", 6)])
-def test_gradient_is_that_of_one_process_with_the_whole_batch(found, script, case, rows):
+def test_gradient_is_that_of_one_process_with_the_whole_batch(found, case, rows):
     model = script.network()
     script.loss_of(model(script.points(rows))).backward()
     for one in found:
@@ -54,7 +40,7 @@ def test_gradient_is_that_of_one_process_with_the_whole_batch(found, script, cas
 
 
 @pytest.mark.parametrize("stage", ["gap", "entropic"])
-def test_a_map_descends_along_the_gradient_of_one_process_with_the_whole_batch(found, script, stage):
+def test_a_map_descends_along_the_gradient_of_one_process_with_the_whole_batch(found, stage):
     whole = script.trained_map()[stage]
     for one in found:
         assert one["map"][stage] == pytest.approx(whole, rel=1e-6, abs=1e-9)

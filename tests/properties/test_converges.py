@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from pathlib import Path
 from typing import Any
 
+import ot_hostile as hostile
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-hostile = importlib.import_module("ot_hostile")
-sys.path.pop(0)
 
 SEEDS = st.integers(0, 2**32 - 1)
 FEW = settings(max_examples=24)

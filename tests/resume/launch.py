@@ -12,8 +12,8 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import tiny_training
-from tiny_training import Kill
+from resume import tiny_training
+from resume.tiny_training import Kill
 
 from pushforward.training import read_log
 

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from resume import distillation
+from resume.launch import run_ranks
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import distillation  # noqa: E402
-from launch import run_ranks  # noqa: E402
-
-from pushforward.training import load_state, read_log  # noqa: E402
+from pushforward.training import load_state, read_log
 
 
 def same(one: Path, other: Path) -> None:

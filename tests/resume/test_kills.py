@@ -14,10 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import launch
 import pytest
-import tiny_training
-from tiny_training import SAVE_EVERY, STEPS, Kill
+from resume import launch, tiny_training
+from resume.tiny_training import SAVE_EVERY, STEPS, Kill
 
 SAVES = range(2 * SAVE_EVERY, STEPS, SAVE_EVERY)
 BALLAST = 4_000_000  # 16 MB make a save long enough to be hit

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 pytest.importorskip("transformers")
-sys.path.insert(0, str(Path(__file__).parent))
-
-from lm_training import SAVE_EVERY, STEPS, launch  # noqa: E402
+from resume.lm_training import SAVE_EVERY, STEPS, launch
 
 
 def curve(folder: Path) -> list[dict[str, float]]:

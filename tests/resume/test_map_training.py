@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from resume import map_training
+from resume.launch import run_ranks
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import map_training  # noqa: E402
-from launch import run_ranks  # noqa: E402
-
-from pushforward.maps import MongeMap  # noqa: E402
+from pushforward.maps import MongeMap
 
 
 def fit(

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 from pathlib import Path
 
 import pytest
+from resume import teacher_run
+from resume.launch import run_ranks
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import teacher_run  # noqa: E402
-from launch import run_ranks  # noqa: E402
-
-from pushforward.training import read_log  # noqa: E402
+from pushforward.training import read_log
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -1,6 +1,6 @@
 """The table of public doors x kinds of bad input, and what becomes of each call.
 
-python tests/robustness/table.py      # all of it: good, total, and the failures, one a line
+PYTHONPATH=tests python -m robustness.table      # all of it: good, total, and the failures, one a line
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import torch
-from doors import Door, doors, is_legal, may_be_none, required, sort_of, usual
-from kinds import Kind, kinds_of
+from robustness.doors import Door, doors, is_legal, may_be_none, required, sort_of, usual
+from robustness.kinds import Kind, kinds_of
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a name that is no folder would be asked for on the hub
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import PROCESS, RUNS, SIZE, checkpoints, save_map_run
+from robustness.tiny_runs import PROCESS, RUNS, SIZE, checkpoints, save_map_run
 
 from pushforward.cli.errors import InputError
 from pushforward.cli.lm_inputs import load_model

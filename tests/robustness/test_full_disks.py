@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_runs import RUNS, checkpoints
+from robustness.tiny_runs import RUNS, checkpoints
 
 from pushforward.training.checkpoint import publishing, verify
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny_runs import PROCESS, RUNS, SIZE, checkpoints, save_map_run
+from robustness.tiny_runs import PROCESS, RUNS, SIZE, checkpoints, save_map_run
 
 from pushforward.cli.main import main
 from pushforward.diffusion import Generator, OneStepPipeline, networks, teachers

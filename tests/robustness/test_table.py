@@ -1,7 +1,8 @@
 """Public doors x kinds of bad input: an error of the library's that names the argument, or the right answer.
 
-`python tests/robustness/table.py` goes through all of it, in minutes; this test through a fixed part. What is known to
-fall short there is in `known_gaps.json`, by the kind of fault: a new fault and a mended one turn the test red.
+`PYTHONPATH=tests python -m robustness.table` goes through all of it, in minutes; this test through a fixed part. What
+is known to fall short there is in `known_gaps.json`, by the kind of fault: a new fault and a mended one turn the test
+red.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from table import count
+from robustness.table import count
 
 SHARE = 12
 KNOWN = json.loads(Path(__file__).with_name("known_gaps.json").read_text(encoding="utf-8"))
