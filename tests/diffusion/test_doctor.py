@@ -143,7 +143,7 @@ def test_a_network_that_has_learned_nothing():
     torch.manual_seed(0)
     layer = nn.Linear(2, 2)
     found = examine(Denoiser(lambda x, t: layer(x), RectifiedFlow(), predicts="eps"), data())
-    assert found.verdict == "unlearnt"
+    assert found.verdict == "untrained"
     assert "untrained" in found.advice
 
 

@@ -1,9 +1,9 @@
-"""Models of diffusers as teachers, and students as what plain diffusers loads.
+"""Models of diffusers as teachers, and students as models that plain diffusers loads.
 
     prediction = sign model(x_t, offset + slope t, condition)
 
-What slope, offset and sign are, and what is predicted, `schedulers` reads from a scheduler's config. Besides `unet`
-this is the only module that imports diffusers. No pickle is opened, and no code runs but that of the installed package.
+`schedulers` reads slope, offset, sign and the kind of prediction from a scheduler's config. Besides `unet` this is the
+only module that imports diffusers. It opens no pickle and runs no code but that of the installed package.
 """
 
 from __future__ import annotations
@@ -84,13 +84,14 @@ def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Deno
 
 
 class DiffusersNetwork(nn.Module):
-    """A model of diffusers, called as a network is called here.
+    """A model of diffusers behind the interface of this room's networks: network(x_t, t, condition).
 
     Args:
-        model: Takes (x, ..., timestep=..., its conditions by name) and gives a tuple if asked to.
-        slope, offset: Its time is offset + slope t.
-        sign: Its output, or the first half of the channels where it has twice as many, is multiplied by it.
-        latent: Whether what it denoises is no pictures, but what a decoder makes pictures of.
+        model: Takes (x, ..., timestep=..., its conditions by name) and returns a tuple where that is asked for.
+        slope, offset: The model's time is offset + slope t.
+        sign: 1 or -1, the factor of the model's output. Where the output has twice as many channels, its first half is
+            taken.
+        latent: Whether the model denoises latents, from which a decoder makes images.
     """
 
     # Samples and conditions are turned into the model's own precision here.
@@ -117,7 +118,7 @@ class DiffusersNetwork(nn.Module):
         self._counts = config.get("time_embedding_type") == "learned"
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """The prediction, like x_t; the model itself is asked in its own precision."""
+        """The prediction, shaped like x_t; the model computes it in its own precision."""
         time = self.offset + self.slope * t
         dtype = next((p.dtype for p in self.model.parameters() if p.is_floating_point()), x_t.dtype)
         arguments = in_precision(self._named(condition), dtype) | {"timestep": time.long() if self._counts else time}
@@ -147,7 +148,13 @@ class DiffusersNetwork(nn.Module):
 
 
 def load_model(folder: Path) -> nn.Module:
-    """The model of diffusers that was saved to this folder, on the CPU.
+    """The model of diffusers in a folder that diffusers saved it to, on the CPU.
+
+    Args:
+        folder: Holds config.json and the weights as safetensors.
+
+    Returns:
+        The model, of a class of diffusers.
 
     Raises:
         CheckpointError: The folder is missing or broken, its weights are pickled, or its class is not diffusers' own.
@@ -180,13 +187,13 @@ def save_student(folder: Path, generator: Generator, network: DiffusersNetwork) 
     """Write a student's model, and what plain diffusers needs to draw the same samples.
 
     Args:
-        folder: Made if missing. Gets `unet` or `transformer`; `scheduler`; and where nothing else is needed, which is
-            for a UNet2DModel, the `model_index.json` of a pipeline.
+        folder: Made if missing. Gets `unet` or `transformer`, and `scheduler`; for a UNet2DModel also the
+            `model_index.json` of a pipeline, which needs nothing else.
         generator: The student.
-        network: Its network; warned of where diffusers has no scheduler for its times.
+        network: The student's network. There is a warning where diffusers has no scheduler for the student's times.
 
     Returns:
-        The name of the model's folder within.
+        The name of the model's folder within `folder`.
     """
     diffusers, model, denoiser = _diffusers(), network.model, generator.denoiser
     part = "unet" if "UNet" in type(model).__name__ else "transformer"
@@ -212,7 +219,7 @@ def save_student(folder: Path, generator: Generator, network: DiffusersNetwork) 
 
 
 def _loaded(folder: Path, scheduler: Any) -> tuple[nn.Module, Any, bool]:
-    """Model, scheduler, and whether a decoder belongs to them."""
+    """Model and scheduler, and whether the folder holds a decoder beside them."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is no folder; a model of diffusers is loaded from the one it was saved to")
     if not (folder / "model_index.json").exists():
@@ -239,7 +246,7 @@ def _load_scheduler(folder: Path) -> Any:
 
 
 def _without_adapters(model: Any) -> Any:
-    """The model itself, or one with the same weights where there are adapters in it."""
+    """The model itself, or a copy with the same weights and without adapters where it has some."""
     if adapted(model) is None:
         return model
     with torch.device("meta"):
@@ -249,7 +256,7 @@ def _without_adapters(model: Any) -> Any:
 
 
 def _is_whole(model: nn.Module, found: FewSteps) -> bool:
-    """Whether model and scheduler are all that the pipeline needs."""
+    """Whether a pipeline needs nothing besides model and scheduler."""
     config: Any = model.config
     if type(model).__name__ != "UNet2DModel" or config.in_channels != config.out_channels:
         return False
@@ -259,7 +266,7 @@ def _is_whole(model: nn.Module, found: FewSteps) -> bool:
 
 
 def _taps(model: nn.Module) -> tuple[str, ...]:
-    """The submodule in the middle, if it gives one tensor; of transformers with two streams, the last layer norm."""
+    """The name of the middle submodule, if its output is one tensor; of two-stream transformers, the last norm."""
     if isinstance(getattr(model, "mid_block", None), nn.Module):
         return ("model.mid_block",)
     if isinstance(getattr(model, "norm_out", None), nn.Module):
@@ -292,7 +299,7 @@ def _refuse_pickled(folder: Path) -> None:
 
 
 def _variant(folder: Path) -> str | None:
-    """The variant that the weights were saved as, say fp16; None where there are plain ones.
+    """The variant in which the weights were saved, say fp16; None where there are plain weights.
 
     Raises:
         CheckpointError: There are several, and none of them is the plain one.

@@ -1,4 +1,4 @@
-"""A teacher, its student, and what judges the student: the losses of f-distill, for anyone's loop.
+"""The losses of f-distill, for any training loop: of the student, and of the critics that follow it.
 
     student   h'(r') (x0_teacher - x0_fake) / |x0 - x0_teacher|_1   at x_t, down to G's parameters (theorem 1)
               + gan_weight * -log D(x_t)
@@ -6,9 +6,9 @@
               + the discriminator's loss, data against student, both under noise
 
 symbol       meaning                                                        shape
-x0, x_t      the student's samples G(z), and those under noise              (B, ...)
-x0_teacher   what the teacher says they were                                (B, ...)
-x0_fake      what a denoiser trained on the student's samples says          (B, ...)
+x0, x_t      the student's samples G(z), and the same under noise           (B, ...)
+x0_teacher   the teacher's estimate of x0 from x_t                          (B, ...)
+x0_fake      the estimate of a denoiser trained on the student's samples    (B, ...)
 r', h'       ratio and weight, normalised (`ratio`)                         (B,)
 
 The length |x0 - x0_teacher|_1 makes steps alike at all noise levels (DMD, equation 8). For the reverse KL h is 1: no
@@ -52,7 +52,7 @@ _VARIANCE = 0.1
 
 
 class Losses(NamedTuple):
-    """What to minimise, (), and what to log: detached numbers, ()."""
+    """A loss to minimise, `total`, (), and `parts` to log: detached numbers, () each, by name."""
 
     total: Tensor
     parts: dict[str, Tensor]
@@ -152,22 +152,25 @@ class Distiller:
 
     @property
     def discriminator(self) -> Discriminator | None:
-        """The one in use, if any."""
+        """The discriminator in use; None where the ratio is exact or not needed."""
         return self.ratio if isinstance(self.ratio, Discriminator) else None
 
     def trained(self) -> list[nn.Parameter]:
-        """What the student's optimiser trains: all of the student, or what of it requires gradients."""
+        """The student's parameters that require gradients, for the student's optimiser."""
         return [parameter for parameter in self.student.parameters() if parameter.requires_grad]
 
     def critics(self) -> list[nn.Parameter]:
-        """What the critics' optimiser trains: the fake denoiser, and the discriminator where there is one."""
+        """The parameters for the critics' optimiser: the fake denoiser's, and the discriminator's if there is one."""
         return [parameter for module in self._critics().values() for parameter in module.parameters()]
 
     def prepare(self, batch: Batch) -> None:
-        """Learn from a batch the data's scale, the discriminator's sizes and, unless they were given, the times.
+        """Read the data's scale, the discriminator's sizes and, unless they were given, the student's times.
+
+        Args:
+            batch: Samples (B, ...), or a pair of them and their condition.
 
         Raises:
-            ShapeError: The batch is no tensor of samples, nor a pair.
+            ShapeError: The batch is neither a tensor of samples nor a pair.
         """
         x, condition = _checked(batch)
         self.to(x.device)
@@ -181,15 +184,17 @@ class Distiller:
 
     @typed
     def student_loss(self, batch: Batch) -> Losses:
-        """The student's loss, and how the matching goes.
+        """The student's loss, and measures of how well the student matches the teacher.
 
         Args:
-            batch: Its samples give the number, their mean and scale, and its condition is what the student is told.
+            batch: Its samples give the number, mean and scale of the student's samples; the student gets its condition.
 
         Returns:
-            The loss, and score_gap (|x0_teacher - x0_fake| / |x0 - x0_teacher|), and where there is a ratio mean_ratio
-            (E_q[r'], 1 if calibrated), effective_share (of the batch, under h') and clamped (share of ratios); drift
-            (the student's mean off the data's, in its standard deviations) and spread (the student's over the data's).
+            The loss, with these parts: score_gap (|x0_teacher - x0_fake| / |x0 - x0_teacher|); drift (the student's
+                mean
+            minus the data's, in standard deviations of the data); spread (the student's standard deviation over the
+            data's); and where there is a ratio, mean_ratio (E_q[r'], which is 1 if calibrated), effective_share (of the
+            batch, under h') and clamped (the share of ratios at the clamp).
 
         Raises:
             InvalidArgument: `prepare` was not called.
@@ -214,7 +219,10 @@ class Distiller:
 
     @typed
     def critic_loss(self, batch: Batch) -> Losses:
-        """The critics' loss on data and on new samples of the student's; takes the latter into the bins.
+        """The critics' loss on data and on new samples of the student, whose ratios update the bins.
+
+        Args:
+            batch: Samples of the data (B, ...), or a pair of them and their condition.
 
         Returns:
             The loss, and its parts: fake_loss and, with a discriminator, discriminator_loss and accuracy.
@@ -245,25 +253,40 @@ class Distiller:
         return Losses(total, {name: part.detach() for name, part in parts.items()})
 
     def parallel(self, wrap: Callable[[nn.Module], nn.Module]) -> None:
-        """Have the passes that are trained go through a wrapper, say DistributedDataParallel; after `prepare`."""
+        """Send all passes that are trained through a wrapper, say DistributedDataParallel. Call it after `prepare`.
+
+        Args:
+            wrap: Given a module; returns the wrapped module.
+        """
         trained = {"student": self.student.denoiser, **self._critics()}
         self._parallel = {name: wrap(module) for name, module in trained.items()}
 
     def to(self, device: torch.device) -> Distiller:
-        """Move everything, the teacher too."""
+        """Move student, critics and teacher to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The distiller itself.
+        """
         for module in (self.teacher, _network_of(self.teacher), self.student, self.fake, self.ratio, self.bins):
             if isinstance(module, nn.Module):
                 module.to(device)
         return self
 
     def state_dict(self) -> dict[str, Any]:
-        """All that training changes: not the teacher."""
+        """The state of all that training changes: student, critics, bins; not the teacher."""
         modules = {"student": self.student, "bins": self.bins, **self._critics()}
         states = {name: module.state_dict() for name, module in modules.items()}
         return states | {"times": list(self.student.times), "sigma_data": self.sigma_data}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """What `state_dict` gave; after `prepare`."""
+        """Restore what `state_dict` returned. Call it after `prepare`.
+
+        Args:
+            state: The state, as `state_dict` returned it.
+        """
         for name, module in {"student": self.student, "bins": self.bins, **self._critics()}.items():
             module.load_state_dict(state[name])
         self.student.times, self.sigma_data = tuple(state["times"]), state["sigma_data"]
@@ -282,7 +305,7 @@ class Distiller:
         return _checked(batch)
 
     def _input(self, x: Tensor, condition: Any) -> tuple[Tensor, Tensor]:
-        """What one of the student's steps, drawn at random, is shown when it samples."""
+        """The input of one of the student's sampling steps, drawn at random: x_t, (B, ...), and its time."""
         step = int(torch.randint(len(self.student.times), ()))
         return self.student.input_of(step, torch.randn_like(x), condition)
 
@@ -291,7 +314,7 @@ class Distiller:
         return self.teacher.process.add_noise(x0, t, torch.randn_like(x0)), t
 
     def _judged(self, x_t: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor | None]:
-        """The teacher's x0, without gradient, and the logits, with theirs if there is a GAN term."""
+        """The teacher's x0 without gradient, and the logits, which have a gradient where there is a GAN term."""
         grad = self.gan_weight > 0
         discriminator = self.discriminator
         if discriminator is not None and discriminator.teacher is self.teacher:
@@ -308,7 +331,7 @@ class Distiller:
             return x0, discriminator(discriminator.features(x_t, t, condition), t)
 
     def _weighed(self, logits: Tensor | None, t: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """h' of each sample, and what to log of the ratio."""
+        """h' of each sample, (B,), and the ratio's measures for the log."""
         if logits is None or self.divergence is REVERSE_KL:
             return torch.ones_like(t), {}
         raw = logits.detach().float()
@@ -342,7 +365,7 @@ class Distiller:
 
     @torch.no_grad()
     def _choose_times(self, x: Tensor, condition: Any) -> tuple[float, ...]:
-        """The start, as the class says, and the further steps evenly over the sampling times below it."""
+        """The student's times, falling: the first as the class describes, the others evenly over the times below."""
         process, least = self.teacher.process, _VARIANCE * float(x.float().var(0).sum())
         times, noise = process.timesteps(_TIMES), torch.randn_like(x)
         answers = (self.teacher.x0(process.prior(noise, t), t, condition) for t in times.flip(0).to(x.device))
@@ -360,10 +383,10 @@ class Distiller:
 
 
 def _checked(batch: Batch) -> tuple[Tensor, Any]:
-    """Samples in single precision at least, and their condition.
+    """A batch's samples, in float32 at least, and its condition.
 
     Raises:
-        NonFiniteError: Either holds a number that is not finite.
+        NonFiniteError: Samples or condition hold a number that is not finite.
     """
     x, condition = unpacked(batch)
     check_tensor("batch", x)
@@ -385,7 +408,7 @@ def _network_of(teacher: Teacher) -> Denoiser | None:
 
 
 def _single(module: nn.Module) -> nn.Module:
-    """The module, with its weights of half precision in single."""
+    """The module, with half-precision weights turned into float32."""
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point() and tensor.itemsize < torch.float32.itemsize:
             tensor.data = tensor.data.float()
@@ -393,7 +416,7 @@ def _single(module: nn.Module) -> nn.Module:
 
 
 def _trainable(student: Generator, *, given: bool) -> nn.Module:
-    """The student, in single precision, of which at least something is trained."""
+    """The student in float32, with at least one parameter that requires gradients."""
     parameters = list(_single(student).parameters())
     if not any(parameter.requires_grad for parameter in parameters):
         # A copy of a frozen teacher; what was put into it to be trained is, if anything was.
@@ -422,7 +445,7 @@ def _generator(student: Denoiser | Generator | None, network: Denoiser | None, s
 
 @contextmanager
 def _frozen(discriminator: Discriminator) -> Suspended[None, None, None]:
-    """Let a gradient through to the samples, and leave none in the discriminator."""
+    """A context in which gradients reach the samples and the discriminator's parameters get none."""
     discriminator.requires_grad_(False)
     try:
         yield

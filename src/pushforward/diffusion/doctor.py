@@ -1,4 +1,4 @@
-"""Is a teacher what it is declared to be? Known data is noised, and the answers are read in every plausible way.
+"""Check whether a teacher is what it is declared to be: its answers on noised data are read in every plausible way.
 
     R = |s F(x_t, g(t)) - y|^2 / |y - mean y|^2,     S = the same of the best linear denoiser
     score = mean over three noise levels of log((R + c) / (S + c))
@@ -47,7 +47,7 @@ _C = 0.05
 # A reading is better beyond chance by so much, and by so many standard errors of the difference.
 _MARGIN, _ERRORS = 0.03, 4.0
 # A score above this: the teacher does worse than what is known without a network.
-_UNLEARNT = math.log(1.1)
+_UNTRAINED = math.log(1.1)
 # Samples of the teacher's own that its data's mean and scale are read from, and their sampler's steps.
 _DRAWN, _STEPS = 256, 10
 
@@ -59,9 +59,9 @@ class Level:
     Args:
         t: The time.
         noise: sigma / alpha.
-        error: Of the teacher's x0, as it is declared.
-        linear: Of the best linear denoiser.
-        constant: Of the data's mean.
+        error: The error of the teacher's x0, read as declared.
+        linear: The error of the best linear denoiser.
+        constant: The error of the data's mean.
     """
 
     t: float
@@ -73,19 +73,19 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examination:
-    """What was found.
+    """What `examine` found.
 
     Args:
-        verdict: "ok"; "misdeclared", where another reading explains the answers better; "unlearnt", where none does
+        verdict: "ok"; "misdeclared", where another reading explains the answers better; "untrained", where none does
             better than the best linear denoiser; "rescaled", where the declared one is right for data of another mean
             or scale.
-        declared, best: The reading that was declared, and the one that explains the answers best.
-        scores: Of all readings, the best first; 0 is as good as linear, less is better.
-        levels: Of the declared reading, from little noise to much.
+        declared, best: The declared reading, and the one that explains the answers best.
+        scores: The score of each reading, the best first; 0 is as good as a linear denoiser, lower is better.
+        levels: The errors under the declared reading, from little noise to much.
         unit: Scale and shift that make the data like the teacher's, scale x + shift; None where none are needed.
     """
 
-    verdict: Literal["ok", "misdeclared", "unlearnt", "rescaled"]
+    verdict: Literal["ok", "misdeclared", "untrained", "rescaled"]
     declared: Reading
     best: Reading
     scores: dict[Reading, float]
@@ -94,13 +94,13 @@ class Examination:
 
     @property
     def advice(self) -> str:
-        """The verdict in a sentence, with what to do about it."""
+        """A sentence with the verdict and what to change."""
         if self.unit is not None:
             return _unit_advice(self.declared, *self.unit)
         share = f"{math.exp(self.scores[self.declared]):.2f}"
         if self.verdict == "ok":
             return f"ok: it predicts {self.declared}, as declared; its error is {share} of a linear denoiser's"
-        if self.verdict == "unlearnt":
+        if self.verdict == "untrained":
             return (
                 f"no reading explains its answers better than a linear denoiser would (the best is {self.best}): it is "
                 "untrained, or was trained on other data or under another process; is the data scaled alike, images to "
@@ -111,7 +111,7 @@ class Examination:
 
 
 class _Noised(NamedTuple):
-    """Data at one level; what a network may have been trained on, and what the best linear denoiser makes of that."""
+    """Data at one noise level; the targets a network may have been trained on, and the best linear denoiser's."""
 
     x_t: Tensor
     t: Tensor
@@ -129,13 +129,16 @@ class _Score(NamedTuple):
 @typed
 @torch.no_grad()
 def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int = 0) -> Examination:
-    """Find out whether a teacher predicts what it is declared to predict, at the times it is declared to.
+    """Check whether a teacher predicts what it is declared to predict, at the times it is declared to.
 
     Args:
         teacher: Any denoiser with a network.
         data: What it was trained on, or the like of it, (B, ...), scaled as in training; 32 samples or more.
         condition: Of these samples, as the network takes it.
         seed: Of the noise.
+
+    Returns:
+        The verdict, the best reading and the errors at each noise level.
 
     Raises:
         ShapeError: Fewer samples, or no batch of floating numbers.
@@ -172,12 +175,12 @@ def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int
 
 
 def _unit(teacher: Denoiser, data: Tensor, condition: Any, seed: int, best: _Score) -> tuple[float, float] | None:
-    """Scale and shift after which the declared reading explains the answers better than any does without; or None."""
+    """Scale and shift after which the declared reading explains the answers better than any does without; else None."""
     count = min(len(data), _DRAWN)
     noise = torch.randn(data[:count].shape, generator=torch.Generator().manual_seed(seed), dtype=data.dtype)
-    told = each(condition, lambda part: part[:count])
+    conditions = each(condition, lambda part: part[:count])
     try:
-        own = heun(teacher, noise.to(data.device), steps=_STEPS, condition=told)
+        own = heun(teacher, noise.to(data.device), steps=_STEPS, condition=conditions)
     except (RuntimeError, IndexError, ValueError, TypeError):
         return None  # it cannot be asked so; its readings say whatever there is to say
     mean, spread, m, s = (float(value) for value in (own.mean(), own.std(), data.mean(), data.std()))
@@ -198,13 +201,13 @@ def _unit(teacher: Denoiser, data: Tensor, condition: Any, seed: int, best: _Sco
 
 def _unit_advice(declared: Reading, scale: float, shift: float) -> str:
     if scale == 1:
-        said, change = "shifted", f"add {shift:.3g} to them"
+        difference, change = "shifted", f"add {shift:.3g} to them"
     elif shift == 0:
-        said, change = "scaled", f"multiply them by {scale:.3g}"
+        difference, change = "scaled", f"multiply them by {scale:.3g}"
     else:
-        said, change = "scaled and shifted", f"multiply them by {scale:.3g} and then add {shift:.3g}"
+        difference, change = "scaled and shifted", f"multiply them by {scale:.3g} and then add {shift:.3g}"
     return (
-        f"it predicts {declared}, as declared, but the data are {said} against those it was trained on: {change} "
+        f"it predicts {declared}, as declared, but the data are {difference} against those it was trained on: {change} "
         "(images belong into [-1, 1], latents are multiplied by their decoder's scaling_factor)"
     )
 
@@ -212,7 +215,7 @@ def _unit_advice(declared: Reading, scale: float, shift: float) -> str:
 def _scores(
     teacher: Denoiser, data: Tensor, condition: Any, seed: int, *, only_declared: bool = False
 ) -> tuple[tuple[Level, ...], Reading, dict[Reading, _Score]]:
-    """What was measured at the levels, the declared reading, and the scores of all readings, the best first."""
+    """The errors at the levels, the declared reading, and the scores of all readings, the best first."""
     network, process = teacher.network, teacher.process
     scales: set[float] = set()
     if isinstance(process, VarianceExploding):
@@ -268,10 +271,10 @@ def _read(
     condition: Any,
     scale: float | None = None,
 ) -> dict[Reading, _Score]:
-    """Scores of all that the network may predict when it is asked at these times; none where it cannot be asked."""
-    told = () if condition is None else (condition,)
+    """Scores of everything the network may predict when called at these times; none where the call fails."""
+    given = () if condition is None else (condition,)
     try:
-        values = [network(one.x_t, time(one.t), *told) for one in levels]
+        values = [network(one.x_t, time(one.t), *given) for one in levels]
     except (RuntimeError, IndexError, ValueError, TypeError):
         return {}
     return {
@@ -297,14 +300,14 @@ def _score(levels: list[_Noised], values: list[Tensor], name: Predicted) -> _Sco
     return _Score(total if math.isfinite(total) else math.inf, influence)
 
 
-def _verdict(declared: _Score, best: _Score) -> Literal["ok", "misdeclared", "unlearnt"]:
+def _verdict(declared: _Score, best: _Score) -> Literal["ok", "misdeclared", "untrained"]:
     difference = declared.influence - best.influence
     error = float(difference.std()) / math.sqrt(len(difference)) if math.isfinite(declared.value) else 0.0
     if declared.value <= best.value + max(_MARGIN, _ERRORS * error):
-        return "ok" if declared.value < _UNLEARNT else "unlearnt"
+        return "ok" if declared.value < _UNTRAINED else "untrained"
     # Nothing that was learned is there to be misread.
     learned = best.value < -2 * float(best.influence.std()) / math.sqrt(len(difference))
-    return "misdeclared" if learned else "unlearnt"
+    return "misdeclared" if learned else "untrained"
 
 
 def _level(teacher: Denoiser, one: _Noised, condition: Any) -> Level:

@@ -33,10 +33,18 @@ __all__ = ["Empirical", "ExactTeacher", "GaussianMixture"]
 
 @runtime_checkable
 class ExactTeacher(Teacher, Protocol):
-    """A teacher that knows its density, and with it every ratio."""
+    """A teacher that computes its density, and so the exact ratio to another one."""
 
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x_t), (B,), in nats; differentiable in x_t."""
+        """log p_t(x_t), differentiable in x_t.
+
+        Args:
+            x_t: Noised data, (B, ...).
+            t: Its times, () or (B,).
+
+        Returns:
+            (B,), in nats.
+        """
         ...
 
 
@@ -75,7 +83,16 @@ class GaussianMixture:
 
     @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """E[x_0 | x_t], like x_t; the condition is not looked at."""
+        """E[x_0 | x_t]; the condition is ignored.
+
+        Args:
+            x_t: Noised data, (B, d).
+            t: Its times, () or (B,).
+            condition: Ignored.
+
+        Returns:
+            Like x_t.
+        """
         at = self._at(x_t, t)
         law = self._law.to(x_t.device)
         pulled = _rotated(at.alpha * law.variances / at.variances * at.centred, law.axes)
@@ -83,17 +100,41 @@ class GaussianMixture:
 
     @typed
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """grad log p_t(x_t), like x_t."""
+        """grad log p_t(x_t).
+
+        Args:
+            x_t: Noised data, (B, d).
+            t: Its times, () or (B,).
+
+        Returns:
+            Like x_t.
+        """
         at = self._at(x_t, t)
         return -at.mean_of(_rotated(at.centred / at.variances, self._law.to(x_t.device).axes)).to(x_t.dtype)
 
     @typed
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x_t), (B,)."""
+        """log p_t(x_t).
+
+        Args:
+            x_t: Noised data, (B, d).
+            t: Its times, () or (B,).
+
+        Returns:
+            (B,), in nats.
+        """
         return self._at(x_t, t).log_joint.logsumexp(-1).to(x_t.dtype)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent clean points, (n, d), float64."""
+        """Independent samples of the mixture, without noise.
+
+        Args:
+            n: The number of samples.
+            generator: Draws them; None for torch's global one.
+
+        Returns:
+            (n, d), float64.
+        """
         law = self._law
         which = torch.multinomial(law.log_weights.exp(), check_count("n", n), replacement=True, generator=generator)
         means = law.means[which]
@@ -157,13 +198,30 @@ class Empirical:
 
     @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """E[x_0 | x_t], like x_t: points, weighted by how well each explains x_t; the condition is not looked at."""
+        """E[x_0 | x_t], the mean of the points under their posterior probabilities given x_t; the condition is ignored.
+
+        Args:
+            x_t: Noised data, (B, ...).
+            t: Its times, () or (B,).
+            condition: Ignored.
+
+        Returns:
+            Like x_t.
+        """
         log_joint, points = self._log_joint(x_t, t)
         return (log_joint.softmax(-1) @ points).reshape(x_t.shape).to(x_t.dtype)
 
     @typed
     def log_density(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """log p_t(x_t), (B,)."""
+        """log p_t(x_t).
+
+        Args:
+            x_t: Noised data, (B, ...).
+            t: Its times, () or (B,).
+
+        Returns:
+            (B,), in nats.
+        """
         return self._log_joint(x_t, t)[0].logsumexp(-1).to(x_t.dtype)
 
     def _log_joint(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,7 +240,7 @@ class Empirical:
 
 
 class _Law(NamedTuple):
-    """A mixture as its components' principal axes: log w_k, m_k, and S_k = axes diag(variances) axes^T."""
+    """A mixture in its components' principal axes: log w_k, m_k, and S_k = axes diag(variances) axes^T."""
 
     log_weights: Tensor
     means: Tensor
@@ -202,7 +260,7 @@ class _Noised(NamedTuple):
     log_joint: Tensor
 
     def mean_of(self, values: Tensor) -> Tensor:
-        """Values (B, K, d) averaged over the components that x_t may come from."""
+        """The mean of values (B, K, d) over the components, under their posterior probabilities given x_t."""
         return torch.einsum("bk,bkd->bd", self.log_joint.softmax(-1), values)
 
 

@@ -1,4 +1,4 @@
-"""A generator of one to four steps: a denoiser that is asked at a few times, and given noise again in between.
+"""A generator of one to four steps: a denoiser called at a few times, with fresh noise between the calls.
 
     x = prior(z),   x0 = D(x, t_1);      x = alpha_k x0 + sigma_k eps,   x0 = D(x, t_k)      k = 2, ..., K
 
@@ -33,7 +33,7 @@ MOST_STEPS = 4
 
 
 class Generator(nn.Module):
-    """A few-step generator.
+    """A generator that draws each sample in one to four calls of a denoiser.
 
     Args:
         denoiser: Its network, with the process.
@@ -61,7 +61,7 @@ class Generator(nn.Module):
 
     @property
     def process(self) -> Process:
-        """The denoiser's."""
+        """The noising process of the denoiser."""
         return self.denoiser.process
 
     @typed
@@ -71,16 +71,22 @@ class Generator(nn.Module):
         Args:
             noise: z, (B, ...); steps after the first draw theirs from torch's global generator.
             condition: As the network takes it.
+
+        Returns:
+            x0, like the noise.
         """
         return self.denoiser(*self.input_of(len(self.times) - 1, noise, condition), condition)
 
     def input_of(self, step: int, noise: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
-        """What sampling shows the denoiser at a step, (B, ...) and its time, without a gradient.
+        """The denoiser's input at one step of sampling, computed without a gradient.
 
         Args:
             step: From 0 to K - 1.
             noise: z, (B, ...).
             condition: As the network takes it.
+
+        Returns:
+            The input, (B, ...), and its time, ().
         """
         t = torch.tensor(self.times, dtype=torch.float32, device=noise.device)
         x = self.process.prior(noise, t[0])

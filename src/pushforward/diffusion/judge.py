@@ -1,9 +1,9 @@
-"""What a generator is judged by: features of its samples beside those of the data, of which half is the measure.
+"""Metrics of a generator: features of its samples are compared with features of one half of the data.
 
-The Frechet distance and its relatives are taken from one half of the data. What the other half is away from it is the
-floor: nobody can be asked for less. What noise with the data's mean and spread at every pixel is away from it is the
-ceiling: a generator that is no nearer has learned nothing. Where floor and ceiling cannot be told apart, the data are
-too few, or too much like noise, for any figure to say something.
+The Frechet distance and its relatives are taken from that half. The distance of the other half from it is the floor:
+no generator can be expected below it. The distance of noise with the data's mean and spread at every pixel is the
+ceiling: a generator that is no nearer has learned nothing. Where floor and ceiling are equal within their errors, the
+data are too few, or too much like noise, for any metric to mean something.
 
     with labels      the last hidden layer of a small classifier that is trained on the data, 64 numbers
     without          the leading principal components of the samples, and the length of what they leave out
@@ -11,7 +11,7 @@ too few, or too much like noise, for any figure to say something.
 A covariance of k features takes some ten rows for each: of 60 images in 64 components it is of rank 59, and noise is as
 near as data. So there are as many components as a tenth of the reference's rows, 64 at most, and the classifier's
 features are cut to their components likewise where the rows are fewer than two for each. Samples of over 2,000 numbers
-are projected to so many first (`projections`). The features' name says all that, and belongs beside every figure.
+are projected to so many first (`projections`). The features' name tells all that, and belongs beside every metric.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _ERRORS = 3.0
 
 
 class Judge:
-    """Figures of generated samples, against data.
+    """Metrics of generated samples, against data.
 
     Args:
         samples: The data, (N, ...), 24 or more.
@@ -80,15 +80,15 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """Which features the figures are in."""
+        """The description of the features that the metrics are computed in."""
         return self._features.name
 
     def features(self, samples: Tensor) -> Tensor:
-        """Of samples like the data, (n, d)."""
+        """The features, (n, d), of samples (n, ...) shaped like the data."""
         return self._features(samples)
 
     def classes(self, samples: Tensor) -> Tensor | None:
-        """What the classifier takes each sample for, (n,); None where there is none."""
+        """The class that the classifier assigns to each sample, (n,); None where the data have no labels."""
         return self._features.classes(samples)
 
     @cached_property
@@ -102,14 +102,14 @@ class Judge:
         return frechet_distance(self.reference, torch.cat(drawn))
 
     def __call__(self, generated: Tensor) -> dict[str, float]:
-        """The figures of `metrics.judge_samples`, frechet_noise, and with labels class_distance.
+        """The metrics of generated samples: `metrics.judge_samples`', frechet_noise, and with labels class_distance.
 
         Args:
             generated: Samples, (n, ...), more than 5.
 
         Returns:
-            By name; frechet_noise is the distance of noise, see `noise`, class_distance the total variation between the
-            classes' shares, generated and true.
+            The metrics by name. frechet_noise is the distance of noise, see `noise`; class_distance is the total
+            variation between the shares of the classes among generated and true samples.
         """
         labels = self.classes(generated)
         report = judge_samples(self.reference, self.features(generated), other=self.other, labels=labels)
@@ -121,11 +121,14 @@ class Judge:
 
 
 def remarks(figures: Mapping[str, float], *, name: str) -> list[str]:
-    """What has to be said beside a generator's figures: that they compare nothing, or that it has learned nothing.
+    """The warnings that belong beside a generator's metrics: they compare nothing, or it has learned nothing.
 
     Args:
-        figures: As `Judge` gives them.
-        name: What the generator is called.
+        figures: The metrics, as `Judge` returns them.
+        name: The generator's name in the sentences.
+
+    Returns:
+        Sentences; none where there is nothing to warn of.
     """
     distance, error, noise = figures["frechet"], figures["frechet_error"], figures["frechet_noise"]
     floor, floor_error = figures["frechet_floor"], figures["floor_error"]
@@ -134,8 +137,8 @@ def remarks(figures: Mapping[str, float], *, name: str) -> list[str]:
         return [f"{name} is worse than noise: {far}"]
     if noise < max(2 * floor, floor + _ERRORS * floor_error):
         return [
-            f"the data cannot be told from noise: noise is {noise:.3g} from one half of it, and the other half "
-            f"{floor:.3g}; no figure of {name} says anything. Judge by more images"
+            f"the data do not differ from noise: the Frechet distance to one half of them is {noise:.3g} for noise and "
+            f"{floor:.3g} for the other half; the metrics of {name} mean nothing. Give more images"
         ]
     if distance > noise - _ERRORS * error:
         return [f"{name} is no better than noise: {far}"]
@@ -145,20 +148,30 @@ def remarks(figures: Mapping[str, float], *, name: str) -> list[str]:
 
 
 def comparison(student: Mapping[str, float], teacher: Mapping[str, float]) -> list[str]:
-    """That a student and its teacher cannot be told apart, where the errors of their Frechet distances say so."""
+    """A warning that student and teacher do not differ, where their Frechet distances differ by less than the errors.
+
+    Args:
+        student, teacher: The metrics of each, as `Judge` returns them.
+
+    Returns:
+        One sentence, or none.
+    """
     difference = abs(student["frechet"] - teacher["frechet"])
     if difference > 2 * math.hypot(student["frechet_error"], teacher["frechet_error"]):
         return []
-    ours, theirs = (with_error(figures["frechet"], figures["frechet_error"]) for figures in (student, teacher))
-    return [f"Frechet distances of {ours} (student) and {theirs} (teacher) cannot be told apart by so few images"]
+    ours, theirs = (with_error(metrics["frechet"], metrics["frechet_error"]) for metrics in (student, teacher))
+    return [f"Frechet distances of {ours} (student) and {theirs} (teacher) do not differ on so few images"]
 
 
 def written(figures: Mapping[str, float], *, rows: int) -> dict[str, str]:
-    """Figures as text, with the digits that the number of samples carries, and errors beside what they are of.
+    """Metrics as text, with the digits that the number of samples can carry, and standard errors beside their values.
 
     Args:
-        figures: As `Judge` gives them, and others.
-        rows: Among which neighbours were sought.
+        figures: The metrics, as `Judge` returns them, and others.
+        rows: The number of samples among which nearest neighbours were searched.
+
+    Returns:
+        The texts by the metrics' names.
 
     Example:
         >>> written({"frechet": 45.853, "frechet_error": 3.21, "recall": 0.91667}, rows=60)
@@ -182,7 +195,7 @@ def written(figures: Mapping[str, float], *, rows: int) -> dict[str, str]:
 
 
 def with_error(value: float, error: float) -> str:
-    """A number with its standard error, to two digits of that.
+    """A number with its standard error, both cut at the error's second digit.
 
     Example:
         >>> with_error(45.853, 3.21), with_error(1234.5, 250.0), with_error(0.71, 0.0123)
@@ -201,7 +214,7 @@ def _shares(labels: Tensor, classes: int) -> Tensor:
 
 
 class _Features:
-    """Features that are fitted to data, and taken of samples.
+    """Features that are fitted to data and computed from samples.
 
     Args:
         samples: The data, (N, ...), float32 on the CPU.
@@ -239,7 +252,7 @@ class _Features:
 
     @torch.no_grad()
     def classes(self, samples: Tensor) -> Tensor | None:
-        """What the classifier takes each sample for, (n,); None without labels."""
+        """The class that the classifier assigns to each sample, (n,); None without labels."""
         if self._head is None:
             return None
         return self._head(self._layer(self._numbers(samples.detach().float().cpu()))).argmax(-1)
@@ -257,7 +270,7 @@ def _the(what: str) -> str:
 
 
 def _classifier(numbers: Tensor, labels: Tensor) -> tuple[nn.Module, nn.Module]:
-    """Up to the last hidden layer, and what is left."""
+    """A trained classifier in two parts: the layers up to the last hidden one, and the rest."""
     body = nn.Sequential(nn.Linear(numbers.shape[1], _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, FEATURES), nn.ReLU())
     head = nn.Linear(FEATURES, int(labels.max()) + 1)
     optimiser = torch.optim.Adam([*body.parameters(), *head.parameters()], _RATE)

@@ -49,13 +49,13 @@ Data = Tensor | tuple[Tensor, Tensor | dict[str, Any]] | Dataset[Any]
 
 
 class Batches:
-    """The batches of a run on this process, from any one on.
+    """The batches of a run on this process, from any number on.
 
     Args:
         data: Samples (N, ...); or a pair of them with their conditions, (N, ...) or a dict of such; or a map-style
             dataset of samples, or of (sample, condition).
-        batch_size: B, over all processes.
-        seed: Of the order.
+        batch_size: B, the samples of a batch over all processes.
+        seed: The seed of the order.
         workers: Processes that load a dataset; tensors need none.
 
     Raises:
@@ -80,7 +80,7 @@ class Batches:
         self._count = count
 
     def since(self, first: int) -> Iterator[Batch]:
-        """Batches number `first`, `first` + 1, ... without end."""
+        """Iterate over the batches with the numbers `first`, `first` + 1, ... without end."""
         order = _Order(self._count, self.batch_size, self._seed, first)
         if isinstance(self._data, Tensor):
             yield from (self._data[rows] for rows in order)
@@ -96,7 +96,7 @@ class Batches:
 
 
 def unpacked(batch: Any) -> tuple[Tensor, Any]:
-    """Samples and condition, None where there is none."""
+    """The samples of a batch and their condition, which is None where there is none."""
     if isinstance(batch, Tensor):
         return batch, None
     if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
@@ -105,7 +105,7 @@ def unpacked(batch: Any) -> tuple[Tensor, Any]:
 
 
 def classes_in(data: Data) -> tuple[int, ...] | None:
-    """The classes among a run's conditions, () where there are none; None where they are no classes, or not at hand.
+    """The classes among a run's conditions, sorted; () without conditions, None where they are not labels in memory.
 
     Example:
         >>> classes_in((torch.zeros(4, 2), torch.tensor([3, 1, 1, 3])))
@@ -120,10 +120,10 @@ def classes_in(data: Data) -> tuple[int, ...] | None:
 
 
 class Pace:
-    """Says once, after the first batches, how long one takes.
+    """Reports once, after the first batches, how long a batch takes.
 
     Args:
-        say: Given the seconds of a batch; None for nobody who asks.
+        say: Called with the seconds of a batch; None to report nothing.
     """
 
     # The first is slow: memory is taken, kernels are chosen.
@@ -133,7 +133,7 @@ class Pace:
         self._say, self._count, self._began = say, 0, 0.0
 
     def batch(self) -> None:
-        """Count a batch, of which the work is about to begin."""
+        """Count a batch. Call it before the batch's work."""
         if self._count == self._FIRST:
             self._began = time.perf_counter()
         if self._count == self._LAST and self._say is not None and is_main():
@@ -142,14 +142,15 @@ class Pace:
 
 
 def moved(condition: Any, device: torch.device) -> Any:
-    """A condition on a device: a tensor, or a dict or list of whatever else is one; anything else as it is."""
+    """A condition on another device: a tensor, or a dict or list that holds tensors; anything else unchanged."""
     return each(condition, lambda tensor: tensor.to(device))
 
 
 def average_of(module: nn.Module, decay: float) -> AveragedModel:
     """A running average of a module's parameters, m <- b m + (1 - b) theta, with b = min(decay, (1 + k) / (10 + k)).
 
-    The k-th update after the first, which copies, forgets faster than a long average would: the start is soon gone.
+    The first update copies the parameters. b is small at first (k counts the updates after that), so that the start is
+    soon forgotten.
     """
 
     def update(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
@@ -158,21 +159,22 @@ def average_of(module: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(module, avg_fn=update).requires_grad_(False)
 
 
-def descend(loss: Tensor, optimiser: torch.optim.Optimizer, *, clip: float, told: str, folder: Path) -> Tensor:
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer, *, clip: float, loss_name: str, folder: Path) -> Tensor:
     """One step of an optimiser down a loss.
 
     Args:
-        loss: ().
-        optimiser: Of what is trained.
-        clip: The longest gradient that is followed.
-        told: What the loss is, and in which step.
-        folder: The run's.
+        loss: The loss, ().
+        optimiser: The optimiser of the trained parameters.
+        clip: The gradient's largest length; a longer one is scaled down to it.
+        loss_name: The loss's name and step, for the error.
+        folder: The run's folder.
 
     Returns:
         The gradient's length before it was clipped, ().
 
     Raises:
-        NonFiniteError: It is not finite; the weights are as they were, and the last good checkpoint is named.
+        NonFiniteError: The gradient is not finite. The weights are unchanged, and the message names the last
+            checkpoint.
     """
     optimiser.zero_grad()
     loss.backward()
@@ -181,7 +183,7 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer, *, clip: float, told
     if not bool(torch.isfinite(norm)):
         kept = latest(folder)
         raise NonFiniteError(
-            f"the gradient of {told} is {float(norm)}; "
+            f"the gradient of {loss_name} is {float(norm)}; "
             + (f"the last good checkpoint is {kept}" if kept else "there is no checkpoint yet")
             + ": lower learning_rate, compute in float32, or look for samples that are not finite"
         )
@@ -208,7 +210,7 @@ def resume(folder: Path, identity: str) -> dict[str, Any] | None:
 
 
 def save(folder: Path, step: int, state: dict[str, Any], identity: str) -> None:
-    """Publish a checkpoint of `state` after `step`, for `resume`; every process calls it."""
+    """Publish a checkpoint of `state` after `step`, for `resume`. Every process calls it."""
     with publishing(folder, step) as draft:
         if is_main():
             save_state(draft / "training", state | {"identity": identity, "processes": world_size()})
@@ -231,7 +233,7 @@ class _Order(Sampler[list[int]]):
 
 
 def _checked(data: Any) -> int:
-    """How many samples there are."""
+    """The number of samples in data of any allowed kind."""
     if isinstance(data, Tensor) or (isinstance(data, tuple) and len(data) == 2):
         samples, conditions = (data, None) if isinstance(data, Tensor) else data
         _check_samples(samples)
@@ -249,7 +251,7 @@ def _checked(data: Any) -> int:
 
 
 def each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """A condition with a change made to each of its tensors: of a tensor, or a dict or list of whatever else is one."""
+    """A condition with `change` applied to each of its tensors: to a tensor, or within a dict or list."""
     if isinstance(condition, Tensor):
         return change(condition)
     if isinstance(condition, Mapping):
@@ -260,7 +262,7 @@ def each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _check_conditions(conditions: Any, count: int, name: str = "conditions") -> None:
-    """Refuse conditions that are not one a sample, or not finite."""
+    """Raise where conditions are not one for each sample, or not finite."""
     if isinstance(conditions, Mapping):
         for key, part in conditions.items():
             _check_conditions(part, count, f"conditions[{key!r}]")

@@ -1,4 +1,4 @@
-"""Low-rank adapters of peft in a student's network: its own weights and theirs saved apart, and put together again.
+"""Low-rank adapters of peft in a student's network: saved apart from the network's own weights, and loaded into it.
 
     folder/
       adapters/NAME/adapter_config.json          what peft makes the adapter from
@@ -27,14 +27,14 @@ _BROKEN = (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeErro
 
 
 def adapted(network: Any) -> str | None:
-    """The name of the submodule that adapters were put into, the innermost; None where there are none."""
+    """The name of the innermost submodule that holds adapters; None where there are none."""
     modules = network.named_modules() if isinstance(network, nn.Module) else ()
     found = [name for name, module in modules if isinstance(getattr(module, "peft_config", None), dict)]
     return found[-1] if found else None
 
 
 def own_weights(network: nn.Module) -> dict[str, Tensor]:
-    """A network's state without its adapters, by the names that it has without them."""
+    """A network's state without its adapters, by the names that its weights have without them."""
     layers, kept = _layers(network), dict[str, Tensor]()
     for name, value in network.state_dict().items():
         layer = next((layer for layer in layers if name.startswith(layer)), None)
@@ -46,7 +46,7 @@ def own_weights(network: nn.Module) -> dict[str, Tensor]:
 
 
 def weights_of_adapters(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters of a network that are its adapters'; none where it has none."""
+    """The parameters of a network's adapters; none where it has no adapters."""
     layers = [] if adapted(network) is None else _layers(network)
     return [
         parameter
@@ -56,14 +56,14 @@ def weights_of_adapters(network: nn.Module) -> list[nn.Parameter]:
 
 
 def save_adapters(folder: Path, network: nn.Module) -> dict[str, Any]:
-    """Write the adapters that are in use.
+    """Write a network's active adapters.
 
     Args:
         folder: Gets `adapters/NAME`.
-        network: Has some.
+        network: A network with adapters.
 
     Returns:
-        Which they are, for `load_adapters`.
+        A description of them, for `load_adapters`.
     """
     from peft import get_peft_model_state_dict
 
@@ -84,12 +84,12 @@ def save_adapters(folder: Path, network: nn.Module) -> dict[str, Any]:
 
 
 def load_adapters(folder: Path, network: nn.Module, saved: dict[str, Any]) -> None:
-    """Put saved adapters into a network again, without gradients.
+    """Load saved adapters into a network, without gradients.
 
     Args:
-        folder: As `save_adapters` had it.
-        network: Without adapters.
-        saved: As `save_adapters` gave it.
+        folder: The folder that `save_adapters` wrote to.
+        network: The network without adapters.
+        saved: The description that `save_adapters` returned.
 
     Raises:
         CheckpointError: A file is missing or broken, or does not fit the network.
@@ -115,15 +115,15 @@ def load_adapters(folder: Path, network: nn.Module, saved: dict[str, Any]) -> No
                 raise ValueError(f"{min(wrong)} is in only one of adapter and network")
             peft.set_peft_model_state_dict(module, weights, adapter_name=name)
         except _BROKEN as error:
-            said = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{place} holds no adapter that can be loaded: {said}") from error
+            message = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"{place} holds no adapter that can be loaded: {message}") from error
     for layer in _layers(module):
         module.get_submodule(layer.removesuffix(".")).set_adapter(names)
     network.requires_grad_(False)
 
 
 def _layers(network: nn.Module) -> list[str]:
-    """Prefixes of the layers that have adapters."""
+    """The name prefixes of the layers that have adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [f"{name}." for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)]

@@ -39,13 +39,16 @@ def score_difference_loss(x0: Tensor, teacher: Tensor, fake: Tensor, weight: Ten
     Its value is half the squared length of weight (teacher - fake).
 
     Args:
-        x0: G_theta(z), with its gradient.
-        teacher: What the teacher says at x_t: its score or its x0, like x0; taken as a constant.
-        fake: What the student's own denoiser says there, in the same terms.
-        weight: h alpha for scores, h alpha^2 / sigma^2 for x0, times whatever weight the times have; (B,).
+        x0: G_theta(z), with its gradient, (B, ...).
+        teacher: The teacher's score or x0 at x_t, like x0; taken as a constant.
+        fake: The score or x0 of the student's own denoiser there, like x0; taken as a constant.
+        weight: h alpha for scores, h alpha^2 / sigma^2 for x0, times any weight of the times; (B,).
+
+    Returns:
+        (B,).
 
     Raises:
-        ShapeError: x0, teacher and fake differ in shape, or weight is not one a sample.
+        ShapeError: x0, teacher and fake differ in shape, or weight is not one for each sample.
 
     Example:
         >>> x0 = torch.zeros(1, 2, requires_grad=True)
@@ -56,8 +59,8 @@ def score_difference_loss(x0: Tensor, teacher: Tensor, fake: Tensor, weight: Ten
     """
     _check_same("teacher", teacher, "x0", x0)
     _check_same("fake", fake, "x0", x0)
-    teacher, fake, x0 = _wide(teacher.detach()), _wide(fake.detach()), _wide(x0)
-    pull = _wide(per_sample("weight", weight.detach(), x0)) * (teacher - fake)
+    teacher, fake, x0 = _as_float32(teacher.detach()), _as_float32(fake.detach()), _as_float32(x0)
+    pull = _as_float32(per_sample("weight", weight.detach(), x0)) * (teacher - fake)
     # x0 minus itself is exactly 0, where x0 - (x0 + pull) would lose what of the pull lies below x0's last digit.
     return 0.5 * (x0 - x0.detach() - pull).square().flatten(1).sum(-1)
 
@@ -68,16 +71,19 @@ def denoising_loss(prediction: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor,
 
         (sigma^2 + alpha^2 sigma_data^2) / (sigma sigma_data)^2 |prediction - x0|^2 / d
 
-    It is EDM's for x_t / alpha, whose noise is sigma / alpha, and is finite to alpha = 0.
+    It is EDM's for x_t / alpha, whose noise is sigma / alpha, and is finite down to alpha = 0.
 
     Args:
-        prediction: The denoiser's x0 at x_t.
-        x0: What x_t was made of; a constant.
-        alpha, sigma: Of the times.
+        prediction: The denoiser's x0 at x_t, (B, ...).
+        x0: The clean sample that x_t was made from, taken as a constant, (B, ...).
+        alpha, sigma: Those of the samples' times, () or (B,).
         sigma_data: Standard deviation of the data.
 
+    Returns:
+        (B,).
+
     Raises:
-        ShapeError: The shapes differ, or alpha or sigma is not one a sample.
+        ShapeError: The shapes differ, or alpha or sigma is not one for each sample.
 
     Example:
         >>> denoising_loss(torch.zeros(1, 4), torch.full((1, 4), 0.5), torch.tensor(1.0), torch.tensor(0.5))
@@ -85,45 +91,55 @@ def denoising_loss(prediction: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor,
     """
     _check_same("prediction", prediction, "x0", x0)
     data = check_positive("sigma_data", sigma_data)
-    alpha, sigma = _wide(per_sample("alpha", alpha, x0)), _wide(per_sample("sigma", sigma, x0))
+    alpha, sigma = _as_float32(per_sample("alpha", alpha, x0)), _as_float32(per_sample("sigma", sigma, x0))
     weight = (sigma / data).square() + alpha.square()
-    errors = (_wide(prediction) - _wide(x0.detach())) / sigma
+    errors = (_as_float32(prediction) - _as_float32(x0.detach())) / sigma
     return (weight * errors.square()).flatten(1).mean(-1)
 
 
 @typed
 def generator_loss(fake_logits: Tensor) -> Tensor:
-    """-log D of the student's samples: the one whose gradient does not vanish where the discriminator is sure.
+    """-log D of the student's samples. Its gradient does not vanish where the discriminator is sure.
 
     Args:
-        fake_logits: Of the student's samples, with the gradient through the features and so through the teacher.
+        fake_logits: The logits of the student's samples, (B,) or (B, ...), with the gradient through the features and
+            so through the teacher.
+
+    Returns:
+        (B,).
     """
-    return _one_a_sample(softplus(-_wide(fake_logits)))
+    return _one_a_sample(softplus(-_as_float32(fake_logits)))
 
 
 @typed
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """-log D(real) - log(1 - D(fake)), least where the logits are log p / q.
+    """-log D(real) - log(1 - D(fake)), which is least where the logits are log p / q.
 
     Args:
-        real_logits: Of as many samples of the data.
-        fake_logits: Of the student's samples.
+        real_logits: The logits of as many samples of the data, (B,) or (B, ...).
+        fake_logits: The logits of the student's samples, (B,) or (B, ...).
+
+    Returns:
+        (B,).
 
     Example:
         >>> discriminator_loss(torch.zeros(1), torch.zeros(1))
         tensor([1.3863])
     """
     _check_same("real_logits", real_logits, "fake_logits", fake_logits)
-    return _one_a_sample(softplus(-_wide(real_logits)) + softplus(_wide(fake_logits)))
+    return _one_a_sample(softplus(-_as_float32(real_logits)) + softplus(_as_float32(fake_logits)))
 
 
 @typed
 def r1_penalty(real_logits: Tensor, inputs: Tensor) -> Tensor:
-    """|grad logits|^2 at the data, differentiable in the discriminator's parameters; gamma / 2 of it is customary.
+    """|grad logits|^2 at the data, differentiable in the discriminator's parameters. Usually gamma / 2 of it is added.
 
     Args:
-        real_logits: What the discriminator says at `inputs`.
+        real_logits: The discriminator's logits at `inputs`, (B,) or (B, ...).
         inputs: The data, or the teacher's features of it, with requires_grad; (B, ...).
+
+    Returns:
+        (B,).
 
     Raises:
         InvalidArgument: The logits do not depend on the inputs.
@@ -135,16 +151,16 @@ def r1_penalty(real_logits: Tensor, inputs: Tensor) -> Tensor:
     """
     if not (inputs.requires_grad and real_logits.requires_grad):
         raise InvalidArgument("inputs and real_logits need gradients: call inputs.requires_grad_() before the network")
-    total = _one_a_sample(_wide(real_logits)).sum()
+    total = _one_a_sample(_as_float32(real_logits)).sum()
     (slope,) = torch.autograd.grad(total, inputs, create_graph=True, materialize_grads=True)
-    return _wide(slope).square().flatten(1).sum(-1)
+    return _as_float32(slope).square().flatten(1).sum(-1)
 
 
 def _one_a_sample(values: Tensor) -> Tensor:
     return values if values.ndim == 1 else values.flatten(1).mean(-1)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _as_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -55,10 +55,10 @@ class MLPConfig:
     """What an `MLP` is built from.
 
     Args:
-        shape: Of one sample, (C, H, W) for images, (d,) for points.
-        width: Of its hidden layers.
-        blocks: How many residual blocks.
-        classes: How many labels it knows; None for a network that takes none.
+        shape: The shape of one sample, (C, H, W) for images, (d,) for points.
+        width: The size of the hidden layers.
+        blocks: The number of residual blocks.
+        classes: The number of labels; None for a network that takes none.
 
     Raises:
         InvalidArgument: Numbers below 1.
@@ -110,17 +110,20 @@ class MLP(nn.Module):
 
     @property
     def feature_taps(self) -> tuple[str, ...]:
-        """The middle block."""
+        """The name of the submodule for a discriminator's features: the middle block."""
         return (f"blocks.{self.config.blocks // 2}",)
 
     @typed
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """F, like x.
+        """The network's output F.
 
         Args:
-            x: (B, ...).
-            t: (B,).
-            label: Integers up to `classes`, (B,); None for none.
+            x: Scaled noised data, (B, ...).
+            t: Its times, of order 1, (B,).
+            label: Integers up to `classes`, which stands for no label, (B,); None for no labels.
+
+        Returns:
+            F, like x.
 
         Raises:
             ShapeError: The samples are of another shape.
@@ -141,7 +144,7 @@ class MLP(nn.Module):
 
 
 class _Block(nn.Module):
-    """One residual step under an embedding."""
+    """One residual step, modulated by an embedding."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -156,7 +159,7 @@ class _Block(nn.Module):
 
 
 class _Waves(nn.Module):
-    """Sines and cosines of t, and a layer."""
+    """Sines and cosines of t, followed by a linear layer."""
 
     waves: Tensor
 
@@ -173,21 +176,27 @@ class _Waves(nn.Module):
 
 @typed
 def build(config: NetworkConfig) -> MLP | UNet:
-    """The network, with weights drawn from torch's global generator.
+    """The network of a configuration, with weights drawn from torch's global generator.
 
     Args:
-        config: Which, and its sizes.
+        config: The kind of network and its sizes.
+
+    Returns:
+        The network.
     """
     return MLP(config) if isinstance(config, MLPConfig) else UNet(config)
 
 
 @typed
 def config_for(shape: tuple[int, ...], *, classes: int | None = None) -> NetworkConfig:
-    """What suits samples of a shape: a U-Net for images of 12 or more pixels on both sides, else a perceptron.
+    """The configuration for samples of a shape: a U-Net for images of 12 or more pixels a side, else a perceptron.
 
     Args:
-        shape: Of one sample; images are (C, H, W).
-        classes: How many labels there are; None for none.
+        shape: The shape of one sample; images are (C, H, W).
+        classes: The number of labels; None for no labels.
+
+    Returns:
+        The configuration.
 
     Example:
         >>> config_for((1, 8, 8))
@@ -203,7 +212,7 @@ def config_for(shape: tuple[int, ...], *, classes: int | None = None) -> Network
 
 @typed
 def config_to_json(config: NetworkConfig) -> dict[str, Any]:
-    """A configuration in words that JSON has.
+    """A network's configuration as a dictionary that JSON can hold.
 
     Example:
         >>> config_to_json(MLPConfig(shape=(2,), width=32))
@@ -217,7 +226,7 @@ def config_to_json(config: NetworkConfig) -> dict[str, Any]:
 
 
 def config_from_json(words: Any) -> NetworkConfig:
-    """The configuration that `config_to_json` wrote.
+    """The configuration that `config_to_json` encoded.
 
     Raises:
         InvalidArgument: It is nothing that is written there.

@@ -1,4 +1,4 @@
-"""A student as something to draw images from: saved to a folder, loaded from it, called.
+"""A student that images are drawn from: saved to a folder, loaded from it, called.
 
     folder/
       student.json           process, times, what the network is, the shape of a sample
@@ -40,18 +40,18 @@ _NAME = "student"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drawn:
-    """What was drawn.
+    """The images of one call of a pipeline.
 
     Args:
-        images: A list of PIL images; or for "pt" (N, C, H, W) and for "np" (N, H, W, C), in [0, 1]; or for "raw" the
-            samples themselves, (N, ...).
+        images: A list of PIL images; for "pt" (N, C, H, W) and for "np" (N, H, W, C), in [0, 1]; for "raw" the samples
+            themselves, (N, ...).
     """
 
     images: Any
 
 
 class OneStepPipeline:
-    """A one- to four-step student, ready to be drawn from.
+    """A one- to four-step student with the shape of its samples, ready to draw from.
 
     Args:
         generator: The student.
@@ -73,11 +73,14 @@ class OneStepPipeline:
     @classmethod
     @typed
     def from_pretrained(cls, folder: str | Path, *, network: nn.Module | None = None) -> OneStepPipeline:
-        """The student that `save_pretrained` wrote there, on the CPU.
+        """Load the student that `save_pretrained` wrote, onto the CPU.
 
         Args:
-            folder: Where it is.
-            network: The module again, where it was the caller's own; gets its parameters.
+            folder: The folder it was saved to.
+            network: The network again, where it was the caller's own module; gets the saved parameters.
+
+        Returns:
+            The pipeline.
 
         Raises:
             CheckpointError: A file is missing or broken; the message names it. No code of a folder's is ever run.
@@ -96,11 +99,14 @@ class OneStepPipeline:
 
     @typed
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the student to a folder; a module of the caller's own has to be given again when it is loaded.
+        """Write the student to a folder. A module of the caller's own has to be given again when it is loaded.
 
         A student that is a UNet2DModel of diffusers is a pipeline of diffusers, too:
         `DiffusionPipeline.from_pretrained(folder)` draws the same images in as many steps, with `num_inference_steps`
         or `timesteps`. Where no scheduler of diffusers goes with its times a warning says so.
+
+        Args:
+            folder: Made if missing.
 
         Raises:
             InvalidArgument: The network is a plain function.
@@ -130,17 +136,21 @@ class OneStepPipeline:
 
         Args:
             num_images: N.
-            condition: Labels (N,), or whatever else the network takes of N samples, as a tensor or a dict of tensors.
-            generator: Where all noise comes from, on its own device; None for torch's global one.
-            output_type: As in diffusers, or "raw" for samples of whatever shape as they are. None for "pil", and
-                for "raw" where the samples are latents, or of other numbers of channels than 1 or 3, and not decoded.
-            batch_size: How many at a time.
-            decode: Of a latent model: what makes images (n, C, H, W) within [-1, 1] of samples, on their device; for
-                instance `lambda z: vae.decode(z / vae.config.scaling_factor + shift).sample`, the shift of most
-                decoders being 0.
+            condition: Labels (N,), or another condition that the network takes for N samples: a tensor or a dict of
+                tensors.
+            generator: Draws all noise, on its own device; None for torch's global one.
+            output_type: "pil", "pt" or "np" as in diffusers, or "raw" for the samples themselves, of any shape. None is
+                "pil"; and "raw" where the samples are latents, or have not 1 or 3 channels, and are not decoded.
+            batch_size: The samples drawn at a time.
+            decode: For a latent model, the function from samples to images (n, C, H, W) within [-1, 1], on the samples'
+                device; for instance `lambda z: vae.decode(z / vae.config.scaling_factor + shift).sample`. The shift of
+                most decoders is 0.
+
+        Returns:
+            The images.
 
         Raises:
-            ShapeError: Images are asked for, and the samples are none; or a condition is not of N samples.
+            ShapeError: Images are asked for, and the samples are none; or the condition is not for N samples.
         """
         check_count("num_images", num_images)
         if output_type is None:
@@ -160,22 +170,29 @@ class OneStepPipeline:
 
     @property
     def latent(self) -> bool:
-        """Whether its samples are what a decoder makes images of, as far as is known."""
+        """Whether the samples are latents, from which a decoder makes images, as far as is known."""
         network: Any = self.generator.denoiser.network
         return bool(getattr(getattr(network, "network", network), "latent", False))
 
     @property
     def draws_images(self) -> bool:
-        """Whether its samples are images as they are."""
+        """Whether the samples are images without a decoder."""
         return len(self.shape) == 3 and self.shape[0] in (1, 3) and not self.latent
 
     def to(self, device: torch.device | str) -> OneStepPipeline:
-        """Itself, with the student on this device."""
+        """Move the student to a device.
+
+        Args:
+            device: The device.
+
+        Returns:
+            The pipeline itself.
+        """
         self.generator.to(device)
         return self
 
     def _draw(self, n: int, condition: Any, generator: torch.Generator | None) -> Tensor:
-        """What `Generator` gives, with all noise from one source: in steps, as diffusers' pipelines draw theirs."""
+        """Samples as `Generator` computes them, with each step's noise drawn from one source, as diffusers does."""
         student = self.generator
         like = next(student.parameters(), torch.empty(0))
         device = generator.device if generator else like.device
@@ -191,7 +208,7 @@ class OneStepPipeline:
 
 
 def _parts(condition: Any, sizes: Sequence[int]) -> Iterator[Any]:
-    """A condition of N samples in batches."""
+    """A condition of N samples, split into batches."""
     if condition is None:
         yield from [None] * len(sizes)
     elif isinstance(condition, Tensor):
@@ -206,10 +223,10 @@ def _parts(condition: Any, sizes: Sequence[int]) -> Iterator[Any]:
 
 
 def _decoded(decode: Callable[[Tensor], Tensor], latents: Tensor) -> Tensor:
-    """What a caller's decoder makes of them.
+    """The images that a caller's decoder makes of latents.
 
     Raises:
-        ShapeError: No images of one or three channels, one a sample.
+        ShapeError: The result is not one image of one or three channels for each sample.
     """
     images: Any = decode(latents)
     shape = tuple(images.shape) if isinstance(images, Tensor) else ()

@@ -55,40 +55,78 @@ class Process(ABC):
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """What is left of the data at times t, like t."""
+        """The share of the data in x_t.
+
+        Args:
+            t: Times, () or (B,).
+
+        Returns:
+            alpha, like t.
+        """
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the noise at times t, like t."""
+        """The standard deviation of the noise in x_t.
+
+        Args:
+            t: Times, () or (B,).
+
+        Returns:
+            sigma, like t.
+        """
 
     @abstractmethod
     def quantile(self, u: Tensor) -> Tensor:
-        """The times below which shares u in [0, 1] of the training times lie; bins between them are equally full."""
+        """The quantiles of the training times; bins cut at them are equally full.
+
+        Args:
+            u: Shares in [0, 1].
+
+        Returns:
+            The times below which these shares of the training times lie, like u.
+        """
 
     @abstractmethod
     def timesteps(self, n: int) -> Tensor:
-        """The n times, falling, at which a sampler of n steps asks the denoiser; its last step lands on the answer."""
+        """The times at which a sampler of n steps calls the denoiser; the last step ends at the denoiser's answer.
+
+        Args:
+            n: The number of steps.
+
+        Returns:
+            (n,), falling.
+        """
 
     def sample_t(
         self, n: int, generator: torch.Generator | None = None, device: torch.device | str | None = None
     ) -> Tensor:
-        """Independent training times, (n,), float32.
+        """Independent training times.
 
         Args:
-            n: How many.
-            generator: Where the randomness comes from, on any device.
-            device: Where the times are put; the generator's if None.
+            n: The number of times.
+            generator: Draws them, on any device; None for torch's global one.
+            device: The device of the result; the generator's if None.
+
+        Returns:
+            (n,), float32.
         """
         u = torch.rand(check_count("n", n), generator=generator, device=generator.device if generator else device)
         return self.quantile(u.to(device or u.device))
 
     @typed
     def coefficients(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) at times t, shaped to multiply x, in float32 at least.
+        """alpha and sigma at times t, shaped to multiply x.
+
+        Args:
+            x: Data or noised data, floating, (B, ...).
+            t: Times, () or (B,).
+
+        Returns:
+            (alpha, sigma), () or (B, 1, ...) each, in float32 at least.
 
         Raises:
-            InvalidArgument: x is not floating, or t in half precision.
-            ShapeError: t is neither one time nor one a sample.
+            InvalidArgument: x is not floating, or t is in half precision.
+            ShapeError: t is neither one time nor one for each sample.
         """
         if not x.is_floating_point():
             raise InvalidArgument(f"data has dtype {x.dtype}; floating numbers are needed, images as x / 127.5 - 1")
@@ -100,7 +138,15 @@ class Process(ABC):
 
     @typed
     def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t, like x0.
+        """The noised data x_t = alpha x0 + sigma eps.
+
+        Args:
+            x0: Data, (B, ...).
+            t: Times, () or (B,).
+            eps: Noise of variance 1, like x0.
+
+        Returns:
+            x_t, like x0.
 
         Example:
             >>> RectifiedFlow().add_noise(torch.zeros(2, 1), torch.tensor([0.25, 1.0]), torch.ones(2, 1)).tolist()
@@ -111,9 +157,16 @@ class Process(ABC):
 
     @typed
     def prior(self, noise: Tensor, t: Tensor) -> Tensor:
-        """Where a sampler starts at time t, of noise with variance 1: sigma times it, like noise.
+        """The start of a sampler at time t: noise scaled by sigma.
 
-        It stands for x_t where the data's share of that no longer tells samples apart.
+        It stands for x_t where the data's share in that is too small to tell samples apart.
+
+        Args:
+            noise: Noise of variance 1, (B, ...).
+            t: The time, () or (B,).
+
+        Returns:
+            Like the noise.
         """
         return self.add_noise(torch.zeros_like(noise), t, noise)
 
@@ -163,7 +216,7 @@ class VarianceExploding(Process):
     Args:
         sigma_min, sigma_max: The least and the most noise; training draws are clamped between them.
         rho: How much of the sampling times lies at low noise; 1 spaces them evenly.
-        log_mean, log_std: Of log sigma in training, which is normal.
+        log_mean, log_std: Mean and standard deviation of log sigma in training, where it is normal.
 
     Example:
         >>> VarianceExploding().timesteps(3)
@@ -186,21 +239,21 @@ class VarianceExploding(Process):
 
     @typed
     def alpha(self, t: Tensor) -> Tensor:
-        """1."""
+        """The share of the data, 1 at every time, like t."""
         return torch.ones_like(t)
 
     @typed
     def sigma(self, t: Tensor) -> Tensor:
-        """The time t itself."""
+        """The noise's standard deviation, which is the time t itself."""
         return t
 
     @typed
     def quantile(self, u: Tensor) -> Tensor:
-        """exp(log_mean + log_std Phi^-1(u)), between sigma_min and sigma_max."""
+        """The training times' quantiles exp(log_mean + log_std Phi^-1(u)), between sigma_min and sigma_max."""
         return (self.log_mean + self.log_std * torch.special.ndtri(u)).exp().clamp(self.sigma_min, self.sigma_max)
 
     def timesteps(self, n: int) -> Tensor:
-        """Evenly spaced in sigma^(1/rho) from sigma_max to sigma_min (EDM, equation 5)."""
+        """Times evenly spaced in sigma^(1/rho) from sigma_max to sigma_min (EDM, equation 5)."""
         ends = self.sigma_max ** (1 / self.rho), self.sigma_min ** (1 / self.rho)
         return torch.linspace(*ends, check_count("n", n), dtype=torch.float64).pow(self.rho).float()
 
@@ -212,8 +265,8 @@ class VariancePreserving(Process):
 
     Args:
         alphas_cumprod: alpha^2 at timesteps 0 to T - 1, falling, (T,).
-        continuous: Whether the network was trained on times between the timesteps, too. `alpha` and `sigma` know those
-            in either case, and take times past either end for that end.
+        continuous: Whether the network was trained on times between the timesteps, too. `alpha` and `sigma` accept
+            those in either case, and clamp times past either end.
 
     Example:
         >>> process = VariancePreserving.linear()
@@ -237,7 +290,15 @@ class VariancePreserving(Process):
     @classmethod
     @typed
     def linear(cls, *, steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> VariancePreserving:
-        """DDPM's schedule: beta rises linearly, and alpha^2 is the running product of 1 - beta."""
+        """DDPM's schedule: beta rises linearly, and alpha^2 is the running product of 1 - beta.
+
+        Args:
+            steps: The number of timesteps T.
+            beta_start, beta_end: The first and the last beta.
+
+        Returns:
+            The process.
+        """
         betas = torch.linspace(beta_start, beta_end, check_count("steps", steps, least=2), dtype=torch.float64)
         return cls(alphas_cumprod=(1 - betas).cumprod(0))
 
@@ -254,25 +315,25 @@ class VariancePreserving(Process):
 
     @typed
     def quantile(self, u: Tensor) -> Tensor:
-        """Uniform over the timesteps."""
+        """Times distributed evenly over the timesteps."""
         steps = len(self.alphas_cumprod)
         return u * (steps - 1) if self.continuous else (u * steps).floor().clamp(max=steps - 1)
 
     @typed
     def prior(self, noise: Tensor, t: Tensor) -> Tensor:
-        """The noise itself, whose variance is that of x_t for data of variance 1."""
+        """The noise itself; x_t has its variance for data of variance 1."""
         return noise
 
     @typed
     def timesteps(self, n: int) -> Tensor:
-        """Evenly spaced from the last timestep, which is the one that looks like the noise a sampler starts from."""
+        """Evenly spaced times from the last timestep, the one that looks like the noise a sampler starts from."""
         steps = len(self.alphas_cumprod)
         if check_count("n", n) > steps:
             raise InvalidArgument(f"n is {n} but the process has {steps} timesteps; ask for as many at most")
         return torch.linspace(steps, steps / n, n, dtype=torch.float64).round().float() - 1
 
     def _angle(self, t: Tensor) -> Tensor:
-        """atan(sigma / alpha), linear between timesteps: unlike a log signal-to-noise ratio, finite to both ends."""
+        """atan(sigma / alpha), linear between timesteps; unlike a log signal-to-noise ratio, finite at both ends."""
         # An angle rounded to float32 has an error of 1e-5 in a cosine near pi/2.
         angles = self._angles.to(t.device, compute_dtype(t.device))
         t = t.to(angles.dtype).clamp(0, len(angles) - 1)
@@ -291,8 +352,8 @@ class RectifiedFlow(Process):
     """The straight line from data to noise: alpha = 1 - t, sigma = t, t in [0, 1].
 
     Args:
-        shift: Moves the times that are trained and sampled towards the noise, t -> shift t / (1 + (shift - 1) t): large
-            images keep their coarse content under more noise. A network is given the time after the shift.
+        shift: Moves the times of training and sampling towards the noise, t -> shift t / (1 + (shift - 1) t), since
+            large images keep their coarse content under more noise. A network gets the time after the shift.
         t_min: The least time drawn in training; at 0 a score is infinite.
 
     Example:
@@ -310,22 +371,22 @@ class RectifiedFlow(Process):
 
     @typed
     def alpha(self, t: Tensor) -> Tensor:
-        """1 - t."""
+        """The share of the data, 1 - t, like t."""
         return 1 - t
 
     @typed
     def sigma(self, t: Tensor) -> Tensor:
-        """The time t itself."""
+        """The noise's standard deviation, which is the time t itself."""
         return t
 
     @typed
     def quantile(self, u: Tensor) -> Tensor:
-        """The shifted u, at least t_min."""
+        """The shifted shares u, at least t_min."""
         return self._shifted(u).clamp_min(self.t_min)
 
     @typed
     def timesteps(self, n: int) -> Tensor:
-        """Evenly spaced from 1 before the shift."""
+        """Times evenly spaced from 1, and then shifted."""
         return self._shifted(torch.linspace(1, 1 / check_count("n", n), n, dtype=torch.float64)).float()
 
     def _shifted(self, t: Tensor) -> Tensor:
@@ -350,7 +411,7 @@ def per_sample(name: str, values: Tensor, x: Tensor) -> Tensor:
 
 
 def _ends(value: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, given: Prediction) -> tuple[Tensor, Tensor]:
-    """(x0, eps) from a prediction."""
+    """The pair (x0, eps) that a prediction implies."""
     if given == "x0":
         return value, (x_t - alpha * value) / sigma.clamp_min(_LEAST)
     if given == "v":
@@ -365,7 +426,7 @@ def _ends(value: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, given: Predi
 
 
 def _named(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, wanted: Prediction) -> Tensor:
-    """A prediction from (x0, eps)."""
+    """The wanted prediction, computed from (x0, eps)."""
     if wanted == "x0":
         return x0
     if wanted == "eps":

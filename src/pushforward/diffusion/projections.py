@@ -29,11 +29,11 @@ _CHUNK = 256
 
 
 class Sketch:
-    """Sums of numbers with random signs in random groups.
+    """Sums of a sample's numbers with random signs, over random groups.
 
     Args:
-        size: D.
-        seed: Of groups and signs.
+        size: D, the numbers of a sample.
+        seed: The seed of groups and signs.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -48,11 +48,11 @@ class Sketch:
 
 
 class Components:
-    """Principal components, and the length of what they leave out where they leave out something.
+    """Principal components, and the length of the rest of each sample where the components leave out some.
 
     Args:
         numbers: The data, (N, d).
-        count: Most components.
+        count: The largest number of components.
     """
 
     def __init__(self, numbers: Tensor, count: int) -> None:
@@ -67,7 +67,7 @@ class Components:
         self.leaves_out = self.count < numbers.shape[1]
 
     def __call__(self, numbers: Tensor) -> Tensor:
-        """Components, and the length of the rest where there is one, (n, k + 1), of samples (n, d)."""
+        """The components of samples (n, d), and the length of the rest where there is one, (n, k + 1)."""
         centred = numbers - self.mean
         found = centred @ self.axes
         if not self.leaves_out:

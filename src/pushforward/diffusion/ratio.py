@@ -36,7 +36,7 @@ __all__ = ["Bins", "Discriminator", "ExactRatio", "LogRatio", "effective_share",
 
 LogRatio = Callable[[Tensor, Tensor, Any], Tensor]
 
-# A mean of fewer is no mean.
+# A bin with fewer samples than this has no usable mean.
 FEWEST = 8
 _HIDDEN = 64
 
@@ -44,11 +44,11 @@ _HIDDEN = 64
 @typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExactRatio:
-    """The ratio of two teachers that know their densities: no training, and no error.
+    """The ratio of two teachers that compute their densities: without training, and without error.
 
     Args:
-        p: The target.
-        q: The student's law.
+        p: The teacher of the target distribution.
+        q: The teacher of the student's distribution.
 
     Example:
         >>> from pushforward.diffusion import GaussianMixture, VarianceExploding
@@ -75,14 +75,14 @@ class ExactRatio:
 class Discriminator(nn.Module):
     """A small head on features of the teacher, whose logit estimates log r. The teacher is not part of it.
 
-    Each feature becomes vectors over positions, is normalised, and mixed by a layer of its own; their mean over
-    positions, beside the noise level, goes through one more.
+    Each feature is turned into vectors over positions, normalised, and mixed by a layer of its own; the mean over
+    positions, joined with the noise level, passes through one more layer.
 
     Args:
-        teacher: Whose network is looked into. Its parameters get no gradient here if whoever owns it has frozen it;
+        teacher: The denoiser whose features are read. Its parameters get no gradient here if its owner has frozen it;
             the noised samples do.
-        taps: Submodules whose output is looked at, as in `network.named_modules()`. None takes what the network names
-            in `feature_taps`, or else its `mid_block`.
+        taps: The submodules whose output is read, as in `network.named_modules()`. None takes those that the network
+            names in `feature_taps`, or else its `mid_block`.
 
     Raises:
         InvalidArgument: There are no such submodules.
@@ -100,14 +100,19 @@ class Discriminator(nn.Module):
 
     @property
     def teacher(self) -> Denoiser:
-        """Whose features are looked at."""
+        """The denoiser whose features the head reads."""
         return self._teacher[0]
 
     def prepare(self, x_t: Tensor, t: Tensor, condition: Any = None) -> None:
-        """Size the layers for the features of one batch; without effect the second time.
+        """Size the layers for the features of one batch; a second call changes nothing.
+
+        Args:
+            x_t: Noised samples, (B, ...).
+            t: Their times, () or (B,).
+            condition: Their condition, as the network takes it.
 
         Raises:
-            InvalidArgument: A feature has another form than (B, C), (B, N, C) or (B, C, H, W).
+            InvalidArgument: A feature has another shape than (B, C), (B, N, C) or (B, C, H, W).
         """
         if len(self.mixers):
             return
@@ -119,16 +124,28 @@ class Discriminator(nn.Module):
         self.to(x_t.device)
 
     def features(self, x_t: Tensor, t: Tensor, condition: Any = None) -> dict[str, Tensor]:
-        """What the teacher makes of noised samples, at the taps; differentiable in x_t."""
+        """The teacher's features of noised samples at the taps, differentiable in x_t.
+
+        Args:
+            x_t: Noised samples, (B, ...).
+            t: Their times, () or (B,).
+            condition: Their condition, as the network takes it.
+
+        Returns:
+            The features by the taps' names.
+        """
         return self.teacher.features(x_t, t, condition, taps=self.taps)
 
     @typed
     def forward(self, features: dict[str, Tensor], t: Tensor) -> Tensor:
-        """Logits, (B,), differentiable in the features.
+        """The logits that estimate log r, differentiable in the features.
 
         Args:
-            features: As `features` gives them, or the teacher's `x0_and_features`.
+            features: From `features`, or from the teacher's `x0_and_features`.
             t: Their times, () or (B,).
+
+        Returns:
+            (B,).
 
         Raises:
             InvalidArgument: `prepare` was not called.
@@ -145,13 +162,13 @@ class Discriminator(nn.Module):
 
 
 class Bins(nn.Module):
-    """Running means of the ratio within bins of noise, and what is left of the ratio over them.
+    """Running means of the ratio within bins of noise, and the ratio divided by them.
 
     Args:
         process: Gives the quantiles of its training times, at which the bins are cut.
-        count: K.
-        decay: Of the sums from one batch to the next.
-        clamp: The largest |log r| that is believed, before and after the normalisation.
+        count: K, the number of bins.
+        decay: The factor of the sums from one batch to the next.
+        clamp: The largest |log r| that is used, before and after the normalisation.
 
     Example:
         >>> from pushforward.diffusion import RectifiedFlow
@@ -174,19 +191,19 @@ class Bins(nn.Module):
         self.register_buffer("sums", torch.zeros(2, count))  # of samples, and of their ratios
 
     def index(self, t: Tensor) -> Tensor:
-        """The bin of each time, (B,)."""
+        """The index of each time's bin, (B,)."""
         return torch.bucketize(t, self.edges, right=True)
 
     @torch.no_grad()
     def update(self, log_r: Tensor, t: Tensor) -> None:
-        """Take in the student's samples of a batch; with several processes, those of all."""
+        """Add the ratios of a batch of the student's samples, from all processes, to the sums."""
         r = log_r.float().clamp(-self.clamp, self.clamp).exp()
         batch = torch.zeros_like(self.sums)
         batch.index_add_(1, self.index(t), torch.stack([torch.ones_like(r), r]))
         self.sums.mul_(self.decay).add_(gather(batch[None]).sum(0))
 
     def forward(self, log_r: Tensor, t: Tensor) -> Tensor:
-        """log r', (B,): the ratios over the mean of their bin, or of all bins where theirs has seen too few."""
+        """log r', (B,): the ratios over their bin's mean, or over the mean of all bins where theirs has too few."""
         samples, ratios = self.sums
         overall = ratios.sum() / samples.sum() if bool(samples.sum() > 0) else torch.ones_like(samples[0])
         mean = torch.where(samples >= FEWEST, ratios / samples.clamp_min(1.0), overall)
@@ -195,12 +212,12 @@ class Bins(nn.Module):
 
 
 def mean_over_processes(values: Tensor) -> Tensor:
-    """The mean, (), of (B,) over the batches of all processes, without gradient."""
+    """The mean of values (B,) over the batches of all processes, (), without gradient."""
     return gather(values.detach().double().mean()[None]).mean().to(values.dtype)
 
 
 def effective_share(weights: Tensor) -> Tensor:
-    """The share of a batch that does the work, (sum h)^2 / (B sum h^2), (): 1 where all weights are equal.
+    """The effective share of a batch under weights h, (sum h)^2 / (B sum h^2), (): 1 where all weights are equal.
 
     Example:
         >>> effective_share(torch.tensor([1.0, 1.0, 0.0, 0.0]))
@@ -210,7 +227,7 @@ def effective_share(weights: Tensor) -> Tensor:
 
 
 def _taps_of(network: Any) -> tuple[str, ...]:
-    """The submodules that a network says, or is known, to have its features in."""
+    """The names of the submodules for features: those that the network names, or its `mid_block`."""
     modules = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
     for prefix, module in modules.items():
         named = getattr(module, "feature_taps", None)

@@ -1,4 +1,4 @@
-"""The ways in which a denoiser's network may be meant: what it predicts, at what it takes for its time.
+"""The ways in which a denoiser's network may be read: what it predicts, and what it takes as its time.
 
 process                a network's time, t being the process's
 RectifiedFlow          t, 1 - t, 1000 t, 1000 (1 - t), t / 1000
@@ -33,10 +33,10 @@ class Reading:
     """One way to read a network.
 
     Args:
-        predicts: What it predicts; "F" is EDM's, which its preconditioning belongs around.
-        time: What it takes as its time, in terms of the process's t.
+        predicts: What it predicts; "F" is the raw output that EDM's preconditioning is put around.
+        time: What it takes as its time, as a formula in the process's t.
         sign: 1, or -1 where it predicts the negative.
-        sigma_data: Of F, the standard deviation that it was scaled with.
+        sigma_data: For "F", the standard deviation of the data in the preconditioning.
     """
 
     predicts: Predicted
@@ -50,7 +50,7 @@ class Reading:
 
 
 def times_of(process: Process) -> dict[str, Callable[[Tensor], Tensor]]:
-    """What a network may take for its time, in words and as a function of the process's t; t itself is the first."""
+    """The functions of the process's t that a network may take as its time, by formula; t itself is the first."""
     match process:
         case RectifiedFlow():
             return {
@@ -81,7 +81,7 @@ def times_of(process: Process) -> dict[str, Callable[[Tensor], Tensor]]:
 
 
 def mend(declared: Reading, best: Reading) -> str:
-    """What to change, where a network was declared to be read in one way and is to be read in another."""
+    """What to change, in words, where a network was declared with one reading and another is right."""
     steps: list[str] = []
     if best.sigma_data != declared.sigma_data and best.sigma_data is not None:
         steps.append(f"use from_edm with sigma_data={best.sigma_data:.3g}")

@@ -41,13 +41,13 @@ NOISY = 100.0
 @typed
 @torch.no_grad()
 def heun(teacher: Teacher, noise: Tensor, *, steps: int = STEPS, condition: Any = None) -> Tensor:
-    """Samples of the teacher, one a noise, always the same ones; 2 steps - 1 evaluations.
+    """Samples of the teacher, one for each noise, in 2 steps - 1 calls; the same noise gives the same sample.
 
     Args:
-        teacher: Whose.
-        noise: Of variance 1, floating, (B, ...).
-        steps: n; the last lands on the teacher's x0 at the least time.
-        condition: As the teacher takes it.
+        teacher: The teacher that is sampled.
+        noise: Noise of variance 1, floating, (B, ...).
+        steps: n; the last step ends at the teacher's x0 at the least time.
+        condition: The samples' condition, as the teacher takes it.
 
     Returns:
         x0, like the noise. Its distance from the ODE's own end falls as 1 / steps^2, as long as the least of the times
@@ -94,20 +94,24 @@ def sample(
     batch_size: int = 1000,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """So many samples by `heun`, (count, ...).
+    """Samples of a teacher by `heun`, in batches.
 
     Args:
-        teacher: Whose.
-        count: How many.
-        shape: Of one.
-        steps: As in `heun`.
-        condition: One a sample, (count, ...); None for none.
+        teacher: The teacher that is sampled.
+        count: The number of samples.
+        shape: The shape of one sample.
+        steps: The number of steps, as in `heun`.
+        condition: The samples' conditions, (count, ...); None for none.
         generator: Draws the noise, the same for any batch size; None for torch's global one.
-        batch_size: How many at a time.
-        device: The teacher's; the generator's if None. Noise from a generator on the CPU is the same for all devices.
+        batch_size: The samples drawn at a time.
+        device: The teacher's device; the generator's if None. Noise from a generator on the CPU is the same for all
+            devices.
+
+    Returns:
+        (count, ...).
 
     Raises:
-        ShapeError: The conditions are not one a sample.
+        ShapeError: The conditions are not one for each sample.
 
     Example:
         >>> from pushforward.diffusion import Empirical, VarianceExploding
@@ -120,5 +124,5 @@ def sample(
     source = None if generator is None else generator.device
     noise = torch.randn((check_count("count", count), *shape), generator=generator, device=source).to(device or source)
     parts = noise.split(check_count("batch_size", batch_size))
-    told = [None] * len(parts) if condition is None else condition.split(batch_size)
-    return torch.cat([heun(teacher, z, steps=steps, condition=c) for z, c in zip(parts, told, strict=True)])
+    conditions = [None] * len(parts) if condition is None else condition.split(batch_size)
+    return torch.cat([heun(teacher, z, steps=steps, condition=c) for z, c in zip(parts, conditions, strict=True)])

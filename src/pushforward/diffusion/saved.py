@@ -1,12 +1,12 @@
-"""Denoisers on disk: what they are made of as JSON, their numbers as safetensors; nothing in them can run code.
+"""Denoisers on disk: their structure as JSON, their numbers as safetensors. Nothing in these files can run code.
 
     folder/
-      NAME.json           process, what is predicted, how the network is rebuilt, and what the caller adds
+      NAME.json           process, kind of prediction, the network's structure, and what the caller adds
       NAME.safetensors    the network's parameters, and the process's tensors
 
 network             how it is rebuilt
 of `networks`       from its `config`
-of diffusers        by diffusers, from a folder within, where its weights are, too
+of diffusers        by diffusers, from a folder within, which also holds its weights
 EDM-preconditioned  from the network within
 a caller's own      by the caller, who gives it again
 """
@@ -43,14 +43,14 @@ _PROCESSES = {kind.__name__: kind for kind in (VarianceExploding, VariancePreser
 def save_denoiser(
     folder: Path, name: str, denoiser: Denoiser, extra: Mapping[str, Any], *, part: str | None = None
 ) -> None:
-    """Write NAME.json and NAME.safetensors.
+    """Write a denoiser as NAME.json and NAME.safetensors.
 
     Args:
         folder: Made if missing.
         name: NAME.
-        denoiser: Its network is a module.
-        extra: Whatever else `training.save_state` takes; comes back from `load_denoiser`.
-        part: Folder within, in which a model of diffusers was saved; None of any other network.
+        denoiser: A denoiser whose network is a module.
+        extra: Further entries, of any kind that `training.save_state` takes; `load_denoiser` returns them.
+        part: The folder within to which a model of diffusers was saved; None for any other network.
 
     Raises:
         InvalidArgument: The network is a plain function, or the process a class of the caller's own.
@@ -76,15 +76,18 @@ def save_denoiser(
 
 
 def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> tuple[Denoiser, dict[str, Any]]:
-    """The denoiser that `save_denoiser` wrote there, on the CPU, and what was added to it.
+    """Load the denoiser that `save_denoiser` wrote, onto the CPU.
 
     Args:
-        folder: Where it is.
+        folder: The folder it was saved to.
         name: NAME.
-        network: The module again where it was the caller's own, which gets its parameters.
+        network: The network again, where it was the caller's own module; gets the saved parameters.
+
+    Returns:
+        The denoiser, and the further entries that were saved with it.
 
     Raises:
-        CheckpointError: A file is missing, or is not what is written here; the message names it.
+        CheckpointError: A file is missing, or is not what `save_denoiser` writes; the message names it.
         InvalidArgument: The network was the caller's own and is not given, or given and not needed.
     """
     file, state = folder / f"{name}.json", load_state(folder / name)
@@ -112,14 +115,14 @@ def load_denoiser(folder: Path, name: str, network: nn.Module | None = None) -> 
     except CheckpointError:
         raise
     except _BROKEN as error:
-        said = " ".join(str(error).split())[:300]
+        message = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"{file} holds no denoiser that can be rebuilt: {type(error).__name__}: {said}"
+            f"{file} holds no denoiser that can be rebuilt: {type(error).__name__}: {message}"
         ) from error
 
 
 def _add_digests(folder: Path, name: str, part: str | None) -> None:
-    """Note the SHA-256 of all weights in NAME.json."""
+    """Write the SHA-256 of every file of weights into NAME.json."""
     weights = [folder / f"{name}.safetensors"]
     for within in filter(None, (part, "adapters")):
         weights += sorted((folder / within).rglob("*.safetensors"))
@@ -193,7 +196,7 @@ def _decode_network(saved: dict[str, Any], folder: Path, own: nn.Module | None, 
 
 
 def _built(config: NetworkConfig, weights: Any) -> MLP | UNet:
-    """The network of a configuration, if the weights are of as many numbers: the file may ask for any size."""
+    """The network of a configuration, if the saved weights hold as many numbers: a file may ask for any size."""
     with torch.device("meta"):
         asked = sum(tensor.numel() for tensor in build(config).state_dict().values())
     saved = sum(tensor.numel() for tensor in weights.values())

@@ -1,4 +1,4 @@
-"""What a scheduler of diffusers says about the network trained with it; and the scheduler of a few-step student.
+"""The convention of the network behind a scheduler of diffusers; and the scheduler of a few-step student.
 
     network time = offset + slope t,     prediction = sign model(x_t, network time)
 
@@ -9,7 +9,7 @@ the latter with `invert_sigmas`          RectifiedFlow           1000 (1 - t)   
 EDM...                                   VarianceExploding       log(sigma) / 4         F, or -F for v_prediction
 
 Some transformers' pipelines divide the time by 1000 (Flux) or turn it round (Lumina 2) before they pass it on; these
-are told by their class. Others may do so too: `pushforward doctor --teacher` finds out.
+are known by their class. Others may do so too: `pushforward doctor --teacher` finds out.
 
 Nothing here imports diffusers: a scheduler is read, and one to be made is a class's name and its arguments.
 """
@@ -53,14 +53,14 @@ _UNIT_TIME_REVERSED = frozenset({"Lumina2Transformer2DModel"})
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Convention:
-    """How a model of diffusers is to be called and read.
+    """How a model of diffusers is called, and what its output means.
 
     Args:
-        process: Whose noise it was trained on.
-        predicts: What `sign` times its output is.
-        slope, offset: Its time is offset + slope t.
+        process: The process whose noise it was trained on.
+        predicts: The kind of prediction that `sign` times its output is.
+        slope, offset: The model's time is offset + slope t.
         sign: 1 or -1.
-        sigma_data: Of a model that EDM's preconditioning is put around; None for any other.
+        sigma_data: For a model inside EDM's preconditioning, the standard deviation there; None for any other.
     """
 
     process: Process
@@ -73,12 +73,12 @@ class Convention:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FewSteps:
-    """What of diffusers samples a few-step student of pixels.
+    """The classes of diffusers that sample a few-step student of pixels.
 
     Args:
-        pipeline: The class that calls a UNet2DModel.
-        scheduler: The class, and
-        arguments: what it is made with.
+        pipeline: The name of the pipeline's class, which calls a UNet2DModel.
+        scheduler: The name of the scheduler's class.
+        arguments: The scheduler's arguments.
     """
 
     pipeline: str
@@ -87,7 +87,10 @@ class FewSteps:
 
 
 def check_known(name: str) -> None:
-    """Refuse a scheduler whose process is unknown.
+    """Raise where the process of a scheduler is unknown.
+
+    Args:
+        name: The scheduler's class.
 
     Raises:
         InvalidArgument: It is not one of those that are listed here; the message lists them.
@@ -101,11 +104,14 @@ def check_known(name: str) -> None:
 
 
 def convention_of(scheduler: Any, model: str) -> Convention:
-    """What a scheduler of diffusers says of the model that was trained with it.
+    """The convention of the model that was trained with a scheduler of diffusers.
 
     Args:
-        scheduler: Its class and its `config` are read, and its `alphas_cumprod` where it has them.
-        model: Name of the model's class.
+        scheduler: The scheduler. Its class, its `config` and, where there are some, its `alphas_cumprod` are read.
+        model: The name of the model's class.
+
+    Returns:
+        The process, the kind of prediction, and the model's time and sign.
 
     Raises:
         InvalidArgument: Its class or its prediction type is unknown.
@@ -138,17 +144,17 @@ def convention_of(scheduler: Any, model: str) -> Convention:
 
 
 def few_steps(process: Process, predicts: Prediction, times: Sequence[float], *, slope: float) -> FewSteps | None:
-    """What of diffusers asks at these times, and puts fresh noise on every x0 but the last.
+    """The pipeline and scheduler of diffusers that call a student at given times, with fresh noise between.
 
     Args:
-        process: The student's.
-        predicts: What the student's network predicts.
-        times: Falling, as in `Generator`.
-        slope: A network's time is slope t.
+        process: The student's process.
+        predicts: The kind of prediction of the student's network.
+        times: The student's times, falling, as in `Generator`.
+        slope: The network's time is slope t.
 
     Returns:
-        None where there is nothing: of a flow's times the first must be 1, where a pipeline starts, and the rest evenly
-        spaced, since its scheduler has no others.
+        The classes and arguments; None where diffusers has none: of a flow's times the first must be 1, where a
+        pipeline starts, and the rest evenly spaced, since its scheduler has no others.
     """
     if isinstance(process, VariancePreserving) and predicts in _NAMES and slope == 1:
         steps = int(times[0]) + 1
@@ -165,7 +171,7 @@ def few_steps(process: Process, predicts: Prediction, times: Sequence[float], *,
             # Consistency models mix x_t into x0 by a share that falls with this factor; here it is to be 0.
             "timestep_scaling": 1e6,
         }
-        # Unlike DDPM's pipeline it takes labels and times, and makes one step unless told otherwise.
+        # Unlike DDPM's pipeline it takes labels and times, and makes one step by default.
         return FewSteps(pipeline="ConsistencyModelPipeline", scheduler="LCMScheduler", arguments=arguments)
     even = [1 + (times[-1] - 1) * k / max(len(times) - 1, 1) for k in range(len(times))]
     as_even = all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(times, even, strict=True))

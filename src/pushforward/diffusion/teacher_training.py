@@ -67,23 +67,25 @@ _NAME = "teacher"
 @typed_fields
 @dataclass
 class TeacherTrainer:
-    """Trains a teacher.
+    """Trains a teacher on data.
 
     Args:
         data: Samples (N, ...), images in [-1, 1]; a pair of them with their labels (N,), integers; or a dataset.
         out: The run's folder: checkpoints, log.jsonl, and at the end `teacher`, for `load_teacher`.
-        network: What is trained; None for what suits the samples' shape (`networks.config_for`), and the labels.
-        process: Noises the data.
-        batch_size: Of all processes together.
-        learning_rate: At its highest.
-        average: How much of the running average is kept from step to step, in the end.
-        label_dropout: Share of samples whose label is left out, so that the teacher knows the data without labels, too.
+        network: The configuration of the network; None for one that suits the samples' shape (`networks.config_for`)
+            and the labels.
+        process: The process that noises the data.
+        batch_size: Samples of a batch, over all processes together.
+        learning_rate: Adam's peak learning rate.
+        average: The running average's factor from step to step, which is reached in the course of the training.
+        label_dropout: Share of samples whose label is left out, so that the teacher learns the data without labels,
+            too.
         every: Steps between checkpoints.
         log_every: Steps between records.
-        seed: Of everything that is drawn.
+        seed: The random seed.
         workers: Processes that load a dataset.
-        progress: Whether to show any.
-        pace: Given the seconds of a step once, after the first ones.
+        progress: Whether to show a progress bar.
+        pace: Called once, after the first steps, with the seconds of a step.
 
     Raises:
         InvalidArgument: A setting that no run can have.
@@ -124,10 +126,14 @@ class TeacherTrainer:
 
     @typed
     def fit(self, steps: int) -> Denoiser:
-        """Train for so many steps, from the last checkpoint in `out` if there is one.
+        """Train the teacher, from the last checkpoint in `out` if there is one.
+
+        Args:
+            steps: The number of steps in all.
 
         Returns:
-            The averaged teacher, in evaluation mode, without gradients. After Ctrl-C, a warning and what there is.
+            The averaged teacher, in evaluation mode, without gradients. After Ctrl-C there is a warning, and the
+            teacher is the average so far.
 
         Raises:
             CheckpointError: The checkpoint is of another run.
@@ -147,22 +153,26 @@ class TeacherTrainer:
 
 
 def save_teacher(folder: str | Path, teacher: Denoiser, *, shape: tuple[int, ...]) -> None:
-    """Write teacher.json and teacher.safetensors, from which no code can run.
+    """Write a teacher as teacher.json and teacher.safetensors, which cannot run code.
 
     Args:
         folder: Made if missing.
-        teacher: On any network of `networks`, or one of the caller's own, which has to be given again.
-        shape: Of one sample.
+        teacher: The teacher, on a network of `networks` or on a module of the caller's own, which has to be given again
+            when it is loaded.
+        shape: The shape of one sample.
     """
     save_denoiser(Path(folder), _NAME, teacher, {"shape": list(shape)})
 
 
 def load_teacher(folder: str | Path, *, network: nn.Module | None = None) -> tuple[Denoiser, tuple[int, ...]]:
-    """The teacher that `save_teacher` wrote there, on the CPU, and the shape of its samples.
+    """Load the teacher that `save_teacher` wrote, onto the CPU.
 
     Args:
-        folder: Where it is.
-        network: The module again, where it was the caller's own.
+        folder: The folder it was saved to.
+        network: The network again, where it was the caller's own module.
+
+    Returns:
+        The teacher, and the shape of its samples.
 
     Raises:
         CheckpointError: A file is missing or broken; the message names it.
@@ -180,7 +190,7 @@ def load_teacher(folder: str | Path, *, network: nn.Module | None = None) -> tup
 
 
 class _Run:
-    """One call of `fit`."""
+    """The state of one call of `fit`."""
 
     def __init__(self, settings: TeacherTrainer, batches: Batches, device: torch.device, steps: int) -> None:
         self.settings, self.batches, self.device, self.steps = settings, batches, device, steps
@@ -241,7 +251,7 @@ class _Run:
                 bar.update()
 
     def _descend(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """One step on one batch: its loss, and the gradient's length."""
+        """One step on one batch: the loss and the gradient's length, () each."""
         x, label = unpacked(batch)
         x = x.to(self.device)
         sigma = self.settings.process.sample_t(len(x), device=self.device)
@@ -254,8 +264,8 @@ class _Run:
         losses = denoising_loss(self.forward(x_t, sigma, label), x, alpha, sigma, sigma_data=self.sigma_data)
         for group in self.optimiser.param_groups:
             group["lr"] = self.settings.learning_rate * _rate(self.step, self.steps)
-        told = f"the loss in step {self.step + 1}"
-        norm = descend(losses.mean(), self.optimiser, clip=CLIP, told=told, folder=self.out)
+        loss_name = f"the loss in step {self.step + 1}"
+        norm = descend(losses.mean(), self.optimiser, clip=CLIP, loss_name=loss_name, folder=self.out)
         return losses.detach().mean(), norm
 
     def _state(self, step: int) -> dict[str, Any]:
@@ -268,7 +278,7 @@ class _Run:
 
 
 def _classes(labels: Any) -> int:
-    """How many classes there may be, from 0."""
+    """The number of classes that labels from 0 imply."""
     if not isinstance(labels, Tensor) or labels.ndim != 1 or labels.is_floating_point() or int(labels.min()) < 0:
         what = f"{tuple(labels.shape)}, {labels.dtype}" if isinstance(labels, Tensor) else type(labels).__name__
         raise InvalidArgument(f"data: labels are {what}; classes are integers from 0, one a sample, (N,)")
@@ -276,13 +286,13 @@ def _classes(labels: Any) -> int:
 
 
 def _rate(step: int, steps: int) -> float:
-    """The share of the learning rate: a rise, and a cosine to 0."""
+    """The factor of the learning rate in a step: a linear rise, then a cosine to 0."""
     rise = min(1.0, (step + 1) / min(RISE, max(1.0, RISE_SHARE * steps)))
     return rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
 def _identity(settings: TeacherTrainer, config: NetworkConfig, samples: Tensor, steps: int) -> str:
-    """Tells this run from others: what decides its numbers, and the first samples that it sees."""
+    """A digest of what decides a run's numbers, settings and data; a checkpoint of another one is not resumed."""
     names = ("batch_size", "learning_rate", "average", "label_dropout", "log_every", "every", "seed")
     decides = {name: getattr(settings, name) for name in names} | {
         "steps": steps,

@@ -1,4 +1,4 @@
-"""Teachers: whatever says what the clean data was, given noised data; `exact` has those without a network.
+"""Teachers: denoisers, which estimate the clean data from noised data. `exact` has those without a network.
 
     x0(x_t, t) = E[x_0 | x_t],     grad log p_t(x_t) = (alpha x0(x_t, t) - x_t) / sigma^2
 
@@ -51,28 +51,38 @@ _SINGLE = 4
 
 @runtime_checkable
 class Teacher(Protocol):
-    """What a teacher does."""
+    """What every teacher has: a noising process and a denoiser."""
 
     @property
     def process(self) -> Process:
-        """The process whose noise it takes away."""
+        """The process whose noise the teacher removes."""
         ...
 
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """E[x_0 | x_t], like x_t; differentiable in it."""
+        """E[x_0 | x_t], differentiable in x_t.
+
+        Args:
+            x_t: Noised data, (B, ...).
+            t: Its times, () or (B,).
+            condition: Its condition, as the network takes it.
+
+        Returns:
+            Like x_t.
+        """
         ...
 
 
 class Denoiser(nn.Module):
-    """A network, or any function, with its process and what it predicts.
+    """A network, or any function, with its process and the kind of its prediction.
 
     Args:
-        network: Called as network(x_t, t) with times (B,), or network(x_t, t, condition) where there is one.
-        process: Whose noise it was trained on.
-        predicts: What comes out: "x0", "eps", "v", "flow" or "score" (`pushforward.diffusion.processes`).
+        network: Called as network(x_t, t) with times (B,), or as network(x_t, t, condition) where there is a condition.
+        process: The process whose noise it was trained on.
+        predicts: The kind of its output: "x0", "eps", "v", "flow" or "score" (`pushforward.diffusion.processes`).
 
     Attributes:
-        labels: The classes that it was trained on, () where on none; None where nobody knows, or they are no classes.
+        labels: The classes that it was trained on; () for none; None where they are unknown or its conditions are no
+            classes.
 
     Example:
         >>> teacher = Denoiser(lambda x_t, t: torch.zeros_like(x_t), RectifiedFlow(), predicts="flow")
@@ -93,31 +103,42 @@ class Denoiser(nn.Module):
 
     @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """E[x_0 | x_t], like x_t.
+        """E[x_0 | x_t], from the network's prediction.
+
+        Args:
+            x_t: Noised data, (B, ...).
+            t: Its times, () or (B,).
+            condition: Its condition, as the network takes it.
+
+        Returns:
+            Like x_t.
 
         Raises:
             ShapeError: The network's prediction has another shape.
         """
         t = t.expand(len(x_t)) if t.ndim == 0 else t
-        told = () if condition is None else (condition,)
-        value = _asked(self.network, x_t, t, *told)
+        given = () if condition is None else (condition,)
+        value = _asked(self.network, x_t, t, *given)
         value = check_returned("network", value, tuple(x_t.shape))
         return self.process.convert(value, x_t, t, given=self.predicts, wanted="x0")
 
     forward = x0  # DistributedDataParallel wraps nothing else
 
     def features(self, x_t: Tensor, t: Tensor, condition: Any = None, *, taps: Sequence[str]) -> dict[str, Tensor]:
-        """What comes out of the network's submodules at x_t, by their names; differentiable in x_t.
+        """The outputs of submodules of the network at x_t, differentiable in x_t.
 
-        What the network does after the last of them is not computed.
+        The network's pass ends at the last of them.
 
         Args:
             x_t, t, condition: As in `x0`.
-            taps: Names as in `network.named_modules()`.
+            taps: Names of submodules as in `network.named_modules()`.
+
+        Returns:
+            The outputs by the submodules' names.
 
         Raises:
-            InvalidArgument: The network is a plain function, has no such submodule, never calls it, or it gives no
-                tensor.
+            InvalidArgument: The network is a plain function, or has no such submodule, or never calls it, or its output
+                is no tensor.
         """
         with self._tapped(taps) as kept, suppress(_AllThere):
             kept.end_pass = True
@@ -128,7 +149,15 @@ class Denoiser(nn.Module):
     def x0_and_features(
         self, x_t: Tensor, t: Tensor, condition: Any = None, *, taps: Sequence[str]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """`x0` and `features` from one pass."""
+        """`x0` and `features` from one pass of the network.
+
+        Args:
+            x_t, t, condition: As in `x0`.
+            taps: Names of submodules as in `network.named_modules()`.
+
+        Returns:
+            x0, like x_t, and the outputs by the submodules' names.
+        """
         with self._tapped(taps) as kept:
             x0 = self.x0(x_t, t, condition)
         return x0, kept.checked()
@@ -156,12 +185,26 @@ class Denoiser(nn.Module):
 
 @typed
 def from_callable(network: Callable[..., Tensor], process: Process, *, predicts: Prediction = "x0") -> Denoiser:
-    """A teacher from any network or function: `Denoiser` by another name."""
+    """A teacher from any network or function; the same as `Denoiser`.
+
+    Args:
+        network, process, predicts: As in `Denoiser`.
+
+    Returns:
+        The teacher.
+    """
     return Denoiser(network, process, predicts=predicts)
 
 
 def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Denoiser:
-    """A teacher from a model of diffusers, or the folder of its pipeline: see `adapters.from_diffusers`."""
+    """A teacher from a model of diffusers, or from the folder of its pipeline: see `adapters.from_diffusers`.
+
+    Args:
+        model, scheduler: As in `adapters.from_diffusers`.
+
+    Returns:
+        The teacher.
+    """
     from pushforward.diffusion import adapters
 
     return adapters.from_diffusers(model, scheduler)
@@ -177,22 +220,29 @@ def from_velocity(network: Callable[..., Tensor], process: RectifiedFlow) -> Den
     Args:
         network: As in `Denoiser`.
         process: `RectifiedFlow`, with the shift that the network was trained with.
+
+    Returns:
+        The teacher.
     """
     return Denoiser(network, check_instance("process", process, RectifiedFlow), predicts="flow")
 
 
 @typed
 def from_edm(network: nn.Module, process: VarianceExploding | None = None, *, sigma_data: float = 0.5) -> Denoiser:
-    """A teacher from EDM's raw network F, preconditioned so that its input and target have variance 1 at every noise.
+    """A teacher from EDM's raw network F, preconditioned so that input and target have variance 1 at every noise.
 
         D(x; sigma) = c_skip x + c_out F(c_in x, log(sigma) / 4)
 
-    A network that does so itself, as the `EDMPrecond` of EDM's authors, predicts "x0": give that to `from_callable`.
+    A network that contains the preconditioning, as the `EDMPrecond` of EDM's authors, predicts "x0": give it to
+    `from_callable`.
 
     Args:
         network: F, called with the scaled data, the times log(sigma) / 4, and the condition where there is one.
         process: `VarianceExploding()` if None.
         sigma_data: Standard deviation of the data.
+
+    Returns:
+        The teacher.
 
     Source: EDM, Table 1.
     """
@@ -208,8 +258,8 @@ class Guided:
     It is the same in x0, eps, v, flow and score, since each is an affine function of the others.
 
     Args:
-        teacher: Knows condition and null.
-        scale: 1 is the condition alone, 0 the null; more is guidance.
+        teacher: A teacher that was trained on the condition and on the null.
+        scale: 1 is the condition alone, 0 the null; more than 1 is guidance.
         null: The condition that stands for none: None, an empty prompt's embedding, the label that was trained as
             "no label", or a dict of such. One of it is enough, with or without an axis for the batch.
 
@@ -229,21 +279,30 @@ class Guided:
 
     @property
     def process(self) -> Process:
-        """The teacher's."""
+        """The process of the guided teacher."""
         return self.teacher.process
 
     @typed
     def x0(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """The guided prediction; the teacher's own where there is no condition."""
+        """The guided prediction; the null's where no condition is given.
+
+        Args:
+            x_t: Noised data, (B, ...).
+            t: Its times, () or (B,).
+            condition: Its condition, as the teacher takes it; None for the null.
+
+        Returns:
+            Like x_t.
+        """
         null = _for_each(self.null, condition, x_t)
         if condition is None:
             return self.teacher.x0(x_t, t, null)
-        without, told = self.teacher.x0(x_t, t, null), self.teacher.x0(x_t, t, condition)
-        return without + self.scale * (told - without)
+        unconditional, conditional = self.teacher.x0(x_t, t, null), self.teacher.x0(x_t, t, condition)
+        return unconditional + self.scale * (conditional - unconditional)
 
 
 def in_precision(condition: Any, dtype: torch.dtype) -> Any:
-    """A condition whose floating tensors have this dtype, where theirs or this is of half precision."""
+    """A condition whose floating tensors have this dtype, where theirs or this one is of half precision."""
     if isinstance(condition, Tensor) and condition.is_floating_point():
         return condition.to(dtype) if min(condition.itemsize, dtype.itemsize) < _SINGLE else condition
     if isinstance(condition, Mapping):
@@ -252,7 +311,7 @@ def in_precision(condition: Any, dtype: torch.dtype) -> Any:
 
 
 def _asked(network: Callable[..., Tensor], x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
-    """A network's answer, in its own precision where that is half and the samples' is not."""
+    """A network's output, computed in its own precision where that is half and the samples' is not."""
     if not isinstance(network, nn.Module) or getattr(network, "own_precision", False):
         return network(x_t, t, *condition)
     dtype = next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), None)
@@ -263,7 +322,7 @@ def _asked(network: Callable[..., Tensor], x_t: Tensor, t: Tensor, *condition: A
 
 
 def _for_each(null: Any, condition: Any, x_t: Tensor) -> Any:
-    """A null condition of as many as there are samples, on their device."""
+    """A null condition repeated for each sample, on the samples' device."""
     if isinstance(null, Mapping):
         parts = condition if isinstance(condition, Mapping) else {}
         return {name: _for_each(part, parts.get(name), x_t) for name, part in null.items()}
@@ -284,7 +343,7 @@ class _AllThere(Exception):  # noqa: N818 - no error: it ends a pass that has gi
 
 
 class _Taps:
-    """Outputs of submodules, by name, in a pass."""
+    """The outputs of named submodules in one pass."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self._kept: dict[str, Any] = {}
@@ -306,7 +365,7 @@ class _Taps:
 
 
 class Preconditioned(nn.Module):
-    """EDM's D from its F, as a function of (x_t, sigma): what `from_edm` puts around a network.
+    """EDM's D made from its F, as a function of (x_t, sigma); `from_edm` puts it around a network.
 
     Args:
         network: F.
@@ -324,7 +383,7 @@ class Preconditioned(nn.Module):
 
     @typed
     def forward(self, x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
-        """D(x_t; t), like x_t."""
+        """The denoised data D(x_t; t), like x_t."""
         sigma = t.reshape(-1, *[1] * (x_t.ndim - 1)).to(torch.promote_types(x_t.dtype, torch.float32))
         total = torch.hypot(sigma, torch.full_like(sigma, self.sigma_data))
         value = _asked(self.network, (x_t / total).to(x_t.dtype), t.log() / 4, *condition)

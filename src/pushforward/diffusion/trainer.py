@@ -1,4 +1,4 @@
-"""The alternating loop: the critics follow the student for some steps, then the student takes one.
+"""The alternating loop: the critics take some steps, then the student takes one.
 
     warm-up   critics only, so that the first scores the student hears are of its own samples
     step      critic_steps x [critics: Adam on the critics' loss],  student: Adam on its loss,  average of the student
@@ -61,25 +61,27 @@ LEAST_SHARE, MOST_ACCURACY, MOST_SPREAD = 0.3, 0.9, 1.5
 @typed_fields
 @dataclass
 class Trainer:
-    """Trains a distiller's student, and keeps a running average of it as the result.
+    """Trains a distiller's student. The result is a running average of the student.
 
     Args:
-        distiller: With its teacher; not prepared.
+        distiller: The distiller with its teacher, not yet prepared.
         data: The teacher's data: samples (N, ...), a pair of them with their conditions, or a dataset.
         out: The run's folder: checkpoints, log.jsonl, and at the end `student`, for `OneStepPipeline`.
-        batch_size: Of all processes together.
-        learning_rate: The student's.
-        critic_rate: The critics'; None for three times the student's.
+        batch_size: Samples of a batch, over all processes together.
+        learning_rate: The student's learning rate.
+        critic_rate: The critics' learning rate; None for three times the student's.
         warmup: The critics' steps before the student's first.
-        average: How much of the running average is kept from step to step, in the end; 0 for the student as it is.
-        clip: The longest gradient that is followed, of student and of critics.
-        precision: In which the networks compute; losses and weights are float32.
+        average: The running average's factor from step to step, which is reached in the course of the training; 0 for
+            the student itself.
+        clip: The gradient's largest length, for student and critics; a longer one is scaled down to it.
+        precision: The precision of the networks' passes; losses and weights are float32.
         every: Steps between checkpoints, and between calls of `check`.
-        check: Given the step and the averaged generator, on the first process; its numbers are logged.
-        seed: Of everything that is drawn.
+        check: Called on the first process with the step and the averaged generator; the numbers it returns are logged.
+        seed: The random seed.
         workers: Processes that load a dataset.
-        progress: Whether to show any.
-        pace: Given the seconds of a batch once, after the first ones; there are warmup + steps (critic_steps + 1).
+        progress: Whether to show a progress bar.
+        pace: Called once, after the first batches, with the seconds of a batch; there are
+            warmup + steps (critic_steps + 1) batches.
 
     Raises:
         InvalidArgument: A setting that no run can have.
@@ -123,10 +125,14 @@ class Trainer:
 
     @typed
     def fit(self, steps: int) -> Generator:
-        """Train, from the last checkpoint in `out` if there is one, to `steps` steps of the student.
+        """Train the student, from the last checkpoint in `out` if there is one.
+
+        Args:
+            steps: The student's steps in all.
 
         Returns:
-            The averaged generator, in evaluation mode. After Ctrl-C, a warning and what there is.
+            The averaged generator, in evaluation mode. After Ctrl-C there is a warning, and the generator is the
+            average so far.
 
         Raises:
             CheckpointError: The checkpoint is of another run.
@@ -145,7 +151,7 @@ class Trainer:
 
 
 class _Run:
-    """One call of `fit`."""
+    """The state of one call of `fit`."""
 
     def __init__(self, settings: Trainer, batches: Batches, device: torch.device) -> None:
         self.settings, self.batches, self.device = settings, batches, device
@@ -195,7 +201,7 @@ class _Run:
                 bar.update()
 
     def export(self) -> None:
-        """Save the averaged student."""
+        """Save the averaged student as a pipeline."""
         if is_main():
             OneStepPipeline(self.averaged, shape=self.shape).save_pretrained(self.out / "student")
 
@@ -222,8 +228,8 @@ class _Run:
             return loss(batch)
 
     def _descend(self, total: Tensor, optimiser: torch.optim.Optimizer, name: str) -> Tensor:
-        told = f"{name} in step {self.step + 1}"
-        return descend(total, optimiser, clip=self.settings.clip, told=told, folder=self.out)
+        loss_name = f"{name} in step {self.step + 1}"
+        return descend(total, optimiser, clip=self.settings.clip, loss_name=loss_name, folder=self.out)
 
     def _log(self, log: Log, step: int, parts: dict[str, Tensor]) -> None:
         names = sorted(parts)
@@ -275,7 +281,7 @@ class _Run:
 
 
 def _identity(settings: Trainer, samples: Tensor) -> str:
-    """Tells this run from others: what decides its numbers, and the first samples it sees."""
+    """A digest of what decides a run's numbers, settings and data; a checkpoint of another one is not resumed."""
     distiller = settings.distiller
     names = ("batch_size", "learning_rate", "critic_rate", "warmup", "average", "clip", "precision", "seed")
     decides = {name: getattr(settings, name) for name in names} | {

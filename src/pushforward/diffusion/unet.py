@@ -21,11 +21,11 @@ class UNetConfig:
     """What a `UNet` is built from.
 
     Args:
-        shape: Of one image, (C, H, W).
-        channels: Of its levels, multiples of 8; each but the last halves the pixels.
-        layers: Residual blocks a level.
-        attention: Whether the lowest level looks at all pixels at once.
-        classes: How many labels it knows; None for a network that takes none.
+        shape: The shape of one image, (C, H, W).
+        channels: The channels of each level, multiples of 8; each level but the last halves the pixels.
+        layers: The residual blocks of a level.
+        attention: Whether the lowest level has attention over all pixels.
+        classes: The number of labels; None for a network that takes none.
 
     Raises:
         InvalidArgument: Numbers that no such network has.
@@ -74,12 +74,15 @@ class UNet(DiffusersNetwork):
 
     @typed
     def forward(self, x_t: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """F, like x_t.
+        """The network's output F.
 
         Args:
-            x_t: (B, C, H, W).
-            t: (B,), of order 1.
-            condition: Labels up to `classes`, which stands for none, (B,); None for none.
+            x_t: Scaled noised images, (B, C, H, W).
+            t: Their times, of order 1, (B,).
+            condition: Labels up to `classes`, which stands for no label, (B,); None for no labels.
+
+        Returns:
+            F, like x_t.
 
         Raises:
             ShapeError: The images are of another shape.
