@@ -101,7 +101,7 @@ def test_data_that_cannot_be_told_from_noise_compare_nothing():
     random = torch.Generator().manual_seed(0)
     judge = Judge(torch.randn(40, 100, generator=random))
     (said,) = remarks(judge(torch.randn(300, 100, generator=random)), name="the student")
-    assert said.startswith("the data cannot be told from noise")
+    assert said.startswith("the data do not differ from noise")
     assert "the student" in said
 
 

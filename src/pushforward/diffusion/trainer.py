@@ -76,6 +76,7 @@ class Trainer:
         clip: The gradient's largest length, for student and critics; a longer one is scaled down to it.
         precision: The precision of the networks' passes; losses and weights are float32.
         every: Steps between checkpoints, and between calls of `check`.
+        log_every: Steps between records in the log.
         check: Called on the first process with the step and the averaged generator; the numbers it returns are logged.
         seed: The random seed.
         workers: Processes that load a dataset.
