@@ -72,6 +72,16 @@ def test_a_run_goes_on_with_the_recipe_that_it_left(place: Path, tmp_path: Path,
     assert all(torch.equal(students[0][name], students[1][name]) for name in students[1])
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_gan_weight_of_zero_trains_no_discriminator(place: Path, tmp_path: Path):
+    """The log holds what was computed: under the reverse KL nothing but the discriminator's own term asks for one."""
+    out = tmp_path / "out"
+    assert distil(place, out, "--divergence", "reverse_kl", "--gan-weight", "0", steps=2) == 0
+    records = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert any("score_gap" in record for record in records)
+    assert not any("accuracy" in record for record in records)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
