@@ -77,6 +77,12 @@ def test_ratios_beyond_belief_are_clamped_and_nothing_is_seen_before_the_first_b
     assert bins(torch.tensor([9.0, -9.0, 1.0]), torch.tensor([0.1, 0.5, 0.9])).tolist() == [3.0, -3.0, 1.0]
 
 
+def test_a_normalised_ratio_is_clamped_again():
+    bins, t = Bins(RectifiedFlow(), count=1, clamp=3.0), torch.full((16,), 0.5)
+    bins.update(torch.full((16,), -3.0), t)
+    assert bins(torch.tensor([3.0]), t[:1]).tolist() == [3.0]  # of a mean of exp(-3), it would be 6
+
+
 def test_an_exact_ratio_is_that_of_the_densities():
     p, q = mixture(), GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=[0.3], process=PROCESS)
     x, t = samples(8).double(), torch.tensor(0.4, dtype=torch.float64)
