@@ -44,3 +44,15 @@ def test_kl_is_from_the_teacher_to_the_student(tokens: bool):
         assert found["perplexity"] == pytest.approx(1 / STUDENT[1], rel=1e-5)
     else:
         assert found["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_models_keep_their_modes(training: bool):
+    rows = Rows(
+        rows=[{"input_ids": [0, 1], "labels": 1}],
+        collate=lambda some: {name: torch.tensor([row[name] for row in some]) for name in some[0]},
+        task=TASKS["sst2"],
+    )
+    student, teacher = Says(STUDENT, tokens=False).train(training), Says(TEACHER, tokens=False).train(not training)
+    judge(student, rows, teacher=teacher)
+    assert (student.training, teacher.training) == (training, not training)

@@ -206,7 +206,7 @@ class Bins(nn.Module):
         """log r', (B,): the ratios over their bin's mean, or over the mean of all bins where theirs has too few."""
         samples, ratios = self.sums
         overall = ratios.sum() / samples.sum() if bool(samples.sum() > 0) else torch.ones_like(samples[0])
-        mean = torch.where(samples >= 1, ratios / samples.clamp_min(1.0), overall)
+        mean = torch.where(samples >= FEWEST, ratios / samples.clamp_min(1.0), overall)
         shifted = log_r.clamp(-self.clamp, self.clamp) - mean.log()[self.index(t)].to(log_r.dtype)
         return shifted.clamp(-self.clamp, self.clamp)
 
