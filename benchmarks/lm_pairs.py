@@ -61,7 +61,7 @@ Setting = tuple[float, float]  # learning rate, weight
 class Ungrouped(DistillationLoss):
     """A loss among all positions of the batch, where the trainer would keep those of each sequence to themselves."""
 
-    alone = False
+    pairs_samples = False
 
     def __init__(self, loss: DistillationLoss) -> None:
         self.loss = loss

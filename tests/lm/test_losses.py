@@ -44,10 +44,10 @@ def test_sums_and_weights():
 
 
 def test_whether_a_loss_can_stand_alone():
-    assert not SinkhornKD().alone
-    assert (KD("kl") + SinkhornKD()).alone
-    assert not (0.0 * KD("kl") + SinkhornKD()).alone
-    assert SinkhornKD(support="classes", cost=1 - torch.eye(3)).alone
+    assert not SinkhornKD().pairs_samples
+    assert (KD("kl") + SinkhornKD()).pairs_samples
+    assert not (0.0 * KD("kl") + SinkhornKD()).pairs_samples
+    assert SinkhornKD(support="classes", cost=1 - torch.eye(3)).pairs_samples
 
 
 @pytest.mark.parametrize("loss", [KD("js"), SinkhornKD(), KD("kl") + SinkhornKD(representation_weight=0.5)], ids=repr)

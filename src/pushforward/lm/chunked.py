@@ -35,7 +35,9 @@ CHUNK, MOST_CHUNKS = 2**18, 128
 def mean_divergence(
     student: Tensor, teacher: Tensor, kept: Tensor | None, divergence: FDivergence, temperature: float
 ) -> Tensor:
-    """T^2 times the mean divergence of the rows that count: a scalar, in float32 at least.
+    """T^2 times the mean divergence of the rows that count.
+
+    It can be differentiated more than once; the second derivative takes the memory of the plain formula.
 
     Args:
         student: Logits, (N, K); the gradient flows to them.
@@ -44,13 +46,14 @@ def mean_divergence(
         divergence: D_f.
         temperature: T.
 
-    It can be differentiated more than once; the second derivative takes the memory of the plain formula.
+    Returns:
+        A scalar, in float32 at least.
     """
     return _MeanDivergence.apply(student, teacher.detach(), kept, divergence, temperature)
 
 
 def row_divergences(student: Tensor, teacher: Tensor, divergence: FDivergence, temperature: float) -> Tensor:
-    """D_f(p_i || q_i) of each row, (N,), as the formula is written."""
+    """The divergence D_f(p_i || q_i) of each row, (N,), by the plain formula."""
     log_q = softened(student, temperature).log_softmax(-1)
     log_p = softened(teacher, temperature).log_softmax(-1)
     return divergence.between(log_p, log_q)
@@ -58,12 +61,12 @@ def row_divergences(student: Tensor, teacher: Tensor, divergence: FDivergence, t
 
 def softened(logits: Tensor, temperature: float) -> Tensor:
     """Logits / T in float32, or float64 where the logits are."""
-    wide = logits if logits.dtype is torch.float64 else logits.float()
-    return wide if temperature == 1 else wide / temperature
+    precise = logits if logits.dtype is torch.float64 else logits.float()
+    return precise if temperature == 1 else precise / temperature
 
 
 def _chunks(student: Tensor, kept: Tensor | None) -> Iterator[Tensor | slice]:
-    """Places of the rows, a chunk at a time."""
+    """The places of the rows, one chunk after another."""
     n = len(student) if kept is None else len(kept)
     rows = max(1, CHUNK // student.shape[-1], -(-n // MOST_CHUNKS))
     for start in range(0, n, rows):

@@ -1,4 +1,4 @@
-"""Texts -> what a model is trained on and judged by: rows of token numbers, batches of them, and a model's share."""
+"""Texts as a model's training and test data: rows of token numbers, batches of them, and the inputs a model takes."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PACKING = frozenset({"cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_leng
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rows:
-    """A data set, as a Trainer takes it: `len(rows)` and `rows[k]`, with the way to batch them beside.
+    """A data set in a Trainer's form, `len(rows)` and `rows[k]`, with the function that makes batches of it.
 
     Args:
-        rows: For each example its `input_ids`, its `labels` and what else the model is given.
-        collate: Some rows -> the tensors of a batch.
-        task: What is asked of them; None where the next token is.
+        rows: For each example its `input_ids`, its `labels` and the model's other inputs.
+        collate: Turns some rows into the tensors of a batch.
+        task: The task that the rows are examples of; None where the next token is predicted.
     """
 
     rows: Sequence[Mapping[str, Any]]
@@ -45,18 +45,21 @@ class Rows:
         return self.rows[k]
 
     def some(self, most: int) -> Rows:
-        """At most so many of them, spread evenly over all."""
+        """At most `most` of the rows, spread evenly over all of them."""
         stride = -(-len(self.rows) // check_count("most", most))
         return Rows(rows=self.rows[::stride], collate=self.collate, task=self.task)
 
 
 def sentences(examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> Rows:
-    """The examples of a task, one row each; batches are padded to their longest row.
+    """The examples of a task as rows, one each; batches are padded to their longest row.
 
     Args:
         examples: A split that has labels.
-        tokenizer: Of teacher and student; it must have a token for padding.
+        tokenizer: The tokenizer of teacher and student; it must have a token for padding.
         max_length: Tokens after which a text, or the longer one of two, is cut.
+
+    Returns:
+        The rows.
 
     Raises:
         InvalidArgument: The examples have no labels, or the tokenizer has no token for padding.
@@ -77,15 +80,18 @@ def sentences(examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_len
 
 
 def ended(rows: Rows, token: int, *, max_length: int) -> Rows:
-    """The rows of a task, each with an end-of-text token: what T5 and BART classify a text by.
+    """The rows of a task, each with one end-of-text token, by which T5 and BART classify a text.
 
     Args:
-        rows: Of `sentences`.
-        token: `eos_token_id` of the model's configuration. It is added to rows that their tokenizer gave none.
-        max_length: Tokens of a row at most, this one among them.
+        rows: Rows from `sentences`.
+        token: `eos_token_id` of the model's configuration. It is added to rows whose tokenizer added none.
+        max_length: The most tokens of a row, this one included.
+
+    Returns:
+        The rows with the token.
 
     Raises:
-        InvalidArgument: Rows have different numbers of it, of which these models make no batch.
+        InvalidArgument: Rows hold the token in different numbers, of which these models make no batch.
     """
 
     def end(row: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -106,16 +112,16 @@ def ended(rows: Rows, token: int, *, max_length: int) -> Rows:
 
 
 def blocks(text: str, tokenizer: PreTrainedTokenizerBase, *, length: int, held_out: float = 0.1) -> tuple[Rows, Rows]:
-    """A text cut into blocks of equal length, whose every next token is to be said.
+    """A text cut into blocks of equal length, in which every next token is to be predicted.
 
     Args:
         text: Plain text.
-        tokenizer: Of teacher and student.
-        length: Tokens of a block; what is left over at the end is dropped.
-        held_out: Share of the text, its end, that is kept for judging.
+        tokenizer: The tokenizer of teacher and student.
+        length: Tokens of a block; the rest at the end is dropped.
+        held_out: Share of the text, at its end, that is held out for evaluation.
 
     Returns:
-        The blocks to train on and those to judge by.
+        The blocks for training and the blocks held out.
 
     Raises:
         InvalidArgument: The text is too short for a block of each.
@@ -133,10 +139,10 @@ def blocks(text: str, tokenizer: PreTrainedTokenizerBase, *, length: int, held_o
 
 
 def arguments(model: nn.Module) -> frozenset[str] | None:
-    """What of a batch a model's forward takes, by name; None where a wrapper of one's own passes on whatever comes.
+    """The names of the batch entries that a model's forward takes; None where a wrapper passes on any entry.
 
-    A model of transformers names all that it takes, although it may have `**kwargs` besides; adapters are looked
-    through.
+    A model of transformers names all that it takes, although it may have `**kwargs` besides; the arguments of a model
+    with adapters are those of the model within.
     """
     from transformers import PreTrainedModel
 
@@ -150,7 +156,7 @@ def arguments(model: nn.Module) -> frozenset[str] | None:
 
 
 def taken(batch: Mapping[str, Any], names: frozenset[str] | None, *, without: Sequence[str] = ()) -> dict[str, Any]:
-    """A model's share of a batch: what its `arguments` name, less what it is not to see."""
+    """The entries of a batch that a model takes: those among `names`, without those in `without`."""
     return {name: value for name, value in batch.items() if (names is None or name in names) and name not in without}
 
 

@@ -1,6 +1,6 @@
-"""Folders of language models: what is looked at before transformers may read them, so that none of theirs runs code.
+"""Checks on folders of language models, made before transformers reads them, so that no code of theirs runs.
 
-Weights are read as safetensors, and nothing is taken from the hub on a file's word: neither a model's own code
+Weights are read as safetensors, and no file makes the loader fetch anything from the hub: neither a model's own code
 (`auto_map`, which is never trusted) nor compiled kernels (`_attn_implementation` with a repository's name).
 """
 
@@ -27,7 +27,10 @@ _KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder that asks for code or for pickled weights, or whose files are not what was saved.
+    """Raise where a folder asks for code or for pickled weights, or its files are not what was saved.
+
+    Args:
+        folder: The folder of a model.
 
     Raises:
         InvalidArgument: The message names the file and what it asks for.

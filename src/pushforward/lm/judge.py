@@ -1,8 +1,8 @@
-"""How good a model is at its data, and how near it is to its teacher.
+"""Metrics of a model on its data, and of its distance from its teacher.
 
 name         meaning                                                                 unit
 perplexity   exp of the mean -log q(next token)                                      1
-agreement    share of positions at which student and teacher say the same first      1
+agreement    share of positions at which student and teacher have the same argmax    1
 kl           mean KL(p || q) from teacher p to student q, at temperature 1           nats
 
 and a task's own metrics (`tasks.metrics`). A position is an example of a task, or a token that has one before it.
@@ -37,18 +37,18 @@ def judge(
     batch_size: int = 32,
     vocab_size: int | None = None,
 ) -> dict[str, float]:
-    """A model's figures on rows that it was not trained on.
+    """A model's metrics on rows that it was not trained on.
 
     Args:
-        model: A sequence classifier where the rows are of a task, else a decoder-only model. Its mode and the random
-            generators are left as they are.
-        rows: What to judge by.
-        teacher: Whose agreement and KL are wanted; None for neither.
-        batch_size: Rows at a time.
+        model: A sequence classifier where the rows are of a task, else a decoder-only model. Its mode and the states of
+            the random generators are left unchanged.
+        rows: The rows to evaluate on.
+        teacher: The teacher, for agreement and KL; None leaves both out.
+        batch_size: The rows of a batch.
         vocab_size: Tokens that both share, where padding gives their logits different widths.
 
     Returns:
-        The figures by name. Of a task whose label is a score there is no `agreement` and no `kl`.
+        The metrics by name. A task whose label is a score has no `agreement` and no `kl`.
     """
     modes = [(m, m.training) for m in (model, teacher) if m is not None]
     for module, _ in modes:

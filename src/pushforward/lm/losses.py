@@ -33,18 +33,27 @@ __all__ = ["KD", "Context", "DistillationLoss", "SquaredError", "WeightedSum", "
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Context:
-    """What a loss may know of the positions beside their logits.
+    """What a loss may use beside the logits of each position.
 
     Args:
-        group_ids: The group of each position, the sequence it stands in say; integers, (...).
-        representations: A vector for each position that says how alike two inputs are, (..., d).
+        group_ids: The group of each position, for instance its sequence; integers, (...).
+        representations: A vector for each position, whose distances say how similar two inputs are, (..., d).
     """
 
     group_ids: Tensor | None = None
     representations: Tensor | None = None
 
     def rows(self, name: str, shape: torch.Size, mask: Tensor | None) -> Tensor | None:
-        """One of the two for the positions that count, (N,) or (N, d)."""
+        """One of the two fields at the positions that count.
+
+        Args:
+            name: "group_ids" or "representations".
+            shape: The shape of the positions.
+            mask: The positions that count; all if None.
+
+        Returns:
+            (N,) or (N, d); None where the field is None.
+        """
         value: Tensor | None = getattr(self, name)
         if value is None:
             return None
@@ -57,28 +66,42 @@ class Context:
 
 
 class DistillationLoss:
-    """A scalar function of a student's and a teacher's logits; losses are added, and multiplied by weights.
+    """A scalar function of a student's and a teacher's logits; losses can be added, and multiplied by weights.
 
     A new loss implements `rows`.
     """
 
-    alone = True
+    pairs_samples = True
     """Whether the loss ties every row of the student to its own row of the teacher, so that it can stand alone."""
     needs_representations = False
     """Whether the call must bring `Context.representations`."""
     of_classes = False
     """Whether it takes a softmax over the columns, which are then the classes of one question."""
     needs_finite = False
-    """Whether `rows` cannot be given NaN, so that the logits are looked at before and not after."""
+    """Whether `rows` cannot be given NaN, so that the logits are checked before the call and not after it."""
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
-        """The loss of N rows, (N, K) against (N, K) and what `context` says of them: a scalar."""
+        """The loss of N rows of logits; a subclass implements it.
+
+        Args:
+            student_logits, teacher_logits: (N, K) each.
+            context: What is known of the N rows.
+
+        Returns:
+            A scalar.
+        """
         raise TypeError(f"{type(self).__name__} is not a loss: it has no rows()")
 
     def many(self, student_logits: Tensor, teacher_logits: Tensor, kept: Tensor | None, context: Context) -> Tensor:
-        """The loss of the rows at the places `kept`, (n,), or of all where it is None, when there are many.
+        """The loss of some rows among many; a subclass that needs no copy of the rows overrides it.
 
-        A loss that needs no copy of these rows says so here; `context` speaks of the n rows alone.
+        Args:
+            student_logits, teacher_logits: (N, K) each.
+            kept: The places of the n rows that count, (n,); None for all.
+            context: What is known of those n rows.
+
+        Returns:
+            A scalar.
         """
         if kept is None:
             return self.rows(student_logits, teacher_logits, context)
@@ -154,27 +177,27 @@ class WeightedSum(DistillationLoss):
 
     def __init__(self, parts: tuple[tuple[float, DistillationLoss], ...]) -> None:
         self.parts = parts
-        self.alone = any(weight > 0 and loss.alone for weight, loss in parts)
+        self.pairs_samples = any(weight > 0 and loss.pairs_samples for weight, loss in parts)
         self.needs_representations = any(loss.needs_representations for _, loss in parts)
         self.of_classes = any(loss.of_classes for _, loss in parts)
         self.needs_finite = any(loss.needs_finite for _, loss in parts)
 
     def __repr__(self) -> str:
-        """The sum as it would be written."""
+        """The sum as Python code."""
         return " + ".join(f"{weight:g} * {loss!r}" for weight, loss in self.parts)
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
-        """The weighted sum of the parts."""
+        """The weighted sum of the parts' losses, a scalar."""
         return torch.stack([w * loss.rows(student_logits, teacher_logits, context) for w, loss in self.parts]).sum()
 
     def many(self, student_logits: Tensor, teacher_logits: Tensor, kept: Tensor | None, context: Context) -> Tensor:
-        """The weighted sum of the parts, each in its own way."""
+        """The weighted sum of the parts' losses, a scalar; each part uses its own `many`."""
         parts = [w * loss.many(student_logits, teacher_logits, kept, context) for w, loss in self.parts]
         return torch.stack(parts).sum()
 
 
 class KD(DistillationLoss):
-    """T^2 times the mean f-divergence D_f(p || q) of a position.
+    """T^2 times the mean over positions of the f-divergence D_f(p || q).
 
     T^2 keeps the gradient's size when T changes (Hinton et al. 2015, arXiv 1503.02531).
 
@@ -196,26 +219,26 @@ class KD(DistillationLoss):
         self.temperature = check_positive("temperature", temperature)
 
     def __repr__(self) -> str:
-        """The call that makes it."""
+        """The Python call that makes the loss."""
         return f"KD({self.divergence.name!r}, temperature={self.temperature:g})"
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
-        """The loss of N rows: a scalar."""
+        """The loss of N rows, a scalar."""
         del context
         each = row_divergences(student_logits, teacher_logits, self.divergence, self.temperature)
         return self.temperature**2 * each.mean()
 
     def many(self, student_logits: Tensor, teacher_logits: Tensor, kept: Tensor | None, context: Context) -> Tensor:
-        """The same, of rows that are taken a few at a time (`pushforward.lm.chunked`)."""
+        """The loss of the rows that count, a scalar, computed in chunks (`pushforward.lm.chunked`)."""
         del context
         return mean_divergence(student_logits, teacher_logits, kept, self.divergence, self.temperature)
 
 
 class SquaredError(DistillationLoss):
-    """The mean squared difference of the logits: what there is to learn from a head that gives scores.
+    """The mean squared difference of the logits, for heads that give scores.
 
     A regression head (STS-B's) has one column, and each column of a multi-label head is a question of its own: no
-    softmax goes over them. Logits of classes may be matched so too.
+    softmax goes over them. Logits of classes may be matched in this way, too.
 
     Example:
         >>> float(SquaredError()(torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [2.0]])))
@@ -223,11 +246,11 @@ class SquaredError(DistillationLoss):
     """
 
     def __repr__(self) -> str:
-        """The call that makes it."""
+        """The Python call that makes the loss."""
         return "SquaredError()"
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
-        """The loss of N rows: a scalar."""
+        """The loss of N rows, a scalar."""
         del context
         return (softened(student_logits, 1.0) - softened(teacher_logits, 1.0)).square().mean()
 

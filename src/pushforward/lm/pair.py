@@ -1,6 +1,6 @@
-"""Whether a student and its teacher can be trained as a pair, and what is made of each before the first step.
+"""Checks that a student and its teacher can be trained as a pair, and what is changed in each before the first step.
 
-Nothing here trains: each function looks at the two models, mends what it may, or says what is wrong before a run
+Nothing here trains: each function inspects the two models, and either corrects what it may, or raises before a run
 begins that would learn nothing.
 """
 
@@ -37,12 +37,12 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spiece.m
 
 
 def bare(model: Any) -> Any:
-    """The model that adapters of peft are put into, or the model itself."""
+    """The model within peft's adapters, or the model itself where it has none."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def is_adapters_base(student: nn.Module, teacher: nn.Module) -> bool:
-    """Whether the teacher is what the student is without its adapters.
+    """Whether the teacher is the model that the student's adapters were put into.
 
     Raises:
         InvalidArgument: The two are one model, or share weights that are trained, which would change the teacher.
@@ -63,7 +63,7 @@ def is_adapters_base(student: nn.Module, teacher: nn.Module) -> bool:
 
 
 def to_float32(student: nn.Module) -> None:
-    """Give a student whose trained weights are in half precision float32 weights, and warn that it was done.
+    """Turn the student's weights into float32 where trained ones are in half precision, with a warning.
 
     A step of a usual size is smaller than half the distance of two neighbouring bfloat16 numbers (1/256 of the weight),
     so that most weights would never move. Adapters of peft are float32 already, and their base stays as it is.
@@ -80,9 +80,9 @@ def to_float32(student: nn.Module) -> None:
 
 
 def keep_no_cache(model: nn.Module) -> None:
-    """Turn off the caching of keys and values in every model of transformers within a wrapper of one's own.
+    """Turn off the cache of keys and values in every model of transformers within a module.
 
-    With a cache, models of transformers let the documents of a packed row see each other.
+    With a cache, models of transformers let the documents of a packed row attend to each other.
     """
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
@@ -92,13 +92,13 @@ def keep_no_cache(model: nn.Module) -> None:
 def check_tokenizers(
     student: nn.Module, teacher: nn.Module, student_tokenizer: Any = None, teacher_tokenizer: Any = None
 ) -> None:
-    """Refuse a pair of different tokenizers; warn of one whose tokenizers are not known to be the same.
+    """Raise where the two tokenizers differ; warn where they are not known to be the same.
 
-    A tokenizer that is not given is looked for in the folder that its model was loaded from. A student that has its
-    teacher's embeddings has its tokenizer.
+    A tokenizer that is not given is read from the folder that its model was loaded from. A student with its teacher's
+    embeddings has its tokenizer.
 
     Raises:
-        InvalidArgument: They differ; the message says where first.
+        InvalidArgument: They differ; the message names the first difference.
     """
     if teacher_tokenizer is not None and student_tokenizer is None:
         raise InvalidArgument("teacher_processing_class is given without processing_class, the student's tokenizer")
@@ -115,7 +115,7 @@ def check_tokenizers(
 
 
 def most_positions(model: nn.Module) -> int | None:
-    """How many tokens a model of transformers takes at once, by its configuration; None where there is no such limit.
+    """The most tokens that a model of transformers takes at once, by its configuration; None where there is no limit.
 
     RoBERTa and its kin leave the first places of their table to padding.
     """
@@ -135,7 +135,7 @@ def most_positions(model: nn.Module) -> int | None:
 
 
 def default_loss(student: nn.Module) -> DistillationLoss:
-    """What a student learns from its teacher's logits where nothing else is asked: their KL, or a score's distance."""
+    """The default distillation loss for a student: KL, or the squared error for a head that gives scores."""
     return SquaredError() if gives_scores(student) else KD("kl")
 
 
@@ -149,10 +149,10 @@ def gives_scores(student: nn.Module) -> bool:
 
 
 def check_head(loss: DistillationLoss, student: nn.Module) -> None:
-    """Refuse a loss between classes for a head that gives scores.
+    """Raise where a loss between classes meets a head that gives scores.
 
     Raises:
-        InvalidArgument: It is one; the message says what to take.
+        InvalidArgument: It does; the message names the loss to use.
     """
     if loss.of_classes and gives_scores(student):
         config = bare(student).config
@@ -164,10 +164,10 @@ def check_head(loss: DistillationLoss, student: nn.Module) -> None:
 
 
 def logits_of(name: str, outputs: Any) -> Tensor:
-    """The logits that a model gave.
+    """The logits in a model's outputs.
 
     Raises:
-        InvalidArgument: It gave none; the message says what it gave.
+        InvalidArgument: The outputs have no logits; the message lists what they have.
     """
     logits = getattr(outputs, "logits", None)
     if isinstance(logits, Tensor):
@@ -186,7 +186,7 @@ def logits_of(name: str, outputs: Any) -> Tensor:
 
 
 def virtual_tokens(model: nn.Module) -> int:
-    """How many positions a prompt that peft trains puts before those of the batch."""
+    """The number of positions that a prompt trained by peft puts before those of the batch."""
     if not getattr(model, "_is_prompt_learning", False):
         return 0
     config: Any = model.active_peft_config
@@ -194,7 +194,7 @@ def virtual_tokens(model: nn.Module) -> int:
 
 
 def _tokenizer(model: nn.Module) -> PreTrainedTokenizerBase | None:
-    """The tokenizer in the folder from which a model came, if it came from one that has it."""
+    """The tokenizer in the folder that a model was loaded from; None where there is none."""
     place = Path(getattr(getattr(bare(model), "config", None), "name_or_path", None) or "\0")
     if "\0" in str(place) or not any((place / name).is_file() for name in _TOKENIZERS):
         return None
@@ -206,7 +206,7 @@ def _tokenizer(model: nn.Module) -> PreTrainedTokenizerBase | None:
 
 
 def _same_embeddings(student: nn.Module, teacher: nn.Module) -> bool:
-    """Whether the student starts from its teacher's table of tokens."""
+    """Whether the student starts with its teacher's token embeddings."""
     tables = [_table(model) for model in (student, teacher)]
     if any(table is None or table.is_meta for table in tables):
         return False
@@ -215,7 +215,7 @@ def _same_embeddings(student: nn.Module, teacher: nn.Module) -> bool:
 
 
 def _table(model: nn.Module) -> Any:
-    """The weights of the first model of transformers within, a row a token."""
+    """The token embeddings, (tokens, width), of the first model of transformers within a module."""
     for module in bare(model).modules():
         if isinstance(module, PreTrainedModel):
             table: Any = module.get_input_embeddings()

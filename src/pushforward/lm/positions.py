@@ -1,4 +1,4 @@
-"""What of a batch a loss compares: its positions, the documents in which they stand, and how many there are.
+"""The positions of a batch that a loss compares, the documents that they belong to, and their number.
 
 A batch of tokens is (B, L): a row is a text, or several texts (documents) packed one after another, the numbering of
 whose positions starts anew. A decoder-only model's logits at a position speak of the next token: what counts at
@@ -25,7 +25,7 @@ IGNORED = -100
 
 
 def documents(inputs: Mapping[str, Any]) -> Tensor | None:
-    """The document of each position; None where every row is one text."""
+    """The document number of each position, (B, L); None where every row is one text."""
     numbers = inputs.get("seq_idx")
     if numbers is None:
         places = inputs.get("position_ids")
@@ -38,11 +38,11 @@ def documents(inputs: Mapping[str, Any]) -> Tensor | None:
 
 
 def separated(inputs: Mapping[str, Any], *, next_token: bool) -> dict[str, Any]:
-    """The batch as both models must see it, so that no document of a row has a part in another.
+    """The batch as both models must get it, so that no document of a row attends to another.
 
-    The first token of a document is no next token of the one before: its label is taken out. Models of transformers
-    keep packed documents apart only where no attention mask is given; one that hides nothing, or hides what comes
-    after the tokens that count, is left out.
+    The label of a document's first token is removed, since it is no next token of the document before. Models of
+    transformers keep packed documents apart only where no attention mask is given; a mask that hides nothing, or hides
+    only what comes after the tokens that count, is left out.
     """
     batch, document = dict(inputs), documents(inputs)
     if document is None:
@@ -80,7 +80,7 @@ def positions_that_count(inputs: Mapping[str, Any], *, next_token: bool, seq2seq
 
 
 def counts(inputs: Mapping[str, Any], *, next_token: bool, seq2seq: bool) -> Tensor:
-    """How many labels, positions of logits (B, L, K), and rows a batch has, (3,): what its means are taken over."""
+    """The numbers of labels, of positions of logits (B, L, K) and of rows in a batch, (3,): the means' denominators."""
     tensors = [value for value in inputs.values() if isinstance(value, Tensor) and value.ndim]
     rows, device, labels = len(tensors[0]), tensors[0].device, inputs.get("labels")
     mask = None
@@ -96,7 +96,7 @@ def counts(inputs: Mapping[str, Any], *, next_token: bool, seq2seq: bool) -> Ten
 
 
 def longest(inputs: Mapping[str, Any], limit: int) -> int:
-    """Positions that the longest text of a batch takes, where they might be more than `limit`; else 0."""
+    """The length of the longest text of a batch, in positions, where it may be more than `limit`; else 0."""
     shape = _shape(inputs)
     if shape is None or shape[1] <= limit:
         return 0
@@ -105,7 +105,7 @@ def longest(inputs: Mapping[str, Any], limit: int) -> int:
 
 
 def _shape(inputs: Mapping[str, Any], side: str = "") -> tuple[int, int] | None:
-    """(B, L) of the tokens that go into an encoder or a decoder; None where they are not known."""
+    """The shape (B, L) of the tokens that enter an encoder or a decoder; None where it is unknown."""
     for name in (f"{side}input_ids", f"{side}inputs_embeds"):
         tokens = inputs.get(name)
         if isinstance(tokens, Tensor) and tokens.ndim >= 2:
@@ -114,5 +114,5 @@ def _shape(inputs: Mapping[str, Any], side: str = "") -> tuple[int, int] | None:
 
 
 def _starts(document: Tensor) -> Tensor:
-    """Where a document begins, but for the first of a row."""
+    """Whether a document begins at a position, without the first document of a row."""
     return document.diff(dim=-1, prepend=document[:, :1]) != 0

@@ -49,14 +49,14 @@ PUBLISHED_NORMALISATIONS, PUBLISHED_SCALE = 20, 0.001
 @typed_fields
 @dataclass(frozen=True, kw_only=True)  # no slots: `mean` is kept once computed
 class TokenCost:
-    """How far apart the tokens of a vocabulary are: the distance of their embeddings over its mean.
+    """The cost between tokens of a vocabulary: the distance of their embeddings over its mean.
 
-    A sample's problem is solved between its `top_k` likeliest tokens (by teacher and student together) and one bucket
-    for the rest, which lies at the mean distance 1 from all of them.
+    A sample's problem is solved between its `top_k` most probable tokens (by teacher and student together) and one
+    bucket for the rest, which lies at the mean distance 1 from all of them.
 
     Args:
-        embeddings: (K, h), the rows of the model's output layer for instance.
-        top_k: Tokens that keep their identity.
+        embeddings: (K, h), for instance the rows of the model's output layer.
+        top_k: The number of tokens outside the bucket.
     """
 
     embeddings: Tensor
@@ -73,14 +73,21 @@ class TokenCost:
 
     @functools.cached_property
     def mean(self) -> float:
-        """Mean distance of two tokens, among 512 spread evenly over a larger vocabulary."""
+        """The mean distance of two tokens, over all or over 512 spread evenly over a larger vocabulary."""
         count = len(self.embeddings)
         some = self._points(torch.linspace(0, count - 1, min(count, 512)).long())
         return float(torch.cdist(some, some).sum()) / max(len(some) * (len(some) - 1), 1)
 
     @typed
     def between(self, tokens: Tensor) -> Tensor:
-        """Costs among each sample's tokens (N, k) and the bucket, (N, k + 1, k + 1)."""
+        """The costs between the tokens of each sample and the bucket.
+
+        Args:
+            tokens: Token numbers, (N, k).
+
+        Returns:
+            (N, k + 1, k + 1), in units of the mean distance of two tokens.
+        """
         chosen = self._points(tokens)
         distances = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist") / self.mean
         costs = distances.new_ones(len(tokens), tokens.shape[1] + 1, tokens.shape[1] + 1)
@@ -112,7 +119,7 @@ class SinkhornKD(DistillationLoss):
             logits, a softmax over positions, is not offered.
 
     Under torchrun a batch is that of all processes together, except with groups, which stay where they are. Logits are
-    looked at before the problem is solved: NaN in them is an error that names the place.
+    checked before the problem is solved: NaN in them is an error that names the place.
 
     Example:
         >>> loss = SinkhornKD(epsilon=0.1)
@@ -121,7 +128,7 @@ class SinkhornKD(DistillationLoss):
         (0.0, True)
     """
 
-    alone = False
+    pairs_samples = False
     of_classes = True
     needs_finite = True
 
@@ -146,7 +153,7 @@ class SinkhornKD(DistillationLoss):
         self.tol = check_positive("tol", tol)
         self.published = published
         self.cost = cost
-        self.alone = support == "classes"
+        self.pairs_samples = support == "classes"
         self.needs_representations = self.representation_weight > 0
         self._check_combination()
 
@@ -169,16 +176,16 @@ class SinkhornKD(DistillationLoss):
             raise InvalidArgument("published=True is one loss, of epsilon and temperature alone")
 
     def __repr__(self) -> str:
-        """The call that makes it, costs left out."""
-        told = [f"epsilon={self.epsilon:g}", f"temperature={self.temperature:g}"]
-        told += [f"support={self.support!r}"] if self.support != "batch" else []
-        told += [f"value={self.value!r}"] if self.value != "divergence" else []
-        told += [f"representation_weight={self.representation_weight:g}"] if self.representation_weight else []
-        told += ["published=True"] if self.published else []
-        return f"SinkhornKD({', '.join(told)})"
+        """The Python call that makes the loss, without its costs."""
+        arguments = [f"epsilon={self.epsilon:g}", f"temperature={self.temperature:g}"]
+        arguments += [f"support={self.support!r}"] if self.support != "batch" else []
+        arguments += [f"value={self.value!r}"] if self.value != "divergence" else []
+        arguments += [f"representation_weight={self.representation_weight:g}"] if self.representation_weight else []
+        arguments += ["published=True"] if self.published else []
+        return f"SinkhornKD({', '.join(arguments)})"
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
-        """The loss of N rows: a scalar."""
+        """The loss of N rows, a scalar."""
         q = softened(student_logits, self.temperature).softmax(-1)
         p = softened(teacher_logits, self.temperature).softmax(-1)
         if self.published:
@@ -205,8 +212,10 @@ class SinkhornKD(DistillationLoss):
     def _between_samples(self, q: Tensor, p: Tensor, r: Tensor | None) -> Tensor:
         alike = None
         if r is not None:
-            wide = r.to(compute_dtype(r.device))
-            alike = self.representation_weight * torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")
+            points = r.to(compute_dtype(r.device))
+            alike = self.representation_weight * torch.cdist(
+                points, points, compute_mode="donot_use_mm_for_euclid_dist"
+            )
         if self.epsilon == 0:
             return _assigned(q, p, alike)
         if self.value == "transport_cost":
@@ -233,7 +242,7 @@ class SinkhornKD(DistillationLoss):
 
 
 def _check_ground_cost(cost: Tensor) -> None:
-    """Between classes the two self-problems, from one side and from the other, are one: costs must be symmetric."""
+    """Raise unless the costs are symmetric: between classes, both self-problems are solved as one."""
     check_finite("cost", cost)
     if cost.ndim != 2 or cost.shape[0] != cost.shape[1]:
         raise ShapeError(f"cost has shape {tuple(cost.shape)}; one row and one column a class are needed")
@@ -246,7 +255,7 @@ def _check_ground_cost(cost: Tensor) -> None:
 
 
 def _published(q: Tensor, p: Tensor, epsilon: float) -> Tensor:
-    """The loss of the paper's code: its marginals are ones, so that the value grows with the batch."""
+    """The loss of the paper's code, whose marginals are ones, so that the value grows with the batch."""
     cost = torch.cdist(q, p, p=1.0)
     plan = torch.exp(-cost / epsilon)
     for _ in range(PUBLISHED_NORMALISATIONS):
@@ -270,6 +279,6 @@ def _assigned(q: Tensor, p: Tensor, alike: Tensor | None) -> Tensor:
 
 
 def _with_bucket(probabilities: Tensor, tokens: Tensor) -> Tensor:
-    """The tokens' probabilities and the rest's, (N, k + 1)."""
+    """The probabilities of the tokens and of the rest, (N, k + 1)."""
     kept = probabilities.gather(-1, tokens)
     return torch.cat([kept, (1 - kept.sum(-1, keepdim=True)).clamp_min(0.0)], -1)

@@ -86,6 +86,9 @@ def parse_student(text: str, teacher: PreTrainedModel) -> PreTrainedModel:
             architecture; only weights in safetensors form are read, and made float32, as those of layers are.
         teacher: Whose blocks are taken, or whose kind of head (and number of labels) a loaded student gets.
 
+    Returns:
+        The student, with float32 weights.
+
     Raises:
         InvalidArgument: As `student_from_layers`, or there is nothing to load at that place.
     """
@@ -111,6 +114,9 @@ def with_lora(model: PreTrainedModel, rank: int, *, alpha: float | None = None) 
         rank: Rank of each adapter.
         alpha: The adapters' output is scaled by alpha / rank; None is twice the rank.
 
+    Returns:
+        The model that peft returns.
+
     Source: Hu et al. 2021 (LoRA, arXiv 2106.09685).
     """
     from peft import LoraConfig, get_peft_model
@@ -134,7 +140,7 @@ def _check_model(name: str, model: Any) -> None:
 
 
 def _sides(config: PreTrainedConfig) -> list[tuple[str, str]]:
-    """(side, configuration's name of its depth); the side of a model that has only one is ""."""
+    """Pairs of (side, name of its depth in the configuration); the side of a model that has only one is ""."""
     if not config.is_encoder_decoder:
         return [("", "num_hidden_layers")] if hasattr(config, "num_hidden_layers") else _no_blocks(config)
     found = [(side, name) for side, names in _DEPTHS.items() for name in names if hasattr(config, name)]
@@ -149,7 +155,7 @@ def _no_blocks(config: PreTrainedConfig) -> Any:
 
 
 def _places(layers: int | Sequence[int], n: int, teacher: str) -> list[int]:
-    """`kept`, checked against the n blocks that there are."""
+    """`kept`, checked against the n blocks of the teacher."""
     if not isinstance(layers, Sequence):
         k = check_count("layers", layers)
         if k > n:
@@ -164,7 +170,7 @@ def _places(layers: int | Sequence[int], n: int, teacher: str) -> list[int]:
 
 
 def _find_blocks(teacher: PreTrainedModel, side: str, n: int) -> str:
-    """The dotted name of a side's blocks: of all lists of n modules, the one that weighs most.
+    """The dotted name of a side's list of blocks: among all lists of n modules, the one with the most weights.
 
     A block may hold lists itself (experts, T5's sublayers), and one of them may happen to be n long.
     """
@@ -182,7 +188,7 @@ def _find_blocks(teacher: PreTrainedModel, side: str, n: int) -> str:
 
 
 def _renumbered(state: Mapping[str, Tensor], blocks: str, kept: list[int]) -> dict[str, Tensor]:
-    """The teacher's weights under the student's names, without those of the blocks that go."""
+    """The teacher's weights under the student's names, without those of the blocks that are left out."""
     renumbered: dict[str, Tensor] = {}
     first: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -230,7 +236,7 @@ def _load(place: str, teacher: PreTrainedModel) -> PreTrainedModel:
 
 
 def _head(model: PreTrainedModel) -> tuple[Any, str]:
-    """(auto class, peft's name of the task) of the models that have this one's kind of head."""
+    """The auto class, and peft's name of the task, of models with this one's kind of head."""
     import transformers as hf
     from transformers.models.auto import modeling_auto as known
 

@@ -1,4 +1,4 @@
-"""Files of examples -> rows. Three forms, told apart by the end of the file's name, all in UTF-8 with or without a BOM.
+"""Rows of examples from files. The file name's end decides between three forms, in UTF-8 with or without a BOM.
 
 .tsv .txt    a row a line, tab-separated, quotes are plain characters
 .csv         comma-separated with quotes
@@ -24,18 +24,18 @@ Row = Mapping[str, Any]
 def read_rows(
     file: Path, *, names: Sequence[str], header: Sequence[str] = ()
 ) -> Iterator[tuple[int, Row | InvalidArgument]]:
-    """The rows of a file with the lines on which they start.
+    """The rows of a file, with the numbers of the lines on which they start.
 
     Args:
-        file: Its name's end, one of `ENDS`, says its form.
-        names: Columns, one of which a first line that names columns must hold.
-        header: The columns of a file whose first line does not.
+        file: A file whose name ends in one of `ENDS`, which decides its form.
+        names: Column names, one of which a first line of column names must hold.
+        header: The columns of a file whose first line does not name them.
 
     Yields:
         (line counted from 1, values by column); in place of values the error, for a row that cannot be read.
 
     Raises:
-        InvalidArgument: The file is not UTF-8, or has no names of columns.
+        InvalidArgument: The file is not UTF-8, or does not name its columns.
     """
     if file.suffix == ".jsonl":
         yield from ((line, _json_row(text)) for line, text in _lines(file) if text.strip())

@@ -44,16 +44,16 @@ _SCORES = (0.0, 5.0)
 @typed_fields
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
-    """What is asked of one or two texts.
+    """A classification or scoring task on one or two texts.
 
     Args:
-        name: How the task is called in recipes and messages.
-        texts: For each text, the names that its column goes by.
+        name: The task's name in recipes and messages.
+        texts: For each text, the names that its column may have.
         labels: Names of the classes in the order of their numbers; empty where the label is a score from 0 to 5.
-        metrics: What predictions are judged by, the most important first.
-        label: The names that the label's column goes by.
+        metrics: The metrics of its predictions, the most important first.
+        label: The names that the label's column may have.
         header: Column names of a file that does not start with them.
-        files: For a split, the names (without their end) that its file goes by, in the order of preference.
+        files: For each split, the names (without their end) that its file may have, in the order of preference.
     """
 
     name: str
@@ -134,11 +134,11 @@ TASKS: dict[TaskName, Task] = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Examples:
-    """A split, column by column; `examples[:100]` and `examples.select(indices)` are some of its rows.
+    """The examples of a split by column; `examples[:100]` and `examples.select(indices)` are some of its rows.
 
     Args:
-        task: What is asked of them.
-        first: The only or the first text of each.
+        task: The task that they are examples of.
+        first: The only or the first text of each example.
         second: The second text of each; None for a task on single texts.
         labels: Class numbers, or scores; None where the split has no labels.
     """
@@ -155,7 +155,14 @@ class Examples:
         return self.select(range(len(self))[rows])
 
     def select(self, indices: Sequence[int]) -> Examples:
-        """The rows at these places, in this order."""
+        """Some of the examples, in a given order.
+
+        Args:
+            indices: The places of the rows.
+
+        Returns:
+            The examples at these places, in this order.
+        """
         return replace(
             self,
             first=tuple(self.first[k] for k in indices),
@@ -164,7 +171,7 @@ class Examples:
         )
 
     def to_dataset(self) -> Dataset:
-        """The same as a `datasets.Dataset` with the columns sentence1, sentence2 (of pairs) and label (where known)."""
+        """The examples as a `datasets.Dataset`, with the columns sentence1, sentence2 (pairs) and label (if known)."""
         from datasets import ClassLabel, Dataset, Features, Value
 
         columns: dict[str, Any] = {"sentence1": self.first}
@@ -188,6 +195,9 @@ def read(
         folder: Where the task's files lie.
         split: Which of them; "test" may come without labels.
         skip_malformed: Leave out rows that cannot be read and warn how many there were, as GLUE's file of QQP needs.
+
+    Returns:
+        The examples.
 
     Raises:
         InvalidArgument: No such file (the message says what was looked for), an empty one, or a row that cannot be read
@@ -217,11 +227,14 @@ def read(
 
 @typed
 def from_dataset(task: TaskName | Task, dataset: Dataset) -> Examples:
-    """A split that is a `datasets.Dataset` already, with the hub's column names or with sentence1, sentence2, label.
+    """The examples in a `datasets.Dataset`, with the hub's column names or with sentence1, sentence2, label.
 
     Args:
         task: A name of the catalogue, or a task of your own.
-        dataset: One split. Classes are matched by their names where it knows them; a column of -1 is no labels.
+        dataset: One split. Classes are matched by their names where it has them; a column of -1 counts as no labels.
+
+    Returns:
+        The examples.
 
     Raises:
         InvalidArgument: A column is missing, a row cannot be used, or there is none.
@@ -240,7 +253,7 @@ def from_dataset(task: TaskName | Task, dataset: Dataset) -> Examples:
 
 
 def metrics(task: TaskName | Task, predictions: Any, labels: Any) -> dict[str, float]:
-    """What the task's publishers judge predictions by.
+    """The metrics that the task's publishers use, for predictions against labels.
 
     Args:
         task: A name of the catalogue, or a task of your own.
@@ -302,7 +315,7 @@ def _resolve(task: TaskName | Task) -> Task:
 
 
 def _find(task: Task, folder: Path, split: Split) -> Path:
-    """The first file there that may hold the split."""
+    """The first file in the folder that may hold the split."""
     if not folder.is_dir():
         raise InvalidArgument(f"folder {folder} does not exist or is a file; the one with the task's files is needed")
     for stem in task.files[split]:
@@ -319,7 +332,7 @@ def _find(task: Task, folder: Path, split: Split) -> Path:
 def _examples(
     task: Task, rows: Sequence[tuple[str, Row | InvalidArgument]], *, skip_malformed: bool = False
 ) -> Examples:
-    """The columns of (where it stands, row)."""
+    """The examples in rows, each given with its place for error messages."""
     columns = next((list(row) for _, row in rows if not isinstance(row, InvalidArgument)), [])
     label = next((name for name in task.label if name in columns), None)
     texts: list[list[str]] = []
@@ -357,7 +370,7 @@ def _text(row: Row, names: Sequence[str]) -> str:
 
 
 def _label(task: Task, value: Any) -> float:
-    """The number of a class that is given by number or name, or a score."""
+    """The number of a class that is given by number or by name, or a score."""
     text = str(value).strip().lower()
     if not task.labels:
         try:

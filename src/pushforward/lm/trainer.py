@@ -51,10 +51,10 @@ ROWS_WITHOUT_LABELS = "rows_without_labels"
 
 @dataclass
 class DistillationArguments(TrainingArguments):
-    """Those of transformers, and what distillation adds.
+    """transformers' `TrainingArguments`, with the settings of distillation.
 
     Args:
-        label_weight: w of the loss on the labels; 0 leaves them out.
+        label_weight: w, the weight of the loss on the labels; 0 leaves them out.
         vocab_size: Tokens that student and teacher share, where padding gives their logits different widths.
         float32_weights: Whether a student in half precision is given float32 weights, without which most of them
             would never move. `bf16=True`, transformers' own, computes in bfloat16 from them.
@@ -65,7 +65,7 @@ class DistillationArguments(TrainingArguments):
     float32_weights: bool = field(default=True, metadata={"help": "Whether the student's weights are float32."})
 
     def __post_init__(self) -> None:
-        """Check what is ours, then let transformers check the rest."""
+        """Check the settings of distillation, then let transformers check the rest."""
         check_weight("label_weight", self.label_weight)
         if self.vocab_size is not None:
             check_count("vocab_size", self.vocab_size)
@@ -91,7 +91,7 @@ class DistillationTrainer(Trainer):
             preprocess_logits_for_metrics: As the Trainer's.
         processing_class: The student's tokenizer, as the Trainer's.
         teacher_processing_class: The teacher's tokenizer, which must be the student's. Tokenizers that are not given
-            are looked for in the folders that the models came from; a pair of which nothing is known is warned of.
+            are read from the folders that the models came from; there is a warning where nothing is known of the pair.
 
     The Trainer's `model_init` and `compute_loss_func` have no place here: a student is a model, and `distillation_loss`
     is the loss. `label_smoothing_factor` smooths the labels as in the Trainer.
@@ -155,7 +155,7 @@ class DistillationTrainer(Trainer):
             optimizers=optimizers or (None, None),
             preprocess_logits_for_metrics=preprocess_logits_for_metrics,
         )
-        if not self.distillation_loss.alone:
+        if not self.distillation_loss.pairs_samples:
             warnings.warn(
                 f"{self.distillation_loss!r} compares batches, not samples: a shuffled teacher scores the same. "
                 'Add it to a loss that pairs each sample with its own: 0.9 * KD("kl") + ...',
@@ -169,7 +169,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
 
     def _read(self, student: nn.Module, teacher: nn.Module) -> None:
-        """What there is to know of both models."""
+        """Read what later steps need to know of both models."""
         if self._adapters:
             self.teacher = teacher
         else:
@@ -197,7 +197,7 @@ class DistillationTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
-        """The total loss of a batch; the Trainer's own signature."""
+        """The total loss of a batch, with the signature of transformers' Trainer."""
         self._check_length(inputs)
         batch = separated(inputs, next_token=self._next_token)
         taught = self._taught(model, batch)
@@ -229,7 +229,7 @@ class DistillationTrainer(Trainer):
         return (total, outputs) if return_outputs else total
 
     def _taught(self, model: nn.Module, inputs: Mapping[str, Any]) -> Any:
-        """What the teacher makes of a batch."""
+        """The teacher's outputs on a batch."""
         # An encoder-decoder makes its decoder's inputs from the labels; the others' loss would only be thrown away.
         given = taken(inputs, self._teacher_takes, without=() if self._seq2seq else LABELS)
         if self.distillation_loss.needs_representations:
@@ -257,7 +257,7 @@ class DistillationTrainer(Trainer):
         return mask
 
     def _label_loss(self, student: Tensor, outputs: Any, inputs: Mapping[str, Any]) -> Tensor:
-        """The student's own loss on the labels, a mean over them, or the smoothed one of the Trainer."""
+        """The student's own loss on the labels: their mean, or the smoothed loss of transformers' Trainer."""
         labels = inputs.get("labels")
         if getattr(outputs, "loss", None) is None:
             raise InvalidArgument("the batch has no labels to learn from; set label_weight=0, or add them")
@@ -274,7 +274,7 @@ class DistillationTrainer(Trainer):
     def _shares(
         self, inputs: Mapping[str, Any], total: Tensor | int | None, *, rows: bool
     ) -> dict[str, Tensor | float]:
-        """Of what the means are taken over in a whole step, the part that a batch has."""
+        """A batch's share in each of the counts that a whole step's means are taken over."""
         if total is None:
             return {"distillation_loss": 1.0, "label_loss": 1.0}
         mine = counts(inputs, next_token=self._next_token, seq2seq=self._seq2seq)
@@ -282,7 +282,7 @@ class DistillationTrainer(Trainer):
         return {"distillation_loss": samples if rows else positions, "label_loss": labelled}
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> Tensor | None:
-        """What the means of a step are taken over, on all processes: labels, positions and rows (`counts`)."""
+        """The counts that a step's means are taken over, on all processes: labels, positions and rows (`counts`)."""
         if not batch_samples:
             return None
         each = [counts(batch, next_token=self._next_token, seq2seq=self._seq2seq) for batch in batch_samples]
@@ -293,13 +293,13 @@ class DistillationTrainer(Trainer):
         return total if copies == 1 else total / copies
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of a step, and what its means are taken over."""
+        """The micro-batches of a step, and the counts that its means are taken over."""
         samples, total = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._steps += bool(samples)
         return samples, total
 
     def _context(self, student: Tensor, taught: Any, inputs: Mapping[str, Any]) -> Context:
-        """Each position's text, and what the teacher makes of its input."""
+        """The text of each position, and the teacher's representation of its input."""
         groups = states = None
         if student.ndim == 3:
             groups = torch.arange(len(student), device=student.device)[:, None].expand(student.shape[:-1])
@@ -330,7 +330,7 @@ class DistillationTrainer(Trainer):
             )
 
     def _check_dataset(self) -> None:
-        """Find a text that is too long before the training and not within it, where looking costs nothing."""
+        """Find a text that is too long before the training starts, where the data set is in memory."""
         # Rows of another kind of data set may be made, or read, when they are asked for; a collator may cut them.
         data: Any = self.train_dataset
         plain = isinstance(data, list | tuple) and not self._own_collator
@@ -348,7 +348,7 @@ class DistillationTrainer(Trainer):
     def _keep(
         self, parts: Mapping[str, tuple[float, Tensor]], inputs: Mapping[str, Any], total: Tensor | int | None
     ) -> None:
-        """Add a batch's share of the step's means to what the next line of the log says."""
+        """Add a batch's share of the step's means to the next line of the log."""
         labels = inputs.get("labels")
         empty = torch.zeros((), device=next(iter(parts.values()))[1].device)
         if isinstance(labels, Tensor) and labels.ndim == 2 and not labels.is_floating_point():
@@ -358,7 +358,7 @@ class DistillationTrainer(Trainer):
             self._parts[name] = self._parts.get(name, 0.0) + part.detach()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Beside the total loss, the means of its parts since the last line, over all processes."""
+        """Log the total loss, and the means of its parts since the last line over all processes."""
         if "loss" in logs and self._parts:
             sums = gather(torch.stack([part.float() for part in self._parts.values()])[None])
             found = dict(zip(self._parts, sums.sum(0).tolist(), strict=True))
@@ -379,7 +379,10 @@ class DistillationTrainer(Trainer):
 
         Args:
             resume_from_checkpoint: A checkpoint's folder, or True for the last whole one in `args.output_dir`.
-            trial, ignore_keys_for_eval: As the Trainer's.
+            trial, ignore_keys_for_eval: As in transformers' Trainer.
+
+        Returns:
+            What transformers' Trainer returns.
 
         Raises:
             CheckpointError: There is none, or a file of it is missing, truncated or altered; the message names it.
@@ -400,7 +403,7 @@ class DistillationTrainer(Trainer):
             raise CheckpointError(f"{resume_from_checkpoint} cannot be read: {error}") from error
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Have the Trainer write its files where nobody looks, then publish them all at once."""
+        """Let transformers' Trainer write its files into a draft, then publish them all at once."""
         step, best, limit = self.state.global_step, self.state.best_global_step, self.args.save_total_limit
         with publishing(self._output, step, keep=None if best else limit, name=NAME) as draft:
             self._draft = str(draft)
@@ -413,7 +416,7 @@ class DistillationTrainer(Trainer):
             finally:
                 self._draft = ""
             if best:
-                # The Trainer looked for it beside the draft.
+                # The Trainer searched for it beside the draft.
                 self.state.best_model_checkpoint = str(self._output / f"{NAME}-{best}")
             barrier()
             if is_main():
@@ -428,11 +431,11 @@ class DistillationTrainer(Trainer):
             )
 
     def _set_signature_columns_if_needed(self) -> None:
-        """Keep the columns that the teacher takes and the student does not: a pair's token types, say."""
+        """Keep the columns that the teacher takes and the student does not, for instance a pair's token types."""
         super()._set_signature_columns_if_needed()
         mine: list[str] = self._signature_columns or []
         self._signature_columns = [*mine, *sorted((self._teacher_takes or frozenset()) - set(mine))]
 
     def _get_output_dir(self, trial: Any) -> str:
-        """Where the Trainer makes a checkpoint's folder."""
+        """The folder in which transformers' Trainer writes a checkpoint."""
         return self._draft or super()._get_output_dir(trial)

@@ -50,8 +50,8 @@ def between_samples(
         q, p: Probabilities, (N, K); the gradient flows to q only.
         alike: Added to all three costs, symmetric, (N, N).
         epsilon: Regularisation, in units of the L1 distance.
-        tol: L1 marginal error to which plans are solved; what is not reached is warned of.
-        debiased: Whether to take OT(q, q)/2 + OT(p, p)/2 off.
+        tol: L1 marginal error to which plans are solved; there is a warning where it is not reached.
+        debiased: Whether to subtract OT(q, q)/2 + OT(p, p)/2.
 
     Returns:
         A scalar in q's dtype.
@@ -64,9 +64,9 @@ def between_classes(q: Tensor, p: Tensor, costs: Tensor, *, epsilon: float, tol:
 
     Args:
         q, p: Probabilities, (N, K); the gradient flows to q only.
-        costs: Between the classes of each sample, (N, K, K), symmetric, in computing precision.
+        costs: The costs between the classes of each sample, (N, K, K), symmetric, in computing precision.
         epsilon: Regularisation, in units of the costs.
-        tol: L1 marginal error to which plans are solved; what is not reached is warned of.
+        tol: L1 marginal error to which plans are solved; there is a warning where it is not reached.
 
     Returns:
         A scalar in q's dtype.
@@ -75,7 +75,7 @@ def between_classes(q: Tensor, p: Tensor, costs: Tensor, *, epsilon: float, tol:
 
 
 def warn_if_short(error: float, tol: float) -> None:
-    """Say that a plan is not as exact as was asked; NaN comes from NaN logits, which the loss itself names."""
+    """Warn where a plan is less exact than asked. NaN, which comes from NaN logits, is left to the loss's own error."""
     if error > 2 * tol:
         warnings.warn(
             f"a plan of the Sinkhorn distance has a marginal error of {error:.2g}, asked {tol:.2g}; "
@@ -95,13 +95,13 @@ class _Optimum:
     value: Tensor
 
     def plan(self) -> Tensor:
-        """(B, n, m)."""
+        """The plans of the problems, (B, n, m)."""
         p = self.problem
         return p.geometry.plan(self.f, self.g, p.epsilon, p.a, p.b)
 
 
 def _optimum(problem: Problem, tol: float, *, symmetric: bool = False) -> _Optimum:
-    """Solve each problem of a batch; `symmetric` ones move a measure to itself."""
+    """Solve each problem of a batch; `symmetric` problems move a measure to itself."""
     g, done = self_transport(problem, tol, Recorder(MOST_STEPS)) if symmetric else (problem.b, False)
     if not done:
         g = solve_detached(problem, tol)
@@ -118,7 +118,7 @@ def _of_equal_weight(geometry: Geometry, epsilon: float, like: Tensor) -> Proble
 
 
 class _Samples(Protocol):
-    """The costs of a batch of samples, and the derivative of <P, C> in q."""
+    """The costs between a batch's samples, and the gradient of S in q."""
 
     @property
     def across(self) -> Geometry:
@@ -131,7 +131,7 @@ class _Samples(Protocol):
         ...
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
-        """dS/dq, (N, K)."""
+        """The gradient dS/dq, (N, K)."""
         ...
 
 
@@ -145,7 +145,7 @@ class _OnLine:
         self.within = LineGeometry(both, both, 2.0)
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
-        """dS/dq, (N, 2): half of the derivative in q_i1 to each class, for both probabilities move."""
+        """dS/dq, (N, 2): half of the derivative in q_i1 for each class, since both probabilities move."""
         slope = self._slope(self.across, across)[0]
         if within is not None:
             slope = slope - self._slope(self.within, within)[0]
@@ -178,7 +178,7 @@ class _InSpace:
         self.across, self.within = DenseGeometry.of(across[None]), DenseGeometry.of(within)
 
     def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
-        """dS/dq, (N, K)."""
+        """The gradient dS/dq, (N, K)."""
         slope = self._slope(across.plan()[0], self._p)
         return slope if within is None else slope - self._slope(within.plan()[0], self._q)
 

@@ -32,14 +32,16 @@ _SECTIONS = ("normalizer", "pre_tokenizer", "model", "post_processor")
 def check_same_tokenizer(
     student_tokenizer: PreTrainedTokenizerBase, teacher_tokenizer: PreTrainedTokenizerBase
 ) -> None:
-    """Nothing, if both turn every text into the same numbers, and mean the same by them.
+    """Raise unless both tokenizers turn every text into the same numbers with the same meaning.
 
-    Compared by content are the tokens with their numbers, the special tokens (but for the padding, which every loss
-    masks out) and, of tokenizers of the `tokenizers` library, normalisation, splitting, merges and what is put around
-    a text.
+    Compared are the tokens with their numbers, the special tokens (but for the padding, which every loss masks out)
+    and, of tokenizers of the `tokenizers` library, normalisation, splitting, merges and what is put around a text.
+
+    Args:
+        student_tokenizer, teacher_tokenizer: The tokenizers.
 
     Raises:
-        InvalidArgument: They differ; the message says where first.
+        InvalidArgument: They differ; the message names the first difference.
     """
     difference = (
         _vocabulary_difference(student_tokenizer.get_vocab(), teacher_tokenizer.get_vocab())
@@ -62,13 +64,13 @@ def match_widths(
     Args:
         student_logits: Shape (..., V or more).
         teacher_logits: Shape (..., V or more).
-        vocab_size: V, to which both are cut: `len(tokenizer)`. None to have nothing cut.
+        vocab_size: V, to which both are cut: `len(tokenizer)`. None cuts nothing.
 
     Returns:
         The two, or views of their first V columns. A softmax over these is the model's own, given that it says a token.
 
     Raises:
-        ShapeError: Different widths and nothing to cut to, or fewer than V columns.
+        ShapeError: The widths differ and vocab_size is None, or there are fewer than V columns.
 
     Example:
         >>> import torch
@@ -93,7 +95,7 @@ def match_widths(
 
 
 def _vocabulary_difference(student: dict[str, int], teacher: dict[str, int]) -> str:
-    """The difference at the smallest number, or nothing."""
+    """The difference at the smallest token number, in words; empty where there is none."""
     differ = [token for token in student | teacher if student.get(token) != teacher.get(token)]
     if not differ:
         return ""
@@ -107,7 +109,7 @@ def _special(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def _pipelines(student: Any, teacher: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the `tokenizers` library says of both, if both are of it."""
+    """What the `tokenizers` library describes of both, where both are of that library."""
     if not (hasattr(student, "backend_tokenizer") and hasattr(teacher, "backend_tokenizer")):
         return {}, {}
     contents = [json.loads(tokenizer.backend_tokenizer.to_str()) for tokenizer in (student, teacher)]
@@ -116,7 +118,7 @@ def _pipelines(student: Any, teacher: Any) -> tuple[dict[str, Any], dict[str, An
 
 
 def _first_difference(student: Any, teacher: Any, path: str = "") -> str:
-    """Where two JSON values differ first and what stands there, or nothing."""
+    """The first place where two JSON values differ, with the values there, in words; empty where there is none."""
     if student == teacher:
         return ""
     if isinstance(student, dict) and isinstance(teacher, dict):
