@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CheckpointError",
     "InfeasibleError",
+    "Interrupted",
     "InvalidArgument",
     "MassError",
     "NonFiniteError",
@@ -60,6 +61,15 @@ class NotConverged(PushforwardError, RuntimeError):
 
 class NotConvergedWarning(UserWarning):
     """A value is used that did not reach its tolerance; the message gives the error reached beside the error asked."""
+
+
+class Interrupted(UserWarning):
+    """Ctrl-C ended a training early; what is returned is what had been learned by then, and the message gives the step.
+
+    Code that must not go on with half a training turns the warning into an exception:
+
+        warnings.simplefilter("error", Interrupted)
+    """
 
 
 class InfeasibleError(NotConverged):

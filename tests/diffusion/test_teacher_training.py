@@ -13,7 +13,7 @@ from pushforward.diffusion.losses import denoising_loss
 from pushforward.diffusion.networks import MLPConfig, UNetConfig
 from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import TeacherTrainer, load_teacher
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
+from pushforward.errors import CheckpointError, Interrupted, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.training import read_log
 
 PROCESS = VarianceExploding(sigma_min=0.01, sigma_max=10.0)
@@ -92,7 +92,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path: Path, monk
         return real(*args, **kwargs)
 
     monkeypatch.setattr(teacher_training, "denoising_loss", pressed)
-    with pytest.warns(UserWarning, match="interrupted in step 11"):
+    with pytest.warns(Interrupted, match="interrupted in step 11"):
         trainer(data(), tmp_path / "cut", **settings).fit(12)
     before = torch.get_rng_state()
     cut = trainer(data(), tmp_path / "cut", **settings).fit(12)

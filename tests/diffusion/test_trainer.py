@@ -13,7 +13,7 @@ from torch import nn
 from pushforward.diffusion import Denoiser, Distiller, Generator, Trainer
 from pushforward.diffusion.distiller import Losses
 from pushforward.diffusion.loop import Batch
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError
+from pushforward.errors import CheckpointError, Interrupted, InvalidArgument, NonFiniteError
 from pushforward.training import read_log
 
 
@@ -78,6 +78,16 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path):
     trainer(tmp_path).fit(5)
     with pytest.raises(CheckpointError, match="other data, settings"):
         trainer(tmp_path, learning_rate=1e-3).fit(5)
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_ctrl_c_ends_it_with_a_warning_of_its_own_class(tmp_path: Path):
+    def check(step: int, generator: Generator) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.warns(Interrupted, match="interrupted in step 5; the generator is what there was"):
+        trainer(tmp_path, check=check).fit(10)
+    assert (tmp_path / "student").is_dir()
 
 
 @pytest.mark.filterwarnings("ignore:step")

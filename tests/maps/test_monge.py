@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pushforward import metrics
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
+from pushforward.errors import CheckpointError, Interrupted, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps.costs import CallableCost, ElasticL1
 from pushforward.maps.fitting import Course
 from pushforward.maps.linear import LinearMap
@@ -442,7 +442,7 @@ def test_an_interrupt_keeps_the_best_map():
         if record["step"] == 20:
             raise KeyboardInterrupt
 
-    with pytest.warns(UserWarning, match="interrupted in step"):
+    with pytest.warns(Interrupted, match="interrupted in step"):
         fitted = MongeMap(progress=interrupt, **SMALL).fit(x, y)
     assert fitted.transform(x).shape == x.shape
 

@@ -51,7 +51,7 @@ from pushforward.diffusion.networks import NetworkConfig, build, config_for, con
 from pushforward.diffusion.processes import VarianceExploding
 from pushforward.diffusion.saved import load_denoiser, save_denoiser
 from pushforward.diffusion.teachers import Denoiser, from_edm
-from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.errors import CheckpointError, Interrupted, InvalidArgument
 from pushforward.training import Log
 from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
 from pushforward.training.random import seeded
@@ -146,7 +146,9 @@ class TeacherTrainer:
             try:
                 run.train()
             except KeyboardInterrupt:
-                warnings.warn(f"interrupted in step {run.step + 1}; the teacher is what there was", stacklevel=2)
+                warnings.warn(
+                    f"interrupted in step {run.step + 1}; the teacher is what there was", Interrupted, stacklevel=2
+                )
             if is_main():
                 save_teacher(run.out / _NAME, run.averaged, shape=run.shape)
             return run.averaged.eval()

@@ -44,7 +44,7 @@ from pushforward.diffusion.loop import (
     unpacked,
 )
 from pushforward.diffusion.pipeline import OneStepPipeline
-from pushforward.errors import InvalidArgument
+from pushforward.errors import Interrupted, InvalidArgument
 from pushforward.training import Log
 from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
 from pushforward.training.random import seeded
@@ -146,7 +146,9 @@ class Trainer:
             try:
                 run.train(steps)
             except KeyboardInterrupt:
-                warnings.warn(f"interrupted in step {run.step + 1}; the generator is what there was", stacklevel=2)
+                warnings.warn(
+                    f"interrupted in step {run.step + 1}; the generator is what there was", Interrupted, stacklevel=2
+                )
             run.export()
             return run.averaged.eval()
 

@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.errors import CheckpointError, Interrupted, InvalidArgument
 from pushforward.maps.judge import Judge
 from pushforward.maps.stages import Stage
 from pushforward.training import latest, load_state, publishing, save_state
@@ -118,7 +118,8 @@ def train(
         if not run.course.kept:
             raise
         index, step = run.course.at
-        warnings.warn(f"interrupted in step {step} of stage {index + 1}; the best map until then is kept", stacklevel=2)
+        message = f"interrupted in step {step} of stage {index + 1}; the best map until then is kept"
+        warnings.warn(message, Interrupted, stacklevel=2)
     network.load_state_dict(run.course.kept)
     return run.course
 
