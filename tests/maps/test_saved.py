@@ -17,6 +17,7 @@ from pushforward.maps.entropic import EntropicMap
 from pushforward.maps.linear import LinearMap
 from pushforward.maps.progressive import ProgressiveMap
 from pushforward.maps.saved import load_map
+from pushforward.training.seal import sealed
 
 MAPS = [
     LinearMap(shrinkage=0.1),
@@ -105,7 +106,7 @@ def test_saving_again_replaces_and_leaves_other_files_alone(folder, clouds):
     np.testing.assert_array_equal(load_map(folder).transform(clouds[0]), moved.transform(clouds[0]))
 
 
-@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize("call", range(5))
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["disk", "interrupt"])
 def test_a_save_that_fails_leaves_the_old_map(folder, clouds, monkeypatch, call, error):
     before, image = names(folder), load_map(folder).transform(clouds[0])
@@ -125,6 +126,20 @@ def test_a_save_that_fails_leaves_the_old_map(folder, clouds, monkeypatch, call,
         LinearMap().fit(clouds[0], clouds[1] + 1.0).save(folder)
     assert names(folder) == before
     np.testing.assert_array_equal(load_map(folder).transform(clouds[0]), image)
+
+
+def test_a_disk_that_refuses_the_last_flush_leaves_the_new_map(folder, clouds, monkeypatch):
+    moved, calls, fsync = LinearMap().fit(clouds[0], clouds[1] + 1.0), iter(range(100)), os.fsync
+
+    def last_refused(handle):
+        if next(calls) == 4:
+            raise OSError("disk full")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", last_refused)
+    with pytest.raises(OSError, match="disk full"):
+        moved.save(folder)
+    np.testing.assert_array_equal(load_map(folder).transform(clouds[0]), moved.transform(clouds[0]))
 
 
 def test_what_a_kill_left_is_swept_by_the_next_save(folder, clouds, monkeypatch):
@@ -241,7 +256,7 @@ def test_a_pickle_in_a_files_place_is_never_run(folder, tmp_path, suffix):
             "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         }
         del entry["sha256"]
-        (folder / "map.json").write_text(saved._sealed(entry))
+        (folder / "map.json").write_text(sealed(entry))
     with pytest.raises(CheckpointError):
         load_map(folder)
     assert not mark.exists()
@@ -252,7 +267,7 @@ def test_a_forged_entry_reads_no_file_elsewhere(folder):
     del entry["sha256"]
     stem = entry["state"]
     entry["files"] = {f"../{file}": said for file, said in entry["files"].items()}
-    (folder / "map.json").write_text(saved._sealed(entry | {"state": f"../{stem}"}))
+    (folder / "map.json").write_text(sealed(entry | {"state": f"../{stem}"}))
     with pytest.raises(CheckpointError, match="map.json was altered"):
         load_map(folder)
 

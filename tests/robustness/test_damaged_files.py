@@ -26,7 +26,7 @@ from pushforward.diffusion.teacher_training import load_teacher, save_teacher
 from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.maps import load_map
 from pushforward.training.checkpoint import verify
-from pushforward.training.sealing import seal
+from pushforward.training.seal import seal
 
 OURS = ["manifest.json", "training.json", "training.safetensors"]
 OF_LM = [

@@ -21,7 +21,7 @@ from pushforward.diffusion import Generator, OneStepPipeline, networks, teachers
 from pushforward.diffusion.teacher_training import load_teacher, save_teacher
 from pushforward.errors import PushforwardError
 from pushforward.maps import load_map
-from pushforward.training.sealing import digest, sealed
+from pushforward.training.seal import digest, sealed
 
 LM: dict[str, Any] = {"n_embd": 4, "n_layer": 2, "n_head": 1, "n_positions": 16, "vocab_size": 10}
 

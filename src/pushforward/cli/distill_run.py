@@ -37,7 +37,7 @@ from pushforward.lm.tasks import TASKS
 from pushforward.lm.trainer import DistillationArguments, DistillationTrainer
 from pushforward.lm.vocab import check_same_tokenizer
 from pushforward.training.distributed import barrier, is_main, world_size
-from pushforward.training.sealing import seal
+from pushforward.training.seal import seal
 
 if TYPE_CHECKING:
     from pushforward.cli.distill_lm import Settings

@@ -30,7 +30,7 @@ from pushforward.diffusion.networks import MLP, NetworkConfig, UNet, build, conf
 from pushforward.diffusion.processes import Process, RectifiedFlow, VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser, Preconditioned
 from pushforward.errors import CheckpointError, InvalidArgument
-from pushforward.training.sealing import digest, share
+from pushforward.training.seal import digest, share
 from pushforward.training.state import load_state, save_state
 
 __all__ = ["load_denoiser", "save_denoiser"]

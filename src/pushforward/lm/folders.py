@@ -13,7 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from pushforward.errors import CheckpointError, InvalidArgument
-from pushforward.training.sealing import check_seal
+from pushforward.training.seal import check_seal
 
 __all__ = ["BROKEN", "check_folder"]
 

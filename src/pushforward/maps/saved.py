@@ -26,8 +26,7 @@ from pushforward import __version__
 from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.maps import costs
-from pushforward.training.sealing import digest, flush, unsealed
-from pushforward.training.sealing import sealed as _sealed
+from pushforward.training.seal import check_files, entries, flush, read_manifest, replace_text, sealed
 from pushforward.training.state import load_state, save_state
 
 if TYPE_CHECKING:
@@ -89,20 +88,20 @@ def write(folder: Path, name: str, content: Mapping[str, Any]) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     mark = uuid.uuid4().hex
-    stem, draft = folder / f"map-{mark}", folder / f".map-{mark}.json"
+    stem = folder / f"map-{mark}"
     files = [stem.with_suffix(suffix) for suffix in _SUFFIXES]
     try:
         save_state(stem, content)
-        listed = {file.name: {"bytes": file.stat().st_size, "sha256": digest(file)} for file in files}
-        entry = {"class": name, "pushforward": __version__, "state": stem.name, "files": listed}
-        draft.write_text(_sealed(entry), encoding="utf-8")
-        for file in (*files, draft):
+        for file in files:
             flush(file)
-        draft.replace(folder / _ENTRY)
         flush(folder)  # after a loss of power, too, the entry must name files that are there
+        listed = entries({file.name: file for file in files})
+        content = {"class": name, "pushforward": __version__, "state": stem.name, "files": listed}
+        replace_text(folder / _ENTRY, sealed(content))
     except BaseException:  # an interrupt, too, takes its half-written files away
-        for file in (*files, draft):
-            file.unlink(missing_ok=True)
+        if not _is_published(folder, stem.name):
+            for file in files:
+                file.unlink(missing_ok=True)
         raise
     for old in folder.iterdir():
         if _OURS.fullmatch(old.name) and old not in files:
@@ -118,14 +117,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
     entry = _entry(folder)
     if entry["class"] != name:
         raise CheckpointError(f"{folder / _ENTRY} holds a {entry['class']}, not a {name}; load_map takes either")
-    for file, saved in entry["files"].items():
-        path = folder / file
-        if not path.is_file():
-            raise CheckpointError(f"{path} is missing")
-        if path.stat().st_size != saved["bytes"]:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes, but {saved['bytes']} were saved")
-        if digest(path) != saved["sha256"]:
-            raise CheckpointError(f"{path} was altered: its SHA-256 is not the one that was saved")
+    check_files(folder, entry["files"])
     return load_state(folder / entry["state"])
 
 
@@ -169,18 +161,17 @@ def decode(name: str, value: Any, given: Any) -> Any:
             return value
 
 
+def _is_published(folder: Path, state: str) -> bool:
+    """Whether `map.json` names these files: then they stay, though the disk may have refused what came after."""
+    entry = folder / _ENTRY
+    return entry.is_file() and state in entry.read_text(encoding="utf-8", errors="replace")
+
+
 def _entry(folder: Path) -> dict[str, Any]:
     """What `map.json` says, if it is, byte for byte, the one that was written."""
     path = folder / _ENTRY
-    try:
-        text = path.read_text(encoding="utf-8")
-        entry, untouched = unsealed(text)
-        parts = [entry["state"] + suffix for suffix in _SUFFIXES]
-        known = sorted(entry["files"]) == parts and all(_OURS.fullmatch(part) for part in parts)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: no map was saved there") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} was truncated or altered: {error!r}") from error
-    if not (untouched and known):
+    entry = read_manifest(path, missing="no map was saved there")
+    parts = [f"{entry.get('state')}{suffix}" for suffix in _SUFFIXES]
+    if "class" not in entry or sorted(entry["files"]) != parts or not all(_OURS.fullmatch(part) for part in parts):
         raise CheckpointError(f"{path} was altered: it is not the one that was saved")
     return entry

@@ -33,7 +33,7 @@ from pushforward._checks import check_count
 from pushforward._typed import typed
 from pushforward.errors import CheckpointError
 from pushforward.training import distributed
-from pushforward.training.sealing import digest, flush, sealed, share, unsealed
+from pushforward.training.seal import check_files, entries, flush, read_manifest, sealed, share
 
 __all__ = ["latest", "publishing", "verify"]
 
@@ -108,18 +108,9 @@ def verify(path: Path) -> None:
     Raises:
         CheckpointError: It is not; the message names the first file that is missing, truncated, altered or strange.
     """
-    listed = _read_manifest(path / _MANIFEST)
-    present = _files(path)
-    for name, (saved, _) in listed.items():
-        if name not in present or not present[name].is_file():
-            raise CheckpointError(f"{path / name} is missing")
-        size = present[name].stat().st_size
-        if size != saved:
-            raise CheckpointError(f"{path / name} has {size} bytes, but {saved} were saved")
-    for name, (_, known) in listed.items():
-        if digest(present[name]) != known:
-            raise CheckpointError(f"{path / name} was altered: its SHA-256 is not the one that was saved")
-    strange = sorted(present.keys() - listed.keys() - {_MANIFEST})
+    listed = read_manifest(path / _MANIFEST, missing="the checkpoint is incomplete, or is not ours")["files"]
+    check_files(path, listed)
+    strange = sorted(_files(path).keys() - listed.keys() - {_MANIFEST})
     if strange:
         raise CheckpointError(f"{path / strange[0]} was not saved with the checkpoint; take it out")
 
@@ -156,12 +147,11 @@ def _publish(draft: Path, target: Path, step: int) -> None:
     files = _files(draft)
     for file in files.values():
         flush(file)
-    entries = {name: {"bytes": file.stat().st_size, "sha256": digest(file)} for name, file in files.items()}
     content: dict[str, Any] = {
         "step": step,
         "world_size": distributed.world_size(),
         "versions": {"pushforward": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        "files": entries,
+        "files": entries(files),
     }
     (draft / _MANIFEST).write_text(sealed(content), encoding="utf-8")
     for file in files.values():
@@ -218,21 +208,6 @@ def _files(path: Path) -> dict[str, Path]:
     # A link to a folder is no folder of ours, and its inside is not walked: it counts as a file, which nobody saved.
     inside = [file for file in sorted(path.rglob("*")) if file.is_symlink() or not file.is_dir()]
     return {file.relative_to(path).as_posix(): file for file in inside}
-
-
-def _read_manifest(file: Path) -> dict[str, tuple[int, str]]:
-    """Bytes and SHA-256 by file, if the manifest is, byte for byte, the one that was written."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        content, untouched = unsealed(text)
-        files = {name: (entry["bytes"], entry["sha256"]) for name, entry in content["files"].items()}
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} is missing: the checkpoint is incomplete, or is not ours") from error
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{file} was truncated or altered: {error!r}") from error
-    if not untouched:
-        raise CheckpointError(f"{file} was altered: its SHA-256 is not the one that was saved")
-    return files
 
 
 def _attempt(action: Callable[[], object]) -> str:

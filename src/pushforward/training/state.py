@@ -26,7 +26,7 @@ from torch import Tensor
 
 from pushforward._typed import typed
 from pushforward.errors import CheckpointError, InvalidArgument
-from pushforward.training.sealing import share
+from pushforward.training.seal import share
 
 __all__ = ["load_state", "save_state"]
 
