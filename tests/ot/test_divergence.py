@@ -102,6 +102,21 @@ def test_batches_and_reductions(rng):
     assert float(pf.SinkhornLoss(epsilon=0.3, reduction="sum")(x, y, a, b)) == pytest.approx(sum(each), abs=1e-12)
 
 
+def test_a_batch_reports_its_largest_marginal_error(rng):
+    x, y = (torch.from_numpy(rng.random((3, 8, 2))) for _ in range(2))
+    x[0], y[0] = x[0, :1], y[0, :1]  # all points in one place, solved without error
+    loss = pf.SinkhornLoss(epsilon=0.05, tol=1e-3)
+    errors = [float((loss(x[k], y[k]), loss.marginal_error)[1]) for k in range(3)]
+    loss(x, y)
+    assert loss.marginal_error == max(errors) > min(errors)
+
+
+def test_the_default_epsilon_is_differentiated_in_every_term(rng):
+    """The terms of a cloud with itself have the epsilon of the cross term, and their share of its derivative."""
+    x, y = (torch.from_numpy(rng.random((n, 2))).requires_grad_() for n in (4, 5))
+    assert torch.autograd.gradcheck(lambda x, y: pf.sinkhorn_divergence(x, y, tol=1e-12), (x, y), atol=1e-6)
+
+
 def test_the_module_trains(rng):
     y = torch.from_numpy(rng.normal(size=(10, 2)))
     x = torch.nn.Parameter(torch.from_numpy(rng.normal(size=(10, 2)) + 3))
