@@ -1,4 +1,4 @@
-"""numpy, DLPack, nested lists and torch.compile <-> plain torch, at the public boundary only."""
+"""Conversion between plain torch and numpy, DLPack, nested lists and torch.compile, at the public boundary only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ R = TypeVar("R")
 
 
 def not_compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """`function`, which runs as it is within what `torch.compile` compiles: a clean break of the graph.
+    """The function, kept out of what `torch.compile` compiles by a clean break of the graph.
 
     A solver loops until its error is small, in compiled code of its own; there is nothing in it for a graph to hold.
     Nothing is imported, and nothing is different, where nothing is compiled.
@@ -99,10 +99,10 @@ class AllowedPairs:
     """A sparse cost: the pairs that it holds, in row-major order and once each; all others are forbidden.
 
     Args:
-        indices: Where they stand, (2, k), or (3, k) for a batch.
-        values: What they cost, (k,), zeros among them, with the graph of the caller's tensor.
+        indices: The pairs' places, (2, k), or (3, k) for a batch.
+        values: The pairs' costs, (k,), zeros among them, with the graph of the caller's tensor.
         shape: (n, m) or (B, n, m).
-        as_numpy: Whether the caller came with scipy.
+        as_numpy: Whether the caller gave a scipy array.
     """
 
     indices: Tensor
@@ -151,17 +151,17 @@ def allowed_pairs(name: str, value: Any) -> AllowedPairs | None:
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """float64 wherever the device has it."""
+    """The dtype of computations on a device: float64 where the device has it."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 
 def result_dtype(tensor: Tensor) -> torch.dtype:
-    """The dtype in which results go back: the caller's own if it is a floating one, else the computing one."""
+    """The dtype of results: the caller's own if it is a floating one, else the computing one."""
     return tensor.dtype if tensor.is_floating_point() else compute_dtype(tensor.device)
 
 
 def like_input(result: Tensor, as_numpy: bool) -> Any:
-    """`result` as numpy if the caller came with numpy, else as it is."""
+    """The result as numpy if the caller gave numpy, else unchanged."""
     if not as_numpy:
         return result
     array = result.detach().cpu().numpy()

@@ -43,11 +43,11 @@ Check = Callable[[str, Any], object]
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which refuses arguments that are not what its annotations say."""
+    """The function, with a check that its arguments are what its annotations say."""
     names = [*inspect.signature(function).parameters]
     module = vars(sys.modules[function.__module__])
-    annotations = {name: said for name, said in function.__annotations__.items() if name != "return"}
-    checks = {name: check for name, said in annotations.items() if (check := _check_of(str(said), module))}
+    annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
+    checks = {name: check for name, text in annotations.items() if (check := _check_of(str(text), module))}
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -63,7 +63,7 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def typed_fields(kind: C) -> C:
-    """The dataclass, made only of fields that are what its annotations say."""
+    """The dataclass, with a check that its fields are what its annotations say."""
     init = kind.__init__
     init.__module__ = kind.__module__
     kind.__init__ = typed(init)
@@ -84,16 +84,16 @@ def check_tensor(name: str, value: Any) -> Tensor:
 
 
 def _check_of(annotation: str, module: dict[str, Any]) -> Check | None:
-    """The check that an annotation asks for, or None."""
-    said = annotation.removesuffix(" | None")
-    found = _CHECKS.get(said) or _sequence_of(said)
-    if found is None and said.startswith("Callable["):
+    """The check that an annotation implies, or None."""
+    text = annotation.removesuffix(" | None")
+    found = _CHECKS.get(text) or _sequence_of(text)
+    if found is None and text.startswith("Callable["):
         found = _check_function
-    if found is None and said.startswith(("Mapping[", "dict[")):
+    if found is None and text.startswith(("Mapping[", "dict[")):
         found = _check_mapping
-    if found is None and re.fullmatch(r"\w+", said):
-        found = _of_class(said, module)
-    if found is None or said == annotation:
+    if found is None and re.fullmatch(r"\w+", text):
+        found = _of_class(text, module)
+    if found is None or text == annotation:
         return found
     check = found
 
@@ -104,21 +104,21 @@ def _check_of(annotation: str, module: dict[str, Any]) -> Check | None:
     return optional
 
 
-def _of_class(said: str, module: dict[str, Any]) -> Check | None:
+def _of_class(text: str, module: dict[str, Any]) -> Check | None:
     # The class is looked up when it is needed: it may be defined below, or be imported for the type checker alone.
-    if said in ("Any", "Self", "Callable"):
+    if text in ("Any", "Self", "Callable"):
         return None
 
     def check(name: str, value: Any) -> None:
-        kind = module.get(said)
+        kind = module.get(text)
         if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
             check_instance(name, value, kind)
 
     return check
 
 
-def _sequence_of(said: str) -> Check | None:
-    match = re.fullmatch(r"Sequence\[(int|float|str)\]|tuple\[(int|float|str), \.\.\.\]", said)
+def _sequence_of(text: str) -> Check | None:
+    match = re.fullmatch(r"Sequence\[(int|float|str)\]|tuple\[(int|float|str), \.\.\.\]", text)
     if match is None:
         return None
     check = _CHECKS[match[1] or match[2]]
@@ -137,7 +137,7 @@ def _check_integer(name: str, value: Any) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Nothing, for True and False, numpy's too; an error for anything else."""
+    """Raise unless a value is True or False, of Python or numpy."""
     if not isinstance(value, bool | np.bool_):
         raise InvalidArgument(f"{name} must be True or False, got {shortened(value)}")
 

@@ -159,6 +159,9 @@ def generalised_js(beta: float) -> FDivergence:
     Args:
         beta: Weight of the target, strictly between 0 and 1.
 
+    Returns:
+        The divergence.
+
     Raises:
         InvalidArgument: Outside; the message names the entry to use.
 
@@ -174,6 +177,9 @@ def skewed_kl(alpha: float) -> FDivergence:
 
     Args:
         alpha: Share of the target in the mixture, strictly between 0 and 1; DistiLLM uses 0.1.
+
+    Returns:
+        The divergence.
 
     Raises:
         InvalidArgument: Outside; the message names the entry to use.
@@ -191,7 +197,13 @@ def skewed_kl(alpha: float) -> FDivergence:
 
 
 def named(name: str) -> FDivergence:
-    """The divergence of that name: an entry's ("reverse_kl"), or a family's with its parameter ("skewed_kl(0.1)").
+    """The divergence with a name.
+
+    Args:
+        name: An entry's name ("reverse_kl"), or a family's with its parameter ("skewed_kl(0.1)").
+
+    Returns:
+        The divergence.
 
     Raises:
         InvalidArgument: No such name; the message lists them.
@@ -244,7 +256,7 @@ def _jensen_shannon(name: str, *, beta: float, scale: float) -> FDivergence:
 
 
 def _log_against_mixture(s: Tensor, alpha: float) -> Tensor:
-    """log(p / m) for m = alpha p + (1 - alpha) q."""
+    """log(p / m) for the mixture m = alpha p + (1 - alpha) q."""
     return _softplus(math.log((1 - alpha) / alpha) - s).add_(math.log(alpha)).neg_()
 
 
@@ -286,7 +298,7 @@ def _integrand_of(name: str, f: Callable[[Tensor], Tensor]) -> Callable[[Tensor,
 
 
 def _limits(f: Callable[[Tensor], Tensor], far: Tensor) -> tuple[float, float]:
-    """f(0) and the limit of f(r)/r for large r: what an outcome costs, by the mass on the side that allows it."""
+    """f(0) and the limit of f(r)/r for large r: the costs of outcomes that one side forbids, by the other's mass."""
     ends: list[float] = []
     for values in (f(-far), f(far) * (-far).exp()):
         near, there = (float(v) for v in values.detach())
@@ -295,7 +307,7 @@ def _limits(f: Callable[[Tensor], Tensor], far: Tensor) -> tuple[float, float]:
 
 
 def _far(dtype: torch.dtype) -> float:
-    """A log-ratio past which one side is nothing beside the other, and whose double can still be exponentiated."""
+    """A log-ratio past which the smaller side is negligible, and whose double can still be exponentiated."""
     return 0.42 * math.log(torch.finfo(dtype).max)
 
 

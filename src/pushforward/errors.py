@@ -1,4 +1,4 @@
-"""What can go wrong, as types: catch `PushforwardError` for all of it, or the one that you can mend."""
+"""The library's errors by type: catch `PushforwardError` for all of them, or the one that you can handle."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 
 
 class PushforwardError(Exception):
-    """Everything that this library raises on purpose."""
+    """The base of every error that this library raises on purpose."""
 
 
 class InvalidArgument(PushforwardError, ValueError):
-    """An argument has a value that the call cannot use; the message names it and says what would do."""
+    """An argument has a value that the call cannot use; the message names it and says what would work."""
 
 
 class ShapeError(InvalidArgument):
@@ -77,4 +77,4 @@ class InfeasibleError(NotConverged):
 
 
 class CheckpointError(PushforwardError, RuntimeError):
-    """A checkpoint cannot be resumed from: a file is missing, truncated, altered or not ours; the message names it."""
+    """A checkpoint cannot be resumed from: a file is missing, truncated, altered or foreign; the message names it."""

@@ -1,4 +1,4 @@
-"""Pictures. Every function draws on the matplotlib Axes that it is given and returns it.
+"""Pictures. Every function draws on the matplotlib Axes that it is given, and returns them.
 
 Colours come from the rcParams in force, so the same function draws for a light and for a dark page:
 
@@ -73,10 +73,13 @@ for _name in THEMES:
 
 @contextmanager
 def theme(name: ThemeName) -> Generator[None]:
-    """Set matplotlib's parameters for a light or a dark page, and put them back afterwards.
+    """Set matplotlib's parameters for a light or a dark page, and restore them afterwards.
 
     Args:
         name: "light" or "dark".
+
+    Yields:
+        Nothing.
     """
     ink = _INK[name]
     style: dict[Any, Any] = {
@@ -161,7 +164,7 @@ def training(
     quantity: str,
     kept: tuple[str, int] | None = None,
 ) -> Axes:
-    """What is watched during a training, against its steps, one line a run; a dot marks where each ends.
+    """A quantity of a training against its steps, one line for each run; a dot marks where each ends.
 
     Args:
         ax: Where to draw.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pushforward import report
 from pushforward.cli.distill_watch import read_curve
 from pushforward.cli.versions import footer
-from pushforward.report.training import curves_picture, figures_table, spoken
+from pushforward.report.training import curves_picture, figures_table, metric_label
 
 if TYPE_CHECKING:
     from pushforward.cli.distill_lm import Settings
@@ -80,13 +80,14 @@ def _pictures(folder: Path, results: Mapping[str, Any]) -> list[report.Picture]:
     pictures: list[report.Picture] = []
     for figure in results["seeds"][0]["after"]:
         curves = {name: read_curve(log, f"held_out_{figure}") for name, log in logs.items()}
+        label = metric_label(figure)
         pictures.append(
             curves_picture(
                 folder,
                 f"held-out-{figure.replace('_', '-')}",
                 curves,
-                quantity=spoken(figure),
-                caption=f"{spoken(figure)[0].upper()}{spoken(figure)[1:]} on held-out rows, a sample of 256 at most.",
+                quantity=label,
+                caption=f"{label[0].upper()}{label[1:]} on held-out rows, a sample of 256 at most.",
             )
         )
     losses = {name: read_curve(log, "loss") for name, log in logs.items()}

@@ -1,4 +1,4 @@
-"""What a result is judged by: maps by their truths and targets, samples by the data that they should look like."""
+"""Metrics of results: of maps, against the true map and the target; of samples, against the data."""
 
 from pushforward.metrics.maps import (
     FEWEST_STRANDED,

@@ -1,4 +1,4 @@
-"""Sets of points that are compared: the checks that all figures share."""
+"""The checks of point sets that all metrics share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a map is judged by: how near it is to the true one, to its target, and to being optimal.
+"""Metrics of a map: how near it is to the true map, to its target, and to being optimal.
 
 symbol   meaning                                                  shape        unit
 x        points of the source mu                                  (n, d)       length
@@ -13,10 +13,10 @@ c        ground cost                                              (n, m)       t
     stranded   = share of T(x) 1.5 times as far from y as 99 % of other targets       1
     gap(T)     = mean_i c(x_i, T(x_i)) - min over permutations s of mean_i c(x_i, T(x_s(i)))
 
-A sample is never at distance 0 from another of the same law, so W2^2(T#mu, nu) means something beside its floor
-W2^2(nu, nu') only, both between samples of one size: empirical transport costs depend on it. Images that are drawn
-together are near to any sample, so that below its floor, or at another variance than the target's, W2^2 is no praise:
-`doubts` says so.
+A sample is never at distance 0 from another of the same distribution. So W2^2(T#mu, nu) must be compared with its
+floor W2^2(nu, nu'), both between samples of one size: empirical transport costs depend on it. Mapped points that are
+drawn together are near to any sample. So a W2^2 below its floor, or at another variance than the target's, does not
+show a good map; `doubts` warns of it.
 
 Sources: Korotin et al. 2021 (arXiv 2106.01954), section 4.2, for the first two; Uscidda & Cuturi 2023 (arXiv
 2302.04953) for the gap; Bunne et al. 2023 (CellOT, Nature Methods 20) for what is reported of cells.
@@ -81,12 +81,15 @@ GUESS_ABOVE, GUESS_EPSILON, GUESS_TOL = 256, 1e-3, 1e-3
 
 @typed
 def l2_uvp(predicted: Any, true: Any, *, variance: float) -> float:
-    """Unexplained variance of a map whose truth is known, in percent: 0 is the truth, 100 no better than a constant.
+    """Unexplained variance of a map whose truth is known: 0 is the truth, 100 no better than a constant.
 
     Args:
         predicted: T(x), (n, d).
         true: T*(x) at the same points, (n, d).
         variance: tr Cov(nu), the target's total variance, in length^2.
+
+    Returns:
+        Percent of the variance, at least 0.
 
     Raises:
         ShapeError: The two differ in shape.
@@ -151,10 +154,13 @@ def matching(cost: Any) -> Any:
 
 
 def wasserstein2(x: Any, y: Any) -> float:
-    """The exact W2^2 between two samples, in length^2: a matching for equal sizes, `pushforward.exact` otherwise.
+    """The exact W2^2 between two samples: by a matching for equal sizes, by `pushforward.exact` otherwise.
 
     Args:
         x, y: Points, (n, d) and (m, d), each of equal weight.
+
+    Returns:
+        W2^2, in length^2.
 
     Example:
         >>> wasserstein2(np.array([[0.0], [1.0]]), np.array([[4.0], [2.0]]))
@@ -168,14 +174,17 @@ def wasserstein2(x: Any, y: Any) -> float:
 
 @typed
 def exact_gap(x: Any, mapped: Any, cost: GroundCost = "sqeuclidean") -> float:
-    """What the map pays more than the cheapest rearrangement of its own image, in units of the cost.
+    """The cost of the map minus the cost of the cheapest assignment of its points to its mapped points.
 
-    At least 0, and 0 exactly where the pairs (x_i, T(x_i)) are cyclically monotone for the cost.
+    It is 0 exactly where the pairs (x_i, T(x_i)) are cyclically monotone for the cost.
 
     Args:
         x: Points of the source, (n, d).
         mapped: T(x), (n, d).
         cost: A name of `pushforward.ot.cost`, or a callable (n, d), (n, d) -> (n, n).
+
+    Returns:
+        The difference, at least 0, in units of the cost.
 
     Example:
         >>> x = np.array([[0.0], [1.0]])
@@ -188,10 +197,13 @@ def exact_gap(x: Any, mapped: Any, cost: GroundCost = "sqeuclidean") -> float:
 
 
 def variance_ratio(mapped: Any, y: Any) -> float:
-    """Variance of the image over the target's, tr Cov(T#mu) / tr Cov(nu): under 1 it has shrunk, over 1 blown up.
+    """The variance of the mapped points over the target's, tr Cov(T#mu) / tr Cov(nu).
 
     Args:
         mapped, y: Points, (n, d) and (m, d), two at least of each.
+
+    Returns:
+        The ratio: below 1 the map has shrunk the source, above 1 spread it too far.
 
     Example:
         >>> variance_ratio(np.array([[0.0], [1.0]]), np.array([[0.0], [2.0]]))
@@ -202,10 +214,13 @@ def variance_ratio(mapped: Any, y: Any) -> float:
 
 
 def mean_shift(mapped: Any, y: Any) -> float:
-    """|E T - E y| / tr Cov(nu)^(1/2): the distance of the means in standard deviations of the target.
+    """The distance of the means, |E T - E y| / tr Cov(nu)^(1/2).
 
     Args:
         mapped, y: Points, (n, d) and (m, d), two at least of y.
+
+    Returns:
+        The distance in standard deviations of the target.
 
     Example:
         >>> round(mean_shift(np.array([[2.0]]), np.array([[0.0], [2.0]])), 4)
@@ -216,16 +231,19 @@ def mean_shift(mapped: Any, y: Any) -> float:
 
 
 def stranded(mapped: Any, y: Any, other: Any) -> float:
-    """The share of images where no target is: 1.5 times as far from y as 99 % of a second sample of the target are.
+    """The share of mapped points far from the target: 1.5 times as far from y as 99 % of a second target sample are.
 
-    About 0 for a map that is right. It is large where a map must tear its points apart and does not, and where mass
-    is not conserved, so that points of one cluster are sent on the way to another. Where nearly every target point is
-    met twice (whole numbers, say) there is no distance to compare with, and the share is 0.
+    It is about 0 for a right map. It is large where a map must tear its points apart and does not, and where mass is
+    not conserved, so that points of one cluster are sent on the way to another. Where nearly every target point occurs
+    twice (whole numbers, say) there is no distance to compare with, and the share is 0.
 
     Args:
         mapped: T(x), (k, d).
         y: Points of the target, (m, d).
-        other: More of the target, independent of y.
+        other: More points of the target, independent of y.
+
+    Returns:
+        The share, in [0, 1].
 
     Example:
         >>> y = np.array([[0.0], [1.0], [10.0], [11.0]])
@@ -238,27 +256,28 @@ def stranded(mapped: Any, y: Any, other: Any) -> float:
 
 
 @typed
-def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapping[str, float]], *, count: int) -> Any:
-    """What speaks against a map in its figures on held-out points, in sentences; none where nothing does.
+def doubts(metrics: Mapping[str, float], floor: float, simple: Mapping[str, Mapping[str, float]], *, count: int) -> Any:
+    """The warnings that a map's metrics on held-out points call for.
 
     Args:
-        figures: Of the map, as `MapReport.figures` has them.
+        metrics: The map's metrics, as `MapReport.figures` returns them.
         floor: W2^2 between two samples of the target.
-        simple: The same figures of simpler maps by name (identity, mean shift), which it should beat.
-        count: Images that were judged.
+        simple: The same metrics of simpler maps by name (identity, mean shift), which it should beat.
+        count: The number of mapped points.
 
     Returns:
-        A tuple of sentences: that a simpler map is nearer to the target, that the image's variance is not the
-        target's, that W2^2 is below its floor, that images lie where no target is.
+        A tuple of sentences, empty where there is no warning: that a simpler map is nearer to the target, that the
+        variance of the mapped points is not the target's, that W2^2 is below its floor, that mapped points lie where
+        no target is.
 
     Example:
-        >>> figures = {"w2": 9.0, "variance_ratio": 1.1}
-        >>> doubts(figures, 5.0, {"identity": {"w2": 6.0, "variance_ratio": 1.0}}, count=100)
+        >>> metrics = {"w2": 9.0, "variance_ratio": 1.1}
+        >>> doubts(metrics, 5.0, {"identity": {"w2": 6.0, "variance_ratio": 1.0}}, count=100)
         ('worse than the identity on held-out points: W2^2 9 against 6 (floor 5)',)
     """
     found: list[str] = []
     floor = float(floor)
-    w2, spread, lost = figures["w2"], figures["variance_ratio"], figures.get("stranded", 0.0)
+    w2, spread, lost = metrics["w2"], metrics["variance_ratio"], metrics.get("stranded", 0.0)
     for name, rival in simple.items():
         # A simple map whose own image is drawn together is near to any sample, and beats nobody.
         if rival["w2"] * (1 + ALIKE) < w2 and SPREAD[0] <= rival["variance_ratio"] <= SPREAD[1]:
@@ -283,7 +302,7 @@ def doubts(figures: Mapping[str, float], floor: float, simple: Mapping[str, Mapp
 
 @typed
 def halves(points: Any, *, seed: int = 0) -> tuple[Any, Any]:
-    """Two disjoint halves of a sample, drawn at random: `wasserstein2` between them is the floor at that size.
+    """Two disjoint halves of a sample, drawn at random. `wasserstein2` between them is the floor at that size.
 
     Args:
         points: (n, d), at least 2; an odd one is left out.
@@ -316,6 +335,9 @@ def mmd(x: Any, y: Any, *, gammas: Sequence[float] = CELL_GAMMAS) -> float:
     Args:
         x, y: Points, (n, d) and (m, d).
         gammas: The kernels' gamma, in length^-2.
+
+    Returns:
+        The squared discrepancy, at least 0.
 
     Source: Gretton et al. 2012, equation 5; gammas of Bunne et al. 2023.
 
@@ -354,11 +376,11 @@ def gene_correlation(predicted: Any, observed: Any) -> float:
 
 
 def marker_genes(control: Any, treated: Any, *, count: int = 50) -> Any:
-    """The genes that tell the two populations apart best, by the size of Welch's t.
+    """The genes in which the two populations differ most, by the size of Welch's t.
 
     Args:
         control, treated: Cells x genes, (n, genes) and (m, genes), two cells at least of each.
-        count: How many genes.
+        count: The number of genes.
 
     Returns:
         Their columns, (count,), the strongest first; genes that are constant in both populations come last.
@@ -380,17 +402,17 @@ def marker_genes(control: Any, treated: Any, *, count: int = 50) -> Any:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapReport:
-    """The figures of one map, in the order of a table's columns.
+    """The metrics of one map, in the order of a table's columns.
 
     Args:
         l2_uvp: Percent of the target's variance by which the map misses the true one; None where that is not known.
-        cosine: Of its displacements with the true ones; None likewise.
-        w2: Exact W2^2 between the image and the target, in length^2.
-        w2_floor: The same between two disjoint samples of the target, of the same size.
-        exact_gap: Excess over the cheapest rearrangement of the image, in units of the cost.
-        variance_ratio: Total variance of the image over the target's.
+        cosine: The cosine of its displacements with the true ones; None where those are not known.
+        w2: Exact W2^2 between the mapped points and the target, in length^2.
+        w2_floor: Exact W2^2 between two disjoint samples of the target, of the same size.
+        exact_gap: Excess over the cheapest assignment to the mapped points, in units of the cost.
+        variance_ratio: Total variance of the mapped points over the target's.
         mean_shift: Distance of the means in standard deviations of the target.
-        stranded: Share of the images where no target is, about 0 for a right map.
+        stranded: Share of the mapped points where no target is, about 0 for a right map.
     """
 
     l2_uvp: float | None
@@ -403,7 +425,7 @@ class MapReport:
     stranded: float
 
     def figures(self) -> dict[str, float]:
-        """What is known, by name, in the order above."""
+        """The known metrics by name, in the order above."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -419,20 +441,23 @@ def judge_map(
     other: Any = None,
     points: int = 1024,
 ) -> MapReport:
-    """Everything that is said of a map, on points that it was not fitted on.
+    """The metrics of a map, on points that it was not fitted on.
 
     Exact transport takes the same number of points everywhere, `points` at most, drawn by a fixed seed: all maps
-    judged on one x and y see the same ones.
+    evaluated on one x and y are evaluated on the same points.
 
     Args:
         x: Points of the source, (n, d).
         mapped: T(x), (n, d).
         y: Points of the target, (m, d).
-        cost: For which the map should be optimal.
+        cost: The cost for which the map should be optimal.
         true: T*(x), (n, d), where it is known.
         variance: tr Cov(nu); None takes y's.
-        other: More of the target, (k, d), independent of y, for the floor; None takes one half of y for it.
+        other: More points of the target, (k, d), independent of y, for the floor; None takes one half of y for it.
         points: Size of the samples between which exact transport is solved.
+
+    Returns:
+        The metrics.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(400, 2))
@@ -462,7 +487,7 @@ def judge_map(
 
 
 def _assign(cost: np.ndarray) -> np.ndarray:
-    """Columns of the cheapest permutation, (n,).
+    """The column of each row in the cheapest permutation, (n,).
 
     Subtracting prices from columns and rows leaves the order of permutations as it is. With nearly optimal prices
     almost every row's cheapest column is its own, and the augmenting paths are short.
@@ -493,7 +518,7 @@ def _total_variance(name: str, points: Tensor) -> Tensor:
 
 
 def _target_variance(y: Tensor) -> Tensor:
-    """The total variance of what others are measured by."""
+    """The total variance of the target, which must not be 0: it is the unit of other metrics."""
     variance = _total_variance("y", y)
     if not variance > 0:
         raise InvalidArgument("all points of y are the same; its variance is the unit here and must not be 0")

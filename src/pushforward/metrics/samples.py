@@ -1,4 +1,4 @@
-"""What a generator is judged by: its samples beside the data, both as features of some fixed network or as raw numbers.
+"""Metrics of a generator: its samples compared with the data, both as features of a fixed network or as raw numbers.
 
 symbol   meaning                                                            shape
 x        features of the data: `real`                                       (n, d)
@@ -9,14 +9,14 @@ r_k(z)   distance from z to its k-th nearest neighbour in its own set       ()
     FD        = |m_x - m_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2))           feature^2
     precision = share of the y within r_k(x) of some x                      1
     recall    = share of the x within r_k(y) of some y                      1
-    density   = mean over y of |{x : |y - x| <= r_k(x)}| / k                1, about 1 between samples of one law
+    density   = mean over y of |{x : |y - x| <= r_k(x)}| / k                1; about 1 for y distributed as x
     coverage  = share of the x with some y within r_k(x)                    1
 
 FD is the squared W2 distance of the two Gaussians. Estimated from samples it is too large, by an amount that falls with
-their sizes and is not 0 between two samples of one law: compare generators at equal sizes, beside that floor. Its
-standard error is the standard deviation over random halves of both samples: between halves without replacement the
-variance is 2 / n - 1 / n of what one row brings, which is that of all n rows. With fewer rows than about ten for each
-feature the error of the covariances is what is measured, and noise may score at the floor.
+their sizes and is not 0 between two samples of one distribution: compare generators at equal sizes, beside that floor.
+Its standard error is the standard deviation over random halves of both samples: between halves without replacement the
+variance is 2 / n - 1 / n times that of one row, which is the variance with all n rows. With fewer than about ten rows
+for each feature FD mostly measures the error of the covariances, and noise may score at the floor.
 Precision and density fall where samples look unlike the data, recall and coverage where kinds of data are missing; all
 four depend on the sizes, too.
 
@@ -92,17 +92,17 @@ def frechet_distance(x: Any, y: Any) -> float:
 
 
 def precision_recall(real: Any, generated: Any, *, k: int = K_PRECISION) -> tuple[float, float]:
-    """How many samples look like data, and how much of the data is looked like.
+    """The share of samples that lie where data is, and the share of data that has samples near it.
 
     Args:
         real, generated: Features, (n, d) and (m, d), more than k of each. Equal numbers make the two comparable.
-        k: Neighbours that a ball reaches to.
+        k: The number of neighbours within a ball.
 
     Returns:
         (precision, recall), each in [0, 1].
 
     Raises:
-        InvalidArgument: k neighbours are not there.
+        InvalidArgument: There are not k neighbours.
 
     Source: Kynkaanniemi et al. 2019, equations 1 and 2.
 
@@ -123,15 +123,15 @@ def density_coverage(real: Any, generated: Any, *, k: int = K_DENSITY) -> tuple[
 
     Args:
         real: Features of the data, (n, d), more than k.
-        generated: Of samples, (m, d).
-        k: Neighbours that a ball reaches to.
+        generated: Features of the samples, (m, d).
+        k: The number of neighbours within a ball.
 
     Returns:
         (density, coverage): the first at least 0, and over 1 where samples crowd in the midst of data; the second in
-        [0, 1], and for samples of the data's own law 1 - 2^-k about, at equal sizes.
+        [0, 1], and about 1 - 2^-k for samples of the data's own distribution, at equal sizes.
 
     Raises:
-        InvalidArgument: k neighbours are not there.
+        InvalidArgument: There are not k neighbours.
 
     Source: Naeem et al. 2020, equations 3 and 4.
 
@@ -146,11 +146,11 @@ def density_coverage(real: Any, generated: Any, *, k: int = K_DENSITY) -> tuple[
 
 
 def class_histogram(labels: Any, classes: int) -> Any:
-    """How many samples a classifier puts into each class.
+    """The number of samples that a classifier puts into each class.
 
     Args:
         labels: Integers in [0, classes), (m,).
-        classes: How many there are.
+        classes: The number of classes.
 
     Returns:
         Counts, (classes,): a tensor for a tensor, numpy for numpy.
@@ -172,10 +172,13 @@ def class_histogram(labels: Any, classes: int) -> Any:
 
 
 def modes(labels: Any) -> int:
-    """How many classes are among the samples at all.
+    """The number of classes that occur among the samples.
 
     Args:
-        labels: Integers of at least 0, (m,): the class that a classifier sees in each.
+        labels: The class that a classifier assigns to each sample, integers of at least 0, (m,).
+
+    Returns:
+        The number of different labels.
 
     Example:
         >>> modes([7, 7, 2])
@@ -186,16 +189,16 @@ def modes(labels: Any) -> int:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleReport:
-    """The figures of one generator, in the order of a table's columns.
+    """The metrics of one generator, in the order of a table's columns.
 
     Args:
         frechet: Frechet distance from the data, in the features' unit squared.
         frechet_error: Its standard error, from halves of both samples.
         frechet_floor: The distance between two samples of the data.
         floor_error: The floor's standard error.
-        precision, recall: With 3 neighbours.
-        density, coverage: With 5.
-        modes: How many classes the samples have; None where no labels were given.
+        precision, recall: Precision and recall with 3 neighbours.
+        density, coverage: Density and coverage with 5 neighbours.
+        modes: The number of classes among the samples; None where no labels were given.
     """
 
     frechet: float
@@ -209,7 +212,7 @@ class SampleReport:
     modes: int | None = None
 
     def figures(self) -> dict[str, float]:
-        """What is known, by name, in the order above."""
+        """The known metrics by name, in the order above."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -217,7 +220,7 @@ class SampleReport:
 def judge_samples(
     real: Any, generated: Any, *, other: Any = None, labels: Any = None, points: int = 10_000
 ) -> SampleReport:
-    """Everything that is said of a generator's samples.
+    """The metrics of a generator's samples.
 
     Frechet distances take all rows. Neighbours take the same number of both, `points` at most, drawn by a fixed seed.
 
@@ -228,6 +231,9 @@ def judge_samples(
             whose floor is higher than that of samples of full size.
         labels: The samples' classes, (m,), as a classifier sees them, to be counted.
         points: Most rows of either side among which neighbours are sought.
+
+    Returns:
+        The metrics.
 
     Raises:
         ShapeError: The sets differ in dimension, or the labels do not belong to the samples.
@@ -286,7 +292,7 @@ def _error(x: Tensor, y: Tensor) -> float:
 
 
 def _root(name: str, points: Tensor) -> Tensor:
-    """R with R^T R the covariance, (min(n, d), d)."""
+    """A matrix R whose R^T R is the covariance, (min(n, d), d)."""
     if len(points) < 2:
         raise ShapeError(f"{name} has 1 point; a covariance needs at least 2")
     centred = (points - points.mean(0)) / (len(points) - 1) ** 0.5
@@ -308,7 +314,7 @@ def _radii(name: str, points: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
 
 
 def _balls(centres: Tensor, radii: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
-    """How many points each ball holds, and how many balls hold each point; radii are squared."""
+    """The number of points in each ball, and the number of balls around each point; radii are squared."""
     held = torch.zeros(len(centres), dtype=torch.float64)
     holding: list[Tensor] = []
     spread = (centres - centres.mean(0)).square().sum(-1).max()
@@ -321,7 +327,7 @@ def _balls(centres: Tensor, radii: Tensor, points: Tensor) -> tuple[Tensor, Tens
 
 
 def _squares(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Squared distances of some x at a time from all y, each with the first one's index."""
+    """Blocks of squared distances from some x to all y, each with the index of its first x."""
     rows = max(1, PAIRS // len(y))
     for start in range(0, len(x), rows):
         yield start, pairwise_cost(x[start : start + rows], y)

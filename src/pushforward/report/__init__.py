@@ -1,4 +1,4 @@
-"""A run's folder as one self-contained HTML page.
+"""A run's folder as one HTML page that holds everything it shows.
 
 `RUN/report.json` holds the page as data (`Report`), the pictures lie beside it in `RUN/pictures/`, and `render` makes
 `RUN/index.html` of both. A job adds to a run by adding a `Section`; it never writes HTML.

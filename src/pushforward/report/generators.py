@@ -1,4 +1,4 @@
-"""The blocks with which a page shows generators: grids of their samples, and figures beside the teacher's.
+"""The blocks of a page about generators: grids of their samples, and their metrics beside the teacher's.
 
 symbol    meaning                    shape           unit
 samples   images, C is 1 or 3        (N, C, H, W)    [-1, 1]
@@ -22,11 +22,10 @@ __all__ = ["generators_table", "judged_by", "samples_picture", "save_grid", "til
 _LEAST_SIDE = 32
 _GAP = 2
 _JUDGED = """\
-Features: {features}. {count} images of each, drawn with seed {seed}. Half of the data is the measure; the other half is
-{floor} away from it in Frechet distance, which is the floor, and noise with the data's mean and spread at every pixel
-{noise}. After ± is a standard error. Precision and density: how many of the images lie where data is. Recall and
-coverage: how much of the data has images near it.{classes} Evaluations: how often the network is asked for one
-image."""
+Features: {features}. {count} images of each, drawn with seed {seed}. Distances are measured from one half of the data.
+The Frechet distance of the other half, {floor}, is the floor; that of noise with the data's mean and spread at every
+pixel is {noise}. A standard error follows ±. Precision and density: how many of the images lie where data is. Recall
+and coverage: how much of the data has images near it.{classes} Evaluations: calls of the network for one image."""
 _FIGURES = (
     "frechet",
     "precision",
@@ -41,7 +40,7 @@ _FIGURES = (
 
 
 def tiled(samples: ArrayLike, *, columns: int = 8) -> NDArray[np.uint8]:
-    """Images side by side, row by row, as one picture.
+    """One picture of all images, side by side and row by row.
 
     Args:
         samples: (N, C, H, W).
@@ -68,7 +67,7 @@ def tiled(samples: ArrayLike, *, columns: int = 8) -> NDArray[np.uint8]:
 
 
 def save_grid(file: Path, samples: ArrayLike, *, columns: int = 8) -> None:
-    """Write `tiled` images as a picture, of the kind that the file's name says.
+    """Write `tiled` images as a picture, in the format of the file name's end.
 
     Raises:
         OSError: The file cannot be written.
@@ -84,8 +83,11 @@ def samples_picture(folder: Path, name: str, samples: ArrayLike, *, caption: str
         folder: The run's folder; the file becomes `pictures/<name>.png` in it.
         name: The picture's file name without its end.
         samples: (N, C, H, W).
-        caption: Whose they are.
+        caption: The caption, for instance which model drew them.
         columns: Images in a row.
+
+    Returns:
+        The block for the page.
     """
     file = f"pictures/{name}.png"
     save_grid(folder / file, samples, columns=columns)
@@ -93,13 +95,16 @@ def samples_picture(folder: Path, name: str, samples: ArrayLike, *, caption: str
 
 
 def judged_by(figures: Mapping[str, str], *, features: str, count: int, seed: int) -> str:
-    """How the figures of a `generators_table` came about.
+    """How the metrics of a `generators_table` were computed, for its caption.
 
     Args:
-        figures: Those of one of its rows, as `diffusion.judge.written` gives them.
-        features: What they are in, by the judge's name for it.
-        count: Of images judged.
-        seed: Of them.
+        figures: The metrics of one of its rows, as `diffusion.judge.written` returns them.
+        features: The features that they were computed in, by the name in `diffusion.judge`.
+        count: The number of images.
+        seed: The seed that the images were drawn with.
+
+    Returns:
+        A few sentences.
     """
     labelled = "class_distance" in figures
     classes = " Class distance: total variation between the classes' shares and the data's." if labelled else ""
@@ -108,11 +113,14 @@ def judged_by(figures: Mapping[str, str], *, features: str, count: int, seed: in
 
 
 def generators_table(rows: Mapping[str, Mapping[str, float | str]], *, caption: str) -> Table:
-    """Generators and their figures, those of `diffusion.judge.Judge` first, in its order.
+    """A table of generators and their metrics, those of `diffusion.judge` first, in its order.
 
     Args:
-        rows: For each generator's name its figures by theirs; others than `Judge`'s may be evaluations and seconds.
+        rows: For each generator's name its metrics by name; evaluations and seconds may be among them.
         caption: What the table shows.
+
+    Returns:
+        The block for the page.
     """
     shown = {row: {name: figures[name] for name in _FIGURES if name in figures} for row, figures in rows.items()}
     table = figures_table(shown, caption=" ".join(caption.split()))

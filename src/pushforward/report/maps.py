@@ -1,4 +1,4 @@
-"""The blocks with which a page shows transport maps: arrows, recoloured pictures, and figures beside the rivals'."""
+"""The blocks of a page about transport maps: arrows, recoloured pictures, and metrics beside other maps'."""
 
 from __future__ import annotations
 
@@ -38,11 +38,14 @@ _COLUMNS = {
 
 
 def maps_table(rows: Mapping[str, Mapping[str, float]], *, caption: str) -> Table:
-    """Maps and their figures; what a map has no figure for stays empty.
+    """A table of maps and their metrics; the cell of a metric that a map lacks is empty.
 
     Args:
-        rows: For each map's name its figures: those of `metrics.judge_map`, `divergence` and `seconds`.
+        rows: For each map's name its metrics: those of `metrics.judge_map`, `divergence` and `seconds`.
         caption: What the table shows.
+
+    Returns:
+        The block for the page.
     """
     shown = [name for name in _COLUMNS if any(name in figures for figures in rows.values())]
     return Table(
@@ -53,7 +56,7 @@ def maps_table(rows: Mapping[str, Mapping[str, float]], *, caption: str) -> Tabl
 
 
 def _cell(figures: Mapping[str, float], name: str) -> str:
-    """A figure in few digits; nothing where there is none, such as a cosine with a map that moves nothing."""
+    """A metric in few digits; empty where there is none, such as the cosine of a map that moves nothing."""
     value = figures.get(name, math.nan)
     return format(value, _COLUMNS[name][1]) if math.isfinite(value) else ""
 
@@ -68,6 +71,9 @@ def moves_picture(folder: Path, name: str, moves: tuple[Array, Array, Array], *,
         name: The picture's file name without its end.
         moves: Points (n, d), their images (n, d), and points of the target (m, d); d at least 2.
         caption: What the picture means.
+
+    Returns:
+        The block for the page.
     """
     x, mapped, y = moves if moves[0].shape[1] == 2 else _projected(*moves)
 
@@ -85,14 +91,17 @@ def moves_picture(folder: Path, name: str, moves: tuple[Array, Array, Array], *,
 
 
 def photograph_picture(folder: Path, name: str, colours: Array, *, alt: str, caption: str) -> Picture:
-    """A picture in its own colours, the same on light and dark pages.
+    """A photograph in its own colours, the same on light and dark pages.
 
     Args:
         folder: The run's folder; the file becomes `pictures/<name>.jpg` in it.
         name: The picture's file name without its end.
         colours: In [0, 1], shape (height, width, 3).
-        alt: What is seen, for those who do not see it.
+        alt: A description for readers who do not see the picture.
         caption: What it means.
+
+    Returns:
+        The block for the page.
     """
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     file = f"pictures/{name}.jpg"

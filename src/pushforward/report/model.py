@@ -1,4 +1,4 @@
-"""What a page consists of, as plain data: a report has sections, a section has blocks."""
+"""The data of a page: a report has sections, a section has blocks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ FILE = "report.json"
 
 
 class _Strict:
-    """A key that is not a field is an error, not a silence."""
+    """A key that is not a field is an error."""
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Text(_Strict):
-    """A paragraph."""
+    """A paragraph of plain text.
+
+    Args:
+        text: The text.
+        kind: The block's kind in `report.json`.
+    """
 
     text: str
     kind: Literal["text"] = "text"
@@ -29,7 +34,12 @@ class Text(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Code(_Strict):
-    """Lines to be typed, shown as they are."""
+    """Lines of code or commands, shown as they are.
+
+    Args:
+        text: The lines.
+        kind: The block's kind in `report.json`.
+    """
 
     text: str
     kind: Literal["code"] = "code"
@@ -37,7 +47,12 @@ class Code(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Facts(_Strict):
-    """A few named values, each a (name, value) pair, already in the words that the reader sees."""
+    """A list of named values.
+
+    Args:
+        facts: (name, value) pairs, in the words that the reader sees.
+        kind: The block's kind in `report.json`.
+    """
 
     facts: tuple[tuple[str, str], ...]
     kind: Literal["facts"] = "facts"
@@ -49,9 +64,10 @@ class Table(_Strict):
 
     Args:
         columns: The columns' names; the first column names the row.
-        rows: One tuple of cells a row, in the words that the reader sees.
+        rows: One tuple of cells for each row, in the words that the reader sees.
         caption: What the table shows.
-        words: Which columns hold words, by name, and are set flush left; the others hold numbers.
+        words: The names of the columns that hold words, which are set flush left; the others hold numbers.
+        kind: The block's kind in `report.json`.
     """
 
     columns: tuple[str, ...]
@@ -61,7 +77,7 @@ class Table(_Strict):
     kind: Literal["table"] = "table"
 
     def __post_init__(self) -> None:
-        """Refuse rows that do not fit the columns."""
+        """Raise where a row does not fit the columns."""
         for number, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise ValueError(f"row {number} has {len(row)} cells but there are {len(self.columns)} columns")
@@ -74,9 +90,10 @@ class Picture(_Strict):
     Args:
         light: File for light pages, relative to the run's folder.
         dark: File for dark pages.
-        alt: What is seen, for those who do not see it.
+        alt: A description for readers who do not see the picture.
         caption: What it means.
-        wide: Whether it takes the page's whole width.
+        wide: Whether it takes the page's full width.
+        kind: The block's kind in `report.json`.
     """
 
     light: str
@@ -96,7 +113,7 @@ class Section(_Strict):
 
     Args:
         title: Its heading.
-        blocks: What stands in it, from top to bottom; pictures that follow one another stand side by side.
+        blocks: Its blocks from top to bottom; pictures that follow one another are placed side by side.
         label: A few words above the heading, for instance "Act one".
     """
 
@@ -107,13 +124,13 @@ class Section(_Strict):
 
 @dataclass(frozen=True, kw_only=True)
 class Report(_Strict):
-    """A page.
+    """A whole page.
 
     Args:
         title: Its heading.
         lead: The paragraph under the heading.
         sections: Its parts.
-        footer: With what it was made: versions, machine, date; one line each.
+        footer: Lines that say what it was made with: versions, machine, date.
     """
 
     title: str

@@ -29,14 +29,14 @@ def draw(
     Args:
         folder: The run's folder; the files become `pictures/<name>-light.svg` and `-dark.svg` in it.
         name: File name without its end: letters, digits, dashes.
-        paint: Draws on the empty figure that it is given; called once a variant.
-        alt: What is seen, for those who do not see it.
+        paint: Draws on the empty figure that it is given; called once for each variant.
+        alt: A description for readers who do not see the picture.
         caption: What it means.
         size: Width and height in inches. Letters are 10.5 points high, so 4.6 inches still read on a phone.
-        wide: Whether it takes the page's whole width.
+        wide: Whether it takes the page's full width.
 
     Returns:
-        The block to put into a section.
+        The block for the page.
 
     Raises:
         ValueError: `name` has other characters.

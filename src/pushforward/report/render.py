@@ -1,4 +1,4 @@
-"""`report.json` and its pictures -> one HTML file that asks nothing of the network."""
+"""One HTML file from `report.json` and its pictures; the page loads nothing from the network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TYPES = {".svg": "image/svg+xml", ".png": "image/png", ".jpg": "image/jpeg"}
 def render(folder: Path) -> Path:
     """Make a run's page from its `report.json`.
 
-    Pictures are put into the page as data, and as images rather than as markup, so that nothing inside of them can run.
+    Pictures are put into the page as data, and as images rather than as markup, so that nothing within them can run.
 
     Args:
         folder: The run's folder.

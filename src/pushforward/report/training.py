@@ -1,4 +1,4 @@
-"""The blocks with which a page shows training runs: curves over their steps, and a table of what came out."""
+"""The blocks of a page about training runs: curves over their steps, and a table of their metrics."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pushforward.report.pictures import draw
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Curve", "curves_picture", "figures_table", "spoken"]
+__all__ = ["Curve", "curves_picture", "figures_table", "metric_label"]
 
 Curve = tuple[Sequence[int], Sequence[float]]
 
 # What the figures' names mean to somebody who has not read the code.
-_SPOKEN = {
+_LABELS = {
     "f1": "F1",
     "macro_f1": "macro F1",
     "matthews": "Matthews",
@@ -29,9 +29,9 @@ _SPOKEN = {
 }
 
 
-def spoken(name: str) -> str:
-    """A figure's name in the words that the reader sees."""
-    return _SPOKEN.get(name, name.replace("_", " "))
+def metric_label(name: str) -> str:
+    """A metric's name in the words that the reader sees."""
+    return _LABELS.get(name, name.replace("_", " "))
 
 
 def curves_picture(  # noqa: PLR0913 - three of data, three of words, and one mark
@@ -52,6 +52,9 @@ def curves_picture(  # noqa: PLR0913 - three of data, three of words, and one ma
         quantity: The name of the values.
         caption: What the picture means.
         kept: The run and the step whose model was kept, which is marked instead of the ends of the lines.
+
+    Returns:
+        The block for the page.
     """
 
     def paint(figure: Figure) -> None:
@@ -70,15 +73,18 @@ def curves_picture(  # noqa: PLR0913 - three of data, three of words, and one ma
 
 
 def figures_table(rows: Mapping[str, Mapping[str, float | str]], *, caption: str = "") -> Table:
-    """Models and their figures; what a model has no figure for stays empty.
+    """A table of models and their metrics; the cell of a metric that a model lacks is empty.
 
     Args:
-        rows: For each model's name its figures by theirs.
+        rows: For each model's name its metrics by name.
         caption: What the table shows.
+
+    Returns:
+        The block for the page.
     """
     names = list(dict.fromkeys(name for figures in rows.values() for name in figures))
     return Table(
-        columns=("model", *(spoken(name) for name in names)),
+        columns=("model", *(metric_label(name) for name in names)),
         rows=tuple((model, *(_cell(figures.get(name, "")) for name in names)) for model, figures in rows.items()),
         caption=caption,
     )

@@ -1,4 +1,4 @@
-"""The blocks with which a page shows a transport problem and its solution."""
+"""The blocks of a page about a transport problem and its solution."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MOST_LINES = 400
 
 
 def curve(solution: Solution[Any]) -> tuple[list[int], list[float]]:
-    """Passes over the plan and the marginal error after each step of a solution, the error of its plan last."""
+    """The passes over the plan and the marginal errors after each step of a solution, its final error last."""
     counts = solution.iterations
     passes = [step.evaluations for step in solution.history] + [counts.plan_evaluations + counts.products]
     return passes, [step.error for step in solution.history] + [float(solution.marginal_error)]
@@ -53,6 +53,9 @@ def convergence_picture(folder: Path, solutions: Mapping[str, Solution[Any]], *,
         folder: The run's folder.
         solutions: Solutions of one problem by the name of their method.
         tol: The error that was asked for.
+
+    Returns:
+        The block for the page.
     """
     curves = {name: curve(solution) for name, solution in solutions.items()}
 
@@ -77,6 +80,9 @@ def plan_picture(folder: Path, plan: Array) -> Picture:
     Args:
         folder: The run's folder.
         plan: The plan, shape (n, m).
+
+    Returns:
+        The block for the page.
     """
     share = float((plan > 1e-3 * plan.max()).mean())
 
@@ -102,6 +108,9 @@ def bounds_picture(folder: Path, limits: tuple[float, float], *, regularised: fl
         limits: Certified lower and upper bound of the unregularised cost.
         regularised: <P, C> of the regularised plan.
         exact: The exact cost, or None.
+
+    Returns:
+        The block for the page.
     """
 
     def paint(figure: Figure) -> None:
@@ -125,6 +134,9 @@ def closing_bounds_picture(folder: Path, limits: Mapping[float, tuple[float, flo
         folder: The run's folder.
         limits: For each epsilon the certified lower and upper bound of the unregularised cost.
         exact: The exact cost.
+
+    Returns:
+        The block for the page.
     """
     epsilons = sorted(limits)
     lower, upper = zip(*(limits[epsilon] for epsilon in epsilons), strict=True)
@@ -151,6 +163,9 @@ def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_array) -> Picture
         a: Source weights, shape (height, width).
         b: Target weights, shape (height, width).
         plan: The plan between their pixels, in row-major order.
+
+    Returns:
+        The block for the page.
     """
     height, width = a.shape
     pixels = np.stack(np.divmod(np.arange(height * width), width)[::-1], axis=1).astype(np.float64)
@@ -165,7 +180,7 @@ def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_array) -> Picture
         plots.arrows(plots.picture(middle, np.zeros_like(a)), *lines)
         plots.picture(right, b)
 
-    told = (
+    explanation = (
         "Each line in the middle is one entry of the plan: it starts at a pixel of the source, and its dot is where in "
         "the target the mass lands; stronger lines carry more."
         if few
@@ -179,12 +194,12 @@ def pixels_picture(folder: Path, a: Array, b: Array, plan: coo_array) -> Picture
         size=(7.2, min(5.0, 0.1 + 2.4 * height / width)),
         wide=True,
         alt="The source picture, lines from its pixels to where their mass goes, and the target picture.",
-        caption=f"Source, plan, target. {told}",
+        caption=f"Source, plan, target. {explanation}",
     )
 
 
 def _mean_moves(pixels: Array, plan: coo_array, *, stride: int) -> tuple[Array, Array, coo_array]:
-    """Pixels on a coarser grid, where each one's mass goes on average, and how much it is, on the diagonal."""
+    """Pixels on a coarser grid, the mean target of the mass in each, and the amount of that mass, on the diagonal."""
     rows = plan.tocsr()
     mass = np.asarray(rows.sum(axis=1)).ravel()
     kept = np.flatnonzero((pixels % stride == stride // 2).all(axis=1) & (mass > 0))
@@ -198,6 +213,9 @@ def morph_picture(folder: Path, plan: coo_array, shape: tuple[int, int]) -> Pict
         folder: The run's folder.
         plan: The plan between the pixels of two pictures, in row-major order.
         shape: (height, width) of the pictures.
+
+    Returns:
+        The block for the page.
     """
 
     def paint(figure: Figure) -> None:
@@ -223,6 +241,9 @@ def points_picture(folder: Path, x: Array, y: Array, plan: coo_array, weights: t
         y: Target points, shape (m, 2).
         plan: The plan.
         weights: The weights a and b, None for uniform.
+
+    Returns:
+        The block for the page.
     """
 
     def paint(figure: Figure) -> None:

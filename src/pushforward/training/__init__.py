@@ -1,4 +1,4 @@
-"""What torch and its trainers leave open: checkpoints that survive a kill, random states, several processes, a log."""
+"""What torch and its trainers lack: checkpoints that survive a kill, random states, several processes, a log."""
 
 from pushforward.training.checkpoint import latest, publishing, verify
 from pushforward.training.log import Log, read_log

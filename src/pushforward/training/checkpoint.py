@@ -44,17 +44,17 @@ _DRAFT, _REPLACED = ".tmp-", ".replaced-"
 @contextmanager
 @typed
 def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "step") -> Generator[Path, None, None]:
-    """Publish what the block writes into the folder that it is given, all of it or nothing.
+    """Publish what the block writes into the folder that it is given: all of it or nothing.
 
     A save that fails because the disk is full, read-only or forbidden does not end the run: rank 0 warns of the cause,
-    what was written is swept away, and the checkpoints before it stay as they are. Any other error in the block is
-    raised, and nothing is published either.
+    the draft is deleted, and the checkpoints before it stay. Any other error in the block is raised, and nothing is
+    published either.
 
     Args:
-        folder: Where a run's checkpoints are; made if missing.
+        folder: The folder of a run's checkpoints; made if missing.
         step: The optimiser's step that the checkpoint follows.
         keep: How many checkpoints up to this step to keep, the new one included; None keeps all. Later ones, which a
-            run that was resumed from an earlier checkpoint finds, are left until it comes to their step.
+            run that was resumed from an earlier checkpoint finds, are kept until it comes to their step.
         name: Checkpoints are called `name`-`step`.
 
     Yields:
@@ -76,7 +76,7 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
     try:
         yield draft
     except (OSError, SafetensorError) as error:
-        trouble = trouble or _told(error)
+        trouble = trouble or _in_words(error)
     except Exception:
         # The other ranks wait to hear how this one fared.
         _agreed("an error that is no matter of the disk's")
@@ -103,7 +103,10 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
 
 @typed
 def verify(path: Path) -> None:
-    """Make sure that a checkpoint is what was saved.
+    """Check that a checkpoint is what was saved.
+
+    Args:
+        path: The checkpoint's folder.
 
     Raises:
         CheckpointError: It is not; the message names the first file that is missing, truncated, altered or strange.
@@ -117,16 +120,16 @@ def verify(path: Path) -> None:
 
 @typed
 def latest(folder: Path, *, name: str = "step") -> Path | None:
-    """The last checkpoint that verifies, the same on every rank; one that does not is passed over with a warning.
+    """The last checkpoint that verifies, the same on every rank. One that does not is skipped with a warning.
 
-    To be called when a run starts and nobody else writes here: what a killed run left half-done is swept away.
+    Call it when a run starts and no other process writes there: it deletes the drafts of a killed run.
 
     Args:
-        folder: Where a run's checkpoints are, or would be.
+        folder: The folder of a run's checkpoints, which need not exist.
         name: As in `publishing`.
 
     Returns:
-        Its folder, or None where there is none.
+        The checkpoint's folder, or None where there is none.
     """
     chosen = ""
     if distributed.is_main():
@@ -211,18 +214,18 @@ def _files(path: Path) -> dict[str, Path]:
 
 
 def _attempt(action: Callable[[], object]) -> str:
-    """What went wrong with the disk, or nothing."""
+    """The error of the disk that an action meets, in words; empty where there is none."""
     try:
         action()
     except OSError as error:
-        return _told(error)
+        return _in_words(error)
     return ""
 
 
-def _told(error: Exception) -> str:
+def _in_words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
 def _agreed(trouble: str) -> str:
-    """The first trouble that any rank has, on every rank."""
+    """The first error that any rank has, on every rank; empty where there is none."""
     return next(filter(None, distributed.gather_text(trouble)), "")

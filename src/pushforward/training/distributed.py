@@ -43,29 +43,29 @@ def _together() -> bool:
 
 
 def rank() -> int:
-    """Which process this is, from 0."""
+    """The number of this process, from 0."""
     return dist.get_rank() if _together() else 0
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes, 1 without torchrun."""
     return dist.get_world_size() if _together() else 1
 
 
 def is_main() -> bool:
-    """Whether this is the process that writes for all: rank 0."""
+    """Whether this process, rank 0, writes the files for all."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this function."""
     if _together():
         dist.barrier()
 
 
 @contextmanager
 def setup() -> Generator[torch.device, None, None]:
-    """Join the processes that torchrun started, for as long as the block lasts; alone where it started none.
+    """Join the processes that torchrun started, for as long as the block lasts; without torchrun there is one process.
 
     A process group that exists already is used and left as it is.
 
@@ -127,7 +127,7 @@ def gather(x: Tensor) -> Tensor:
 
 
 def gather_text(text: str) -> list[str]:
-    """Every rank's text, in rank order, on every rank: how processes agree on names and hear of each other's trouble.
+    """The texts of all ranks in rank order, on every rank; processes use it to agree on names and to report errors.
 
     Example:
         >>> gather_text("disk full")
@@ -166,13 +166,13 @@ class _Gather(torch.autograd.Function):
 
 
 def _rows_of_ranks(x: Tensor) -> list[int]:
-    """n_r of every rank, after making sure that the rows may be put together."""
+    """n_r of every rank, after a check that the ranks' rows fit together."""
     needs_grad = x.requires_grad and torch.is_grad_enabled()
     kind = f"shape (n, {', '.join(map(str, x.shape[1:]))}), {x.dtype}, {'with' if needs_grad else 'without'} gradient"
     mine = torch.tensor([len(x), zlib.crc32(kind.encode())], device=x.device)
-    said = [torch.empty_like(mine) for _ in range(world_size())]
-    dist.all_gather(said, mine)
-    rows, kinds = zip(*(part.tolist() for part in said), strict=True)
+    kinds_of_ranks = [torch.empty_like(mine) for _ in range(world_size())]
+    dist.all_gather(kinds_of_ranks, mine)
+    rows, kinds = zip(*(part.tolist() for part in kinds_of_ranks), strict=True)
     if len(set(kinds)) > 1:
         others = [k for k, theirs in enumerate(kinds) if theirs != kinds[rank()]]
         raise ShapeError(f"x has {kind} on rank {rank()}, and something else on rank {others[0]}; all ranks must agree")

@@ -96,7 +96,7 @@ class Log:
                     self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Finish; nothing can be written afterwards."""
+        """Close the file; nothing can be written afterwards."""
         for open_one in (self._stream, self._board):
             if open_one is not None:
                 open_one.close()
@@ -114,6 +114,12 @@ class Log:
 @typed
 def read_log(file: Path) -> list[dict[str, Any]]:
     """The records of a log, in order; a last line that was cut short is left out.
+
+    Args:
+        file: The log.
+
+    Returns:
+        One dict for each record, "step" among its keys.
 
     Raises:
         InvalidArgument: Another line is no record; the message names it.

@@ -1,6 +1,6 @@
-"""Random numbers that go on, after a resume, where they were: the states of all generators as data.
+"""The states of all random generators as data, so that a resumed run draws the numbers that the first one would.
 
-A rank's state is saved by the rank that has it, under its own name, and given back to the rank of that number:
+Each rank saves its state under its own name, and the rank of that number restores it:
 
     save_state(draft / f"random-{rank()}", random.capture())
 """
@@ -28,7 +28,7 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 
     Args:
         seed: The run's seed.
-        rank: Ranks get streams of their own; 0 for the same on all.
+        rank: Each rank gets a stream of its own; 0 gives the same stream on all.
     """
     # Seeds that differ by 1 are a run's neighbours in a sweep, and the next rank's: mixed, they never meet.
     mixed = _mixed(seed, "everything", rank)
@@ -38,7 +38,7 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 
 
 def generator(seed: int, purpose: str, rank: int = 0) -> torch.Generator:
-    """A generator for one purpose, on the CPU, whose numbers depend on nothing but the arguments.
+    """A generator for one purpose, on the CPU, whose numbers depend on the arguments only.
 
     With one for the order of epoch e, `generator(seed, f"order of epoch {e}")`, an epoch can be resumed in its middle
     without any state.
@@ -54,7 +54,7 @@ def generator(seed: int, purpose: str, rank: int = 0) -> torch.Generator:
 
 @contextmanager
 def seeded(seed: int, purpose: str, rank: int = 0) -> Generator[None, None, None]:
-    """Torch's global random numbers in the block depend on nothing but the arguments; after it they are as before.
+    """Make torch's global random numbers in the block depend on the arguments only; after it they are as before.
 
     A training whose every step is such a block is resumed without any random state.
 
@@ -74,7 +74,7 @@ def seeded(seed: int, purpose: str, rank: int = 0) -> Generator[None, None, None
 
 
 def capture() -> dict[str, Any]:
-    """The state of every global generator of this process, as `save_state` takes it.
+    """The state of every global generator of this process, in a form that `save_state` takes.
 
     With several processes, "cuda" is the GPU that this one uses; with one, all that it sees.
     """
@@ -95,10 +95,10 @@ def capture() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Go on from where `capture` was called. On other GPUs than then, theirs are left as they are, with a warning.
+    """Set all global generators to a captured state. Other GPUs than those of the state are left, with a warning.
 
     Raises:
-        CheckpointError: `state` is not what `capture` gives.
+        CheckpointError: `state` is not from `capture`.
     """
     try:
         python, mersenne, gpus = state["python"], state["numpy"], state["cuda"]

@@ -38,13 +38,13 @@ _NAME = "digests.json"
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """The SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def flush(path: Path) -> None:
-    """See to it that a file's bytes, or a folder's names, are on the disk."""
+    """Flush a file's bytes, or a folder's names, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -57,7 +57,7 @@ def flush(path: Path) -> None:
 
 
 def share(weights: Path, beside: Path) -> None:
-    """Let all read the weights who may read the file beside them: safetensors writes for the owner alone."""
+    """Give the weights the permissions of the file beside them: safetensors writes files for the owner alone."""
     shutil.copymode(beside, weights)
 
 
@@ -79,13 +79,13 @@ def replace_text(file: Path, text: str) -> None:
 
 
 def sealed(content: dict[str, Any]) -> str:
-    """The content as JSON that carries its own digest."""
+    """The content as JSON text that holds its own digest."""
     own = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return json.dumps(content | {"sha256": own}, indent=1) + "\n"
 
 
 def entries(files: Mapping[str, Path]) -> dict[str, Any]:
-    """What a manifest lists: bytes and SHA-256 of each file, by its name there."""
+    """The entries of a manifest: bytes and SHA-256 of each file, by its name there."""
     return {name: {"bytes": file.stat().st_size, "sha256": digest(file)} for name, file in files.items()}
 
 
@@ -94,7 +94,10 @@ def read_manifest(file: Path, *, missing: str) -> dict[str, Any]:
 
     Args:
         file: The manifest, as `sealed` wrote it, with its `entries` under "files".
-        missing: What it means that there is none.
+        missing: What a missing manifest means, for the error.
+
+    Returns:
+        The content.
 
     Raises:
         CheckpointError: It is missing, truncated or altered.
@@ -114,10 +117,10 @@ def read_manifest(file: Path, *, missing: str) -> dict[str, Any]:
 
 
 def check_files(folder: Path, listed: Mapping[str, Any]) -> None:
-    """Make sure that the files of a folder are those of a manifest's `entries`; others beside them are let pass.
+    """Check that the files of a folder are those of a manifest's `entries`; other files beside them are ignored.
 
     Raises:
-        CheckpointError: One is missing, truncated or altered; the message names it.
+        CheckpointError: A file is missing, truncated or altered; the message names it.
     """
     for name, entry in listed.items():
         if not (folder / name).is_file():
@@ -135,7 +138,7 @@ def seal(folder: Path, names: list[str] | None = None) -> None:
 
     Args:
         folder: The folder.
-        names: Of the files, relative to it; None for all that are in it, hidden ones apart.
+        names: The names of the files, relative to it; None for all files in it that are not hidden.
     """
     if names is None:
         inside = [file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()]
@@ -147,15 +150,15 @@ def seal(folder: Path, names: list[str] | None = None) -> None:
 
 
 def check_seal(folder: Path) -> None:
-    """Make sure that a folder's files are what was saved; a folder of an older version is taken with a warning.
+    """Check that a folder's files are what was saved; a folder without digests, of an older version, gives a warning.
 
-    Files that were not there when the folder was sealed are let pass.
+    Files that were not there when the folder was sealed are ignored.
 
     Raises:
-        CheckpointError: One is missing, truncated or altered; the message names it.
+        CheckpointError: A file is missing, truncated or altered; the message names it.
     """
     file = folder / _NAME
     if not file.is_file():
-        warnings.warn(f"{folder} has no {_NAME}: whether its files are what was saved cannot be said", stacklevel=3)
+        warnings.warn(f"{folder} has no {_NAME}: whether its files are what was saved is unknown", stacklevel=3)
         return
     check_files(folder, read_manifest(file, missing="the folder was never sealed")["files"])

@@ -72,7 +72,13 @@ def save_state(stem: Path, state: Any) -> None:
 
 @typed
 def load_state(stem: Path) -> Any:
-    """What `save_state` wrote there, with its tensors on the CPU.
+    """Read what `save_state` wrote, with its tensors on the CPU.
+
+    Args:
+        stem: Path of the two files without their endings.
+
+    Returns:
+        The state.
 
     Raises:
         CheckpointError: A file is missing, or is not what `save_state` writes.
@@ -97,7 +103,7 @@ def _tree(stem: Path) -> Path:
 
 @dataclass(slots=True)
 class _Pack:
-    """Tensors met so far, by name; the names of those seen from several places; the memory that is spoken for."""
+    """The tensors found so far, by name; the names of those found in several places; the memory already in use."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     names: dict[tuple[Any, ...], tuple[str, Tensor]] = field(default_factory=dict)
