@@ -154,7 +154,7 @@ def average_of(module: nn.Module, decay: float) -> AveragedModel:
     """
 
     def update(average: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
-        return average.lerp(current, 1 - min(decay, 1.0))
+        return average.lerp(current, 1 - min(decay, (1 + int(count)) / (10 + int(count))))
 
     return AveragedModel(module, avg_fn=update).requires_grad_(False)
 
