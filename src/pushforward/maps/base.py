@@ -1,4 +1,4 @@
-"""What every transport map is: a scikit-learn transformer from the points of one distribution to those of another.
+"""The base of every transport map: a scikit-learn transformer from the points of one distribution to another's.
 
     fit(X, Y)       X (n, d) and Y (m, d) are samples of the source and of the target; row i of one has nothing to do
                     with row i of the other
@@ -40,12 +40,12 @@ SCORE_TOL = 1e-4
 # At most so many points of a side are compared with the simplest maps: a tenth of a score's cost. A score that is worse
 # than theirs by less than this share of the mean cost is no worse.
 COMPARED, MARGIN = 512, 1e-3
-# What `sinkhorn_divergence` takes, too, where it is told nothing.
+# The default of `sinkhorn_divergence`, too.
 SCORE_EPSILON = 0.05
 
 
 class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
-    """The contract of this package's maps; see the module.
+    """The base class of this package's maps; see the module.
 
     Attributes:
         n_features_in_: Width of the points that it was fitted on.
@@ -94,11 +94,11 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return self
 
     def transform(self, X: Any, *, condition: Any = None) -> Any:
-        """Where the points go.
+        """The mapped points.
 
         Args:
-            X: Points, (n, d), of the width that the map was fitted on. A data frame must have the columns of the
-                fit's, in their order.
+            X: Points, (n, d), of the width that the map was fitted on. A data frame must have the columns of the fit's,
+                in their order.
             condition: As in `fit`.
 
         Returns:
@@ -112,7 +112,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return self._like(X, self._images(self._read("X", X, reset=False), condition))
 
     def score(self, X: Any, Y: Any, *, condition: Any = None) -> float:
-        """Minus the debiased Sinkhorn divergence between T(X) and Y: the higher, the nearer the images are to Y.
+        """Minus the debiased Sinkhorn divergence between T(X) and Y: the higher, the nearer the mapped points are to Y.
 
         Its regularisation is 0.05 of the mean cost. Where there are more than 2048 points on a side, a fixed draw of
         them is compared. Where the identity, or the mean shift of the fitted points, scores higher on up to 512 points
@@ -137,7 +137,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             return score_images(_some(images), _some(y), self._ground())
 
     def _compare(self, x: Tensor, images: Tensor, y: Tensor) -> None:
-        """Warn where a map that nobody has to learn has the higher score."""
+        """Warn where the identity or the mean shift has the higher score."""
         x, images, y = (_some(points, COMPARED).double() for points in (x, images, y))
         shift = None if self._shift is None else self._shift.to(x)
         unit = float(pairwise_cost(images, y, self._ground()).mean())
@@ -218,7 +218,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _transform(self, x: Tensor) -> Tensor:
-        """Images of a block of points; called without a graph."""
+        """The mapped points of a block of points; called without a graph."""
 
     @abstractmethod
     def _state(self) -> dict[str, Any]:
@@ -226,7 +226,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
     @abstractmethod
     def _restore(self, state: Mapping[str, Any]) -> None:
-        """Set the fitted attributes from what `_state` gave."""
+        """Set the fitted attributes from what `_state` returned."""
 
     def _ground(self) -> GroundCost:
         """The cost that the score is measured in."""
@@ -261,7 +261,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
         return x.to(dtype), y.to(x.device, dtype)
 
     def _read(self, name: str, value: Any, *, reset: bool | None) -> Tensor:
-        """A caller's points in the dtype that the map computes in; `reset` notes their width, False compares it."""
+        """A caller's points in the dtype that the map computes in; `reset` stores their width, False compares it."""
         points = read_points(name, value, precise=self._precise)
         if reset is not None:
             self._compare_width(value, points.shape[1], reset=reset)
@@ -285,7 +285,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
             )
 
     def _images(self, x: Tensor, condition: Any) -> Tensor:
-        """Images of points (n, d); maps with conditions override this."""
+        """The mapped points of points (n, d); maps with conditions override this."""
         if condition is not None:
             raise InvalidArgument(f"condition was given, but {type(self).__name__} learned one map for all")
         return self._in_blocks(x)
@@ -305,7 +305,7 @@ class TransportMap(OneToOneFeatureMixin, TransformerMixin, BaseEstimator, ABC):
 
 
 def score_images(images: Tensor, y: Tensor, cost: GroundCost, *, epsilon: float | None = None) -> float:
-    """Minus the Sinkhorn divergence between images and targets, (n, d) and (m, d).
+    """Minus the Sinkhorn divergence between mapped points and targets, (n, d) and (m, d).
 
     Its `epsilon` is in units of the cost; None is `SCORE_EPSILON` of the mean cost between the two.
     """
@@ -314,7 +314,7 @@ def score_images(images: Tensor, y: Tensor, cost: GroundCost, *, epsilon: float 
 
 
 def _some(points: Tensor, most: int = SCORED) -> Tensor:
-    """At most so many of the points, the same in every call."""
+    """At most `most` of the points, the same in every call."""
     if len(points) <= most:
         return points
     return points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:most].to(points.device)]

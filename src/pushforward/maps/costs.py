@@ -1,4 +1,4 @@
-"""What moving a point costs, as objects: a matrix between two sets, or one number a pair without the matrix.
+"""The costs of moving a point, as objects: a matrix between two sets, or one number for each pair without the matrix.
 
 class             c(x, y), z = x - y                      grad h(z)                 grad h*(w)
 SquaredEuclidean  |z|^2                                   2 z                       w / 2
@@ -80,11 +80,18 @@ class SquaredEuclidean(TranslationCost):
         return z.square().sum(-1)
 
     def gradient(self, z: Tensor) -> Tensor:
-        """2 z."""
+        """The gradient 2 z of h, like z."""
         return 2.0 * z
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
-        """Half of w, as h* = |w|^2 / 4."""
+        """The gradient of h* = |w|^2 / 4.
+
+        Args:
+            w: Values of grad h, (..., d).
+
+        Returns:
+            w / 2, (..., d).
+        """
         return 0.5 * w
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -189,7 +196,14 @@ class PowerCost(TranslationCost):
         return _signed_power(z, self.p - 1.0)
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
-        """|w_k|^(1/(p-1)) with the sign of w_k."""
+        """The gradient of h*.
+
+        Args:
+            w: Values of grad h, (..., d).
+
+        Returns:
+            |w_k|^(1/(p-1)) with the sign of w_k, (..., d).
+        """
         return _signed_power(w, 1.0 / (self.p - 1.0))
 
     @typed
@@ -224,7 +238,14 @@ class ElasticL1(TranslationCost):
         return z + self.gamma * z.sign()
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
-        """Each entry of w moved towards 0 by gamma."""
+        """The gradient of h*.
+
+        Args:
+            w: Values of grad h, (..., d).
+
+        Returns:
+            Each entry of w moved towards 0 by gamma, (..., d).
+        """
         return softshrink(w, self.gamma)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -264,7 +285,14 @@ class ElasticKOverlap(TranslationCost):
         return z + self.gamma * z.sign() * torch.maximum(size, norm_level(size, self.k))
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
-        """The proximal map of gamma/2 |.|_(k)^2 at w."""
+        """The gradient of h*, which is the proximal map of gamma/2 |.|_(k)^2.
+
+        Args:
+            w: Values of grad h, (..., d).
+
+        Returns:
+            grad h*(w), (..., d).
+        """
         size = w.abs()
         shared = size - self.gamma * prox_level(size, self.k, self.gamma)
         return w.sign() * torch.minimum(shared, size / (1.0 + self.gamma)).clamp_min(0.0)
@@ -304,7 +332,14 @@ class ElasticSubspace(TranslationCost):
         return z + self.gamma * self._outside(z)
 
     def conjugate_gradient(self, w: Tensor) -> Tensor:
-        """The difference w - gamma/(1+gamma) (I - A A^T) w."""
+        """The gradient of h*.
+
+        Args:
+            w: Values of grad h, (..., d).
+
+        Returns:
+            w - gamma/(1+gamma) (I - A A^T) w, (..., d).
+        """
         return w - self.gamma / (1.0 + self.gamma) * self._outside(w)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -328,7 +363,14 @@ class Cosine:
         return pairwise_cost(x, y, "cosine")
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs of the pairs (x_i, y_i), (n,)."""
+        """The costs of the pairs (x_i, y_i).
+
+        Args:
+            x, y: Points, (n, d) each.
+
+        Returns:
+            (n,), from 0 to 2.
+        """
         return 1.0 - (normalize(x, dim=-1) * normalize(y, dim=-1)).sum(-1)
 
 
@@ -351,7 +393,14 @@ class Geodesic:
         return 2.0 * torch.atan2(Euclidean()(u, v), Euclidean()(u, -v))
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """The angles between the pairs (x_i, y_i), (n,)."""
+        """The angles between the pairs (x_i, y_i).
+
+        Args:
+            x, y: Points, (n, d) each.
+
+        Returns:
+            (n,), in radians.
+        """
         u, v = normalize(x, dim=-1), normalize(y, dim=-1)
         lengths = (torch.linalg.vector_norm(w, dim=-1) for w in (u - v, u + v))
         return 2.0 * torch.atan2(*lengths)
@@ -373,7 +422,14 @@ class CallableCost:
         return pairwise_cost(x, y, self.function)
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs of the pairs (x_i, y_i), (n,): diagonals of small blocks."""
+        """The costs of the pairs (x_i, y_i), from the diagonals of small blocks.
+
+        Args:
+            x, y: Points, (n, d) each.
+
+        Returns:
+            (n,), in the function's unit.
+        """
         blocks = zip(x.split(DIAGONAL_BLOCK), y.split(DIAGONAL_BLOCK), strict=True)
         return torch.cat([self(some_x, some_y).diagonal() for some_x, some_y in blocks])
 
@@ -388,11 +444,14 @@ _NAMED: dict[str, Cost] = {
 
 
 def resolve(cost: str | Cost | Callable[[Tensor, Tensor], Tensor]) -> Cost:
-    """The cost that a caller means.
+    """The cost object for a name, a cost or a function.
 
     Args:
         cost: "sqeuclidean", "euclidean", "manhattan", "cosine" or "geodesic"; a cost of this module, or any object with
             its two methods; or a function (n, d), (m, d) -> (n, m).
+
+    Returns:
+        The cost.
 
     Raises:
         InvalidArgument: It is none of these.

@@ -1,4 +1,4 @@
-"""The entropic map: what an entropic plan says of points that it has not seen.
+"""The entropic map: an entropic plan, extended to points that it has not seen.
 
     f(x) = -eps log mean_j exp((g_j - c(x, y_j)) / eps)       the plan's potential, for any x
     T(x) = x - grad h*(grad f(x)),   c(x, y) = h(x - y)       for |x - y|^2: the mean of the y_j, weighted by the plan
@@ -70,7 +70,7 @@ class EntropicPotential:
     g: Tensor
 
     def gradient(self, x: Tensor) -> Tensor:
-        """grad f at points (n, d), in their dtype."""
+        """grad f at points (n, d), in the points' dtype."""
         if isinstance(self.cost, SquaredEuclidean):
             return 2.0 * (x - self._average(x))
         rows = max(1, BLOCK // self.targets.numel())
@@ -100,6 +100,9 @@ def entropic_potential(x: Tensor, y: Tensor, *, cost: StructuredCost, epsilon: f
         cost: Ground cost.
         epsilon: Regularisation, in units of the cost.
 
+    Returns:
+        The potential f of the rows, for any point.
+
     Raises:
         NotConverged: The plan was not found.
     """
@@ -110,7 +113,7 @@ def entropic_potential(x: Tensor, y: Tensor, *, cost: StructuredCost, epsilon: f
 
 
 def structured_cost(map_name: str, cost: Any) -> StructuredCost:
-    """The cost that a caller means, which must have a grad h*.
+    """The cost object for a caller's `cost`, which must have a grad h*.
 
     Raises:
         InvalidArgument: It has none, or is no cost.
@@ -125,7 +128,7 @@ def structured_cost(map_name: str, cost: Any) -> StructuredCost:
 
 
 def shuffled(x: Tensor, y: Tensor, random_state: Any) -> tuple[Tensor, Tensor]:
-    """Both samples in random order: what is cut off or held out of them is then a fair draw."""
+    """Both samples in random order, so that any part of them is a random draw."""
     random = check_random_state(random_state)
     orders = [torch.from_numpy(random.permutation(len(points))).to(points.device) for points in (x, y)]
     return x[orders[0]], y[orders[1]]
@@ -206,7 +209,7 @@ class EntropicMap(TransportMap):
         self.within_ = entropic_potential(x, x, cost=cost, epsilon=self.epsilon_) if self.debias else None
 
     def _try(self, x: Tensor, y: Tensor, cost: StructuredCost, most: int) -> list[tuple[float, float]]:
-        """Scores of `GRID`: each half of the points fits a map that the other half judges."""
+        """The scores of `GRID`: each half of the points fits a map that is scored on the other half."""
         halves = [(x[0::2], y[0::2]), (x[1::2], y[1::2])]
         if min(len(points) for half in halves for points in half) < FEWEST_TRIED:
             return []

@@ -1,4 +1,4 @@
-"""How far a map is from optimal, from n points and their images: the Monge gap.
+"""The Monge gap, which says how far a map is from optimal, from n points and their mapped points.
 
     M(T) = 1/n sum_i c(x_i, T x_i) - W,    W = min over permutations s of 1/n sum_i c(x_i, T x_s(i))
 
@@ -53,9 +53,9 @@ Estimator = Literal["debiased", "entropic", "exact"]
 
 
 def gap_estimator(cost: Cost) -> Estimator:
-    """The estimator to train and judge with: "exact" where the debiased one does not read about 0 at optimal maps.
+    """The estimator for a cost: "exact" where the debiased one is not about 0 at optimal maps, else "debiased".
 
-    For the elastic L1 cost it does not, either: trained with it at 0.05 of the mean cost, displacements of the true map
+    For the elastic L1 cost it is not, either: trained with it at 0.05 of the mean cost, displacements of the true map
     came out a seventh too cheap.
     """
     return "debiased" if isinstance(cost, SquaredEuclidean) else "exact"
@@ -72,12 +72,12 @@ def monge_gap(
     epsilon: float | Tensor | None = None,
     tol: float = 1e-9,
 ) -> Any:
-    """The cost of sending each point to its image, over that of the best way to reach the same images.
+    """The cost of the map minus the cost of the cheapest way to reach the same mapped points.
 
     Args:
         x: Points, (n, d).
-        tx: Their images in the same order, (n, d).
-        cost: What moving a point costs (`pushforward.maps.costs.resolve`).
+        tx: The mapped points in the same order, (n, d).
+        cost: The cost of moving a point (`pushforward.maps.costs.resolve`).
         estimator: "debiased", "entropic" or "exact": the module's table.
         epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost between x and tx, and derivatives
             pass through it. "exact" has none.
@@ -127,7 +127,7 @@ def _pairs(x: Any, tx: Any) -> tuple[Tensor, Tensor]:
 
 
 def _assignment(x: Tensor, tx: Tensor, cost: Cost) -> Tensor:
-    """The least mean cost of reaching each image once, with the derivatives of the pairs that reach it."""
+    """The mean cost of the cheapest assignment of points to mapped points, with the derivatives of its pairs."""
     matrix = check_cost(cost(x.detach(), tx.detach()))
     _, image = linear_sum_assignment(matrix.cpu().numpy())
     return cost.paired(x, tx[torch.from_numpy(image).to(tx.device)]).mean()

@@ -36,7 +36,7 @@ Shrinkage = float | Literal["auto"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Affine:
-    """x -> A x + shift, on rows.
+    """The affine map x -> A x + shift of the rows of an array.
 
     Args:
         matrix: A, (d, d).
@@ -47,7 +47,7 @@ class Affine:
     shift: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Images of points (n, d), in their dtype."""
+        """The mapped points, for points (n, d), in their dtype."""
         return x @ self.matrix.T.to(x) + self.shift.to(x)
 
 
@@ -87,10 +87,10 @@ def bures_map(x: Any, y: Any, *, shrinkage: Shrinkage = "auto") -> Affine:
 
 
 def check_shrinkage(value: Any) -> None:
-    """It must be "auto" or a number from 0 to 1.
+    """Raise unless a shrinkage is "auto" or a number from 0 to 1.
 
     Raises:
-        InvalidArgument: It is not.
+        InvalidArgument: It is neither.
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (value == "auto" if isinstance(value, str) else number and 0 <= value <= 1):

@@ -14,7 +14,7 @@ ratio of 0.87), and the debiased gap, at an epsilon at which it has a gradient, 
 
 For all other costs the third has the crossed fit and the exact gap, neither of which draws images together, and the
 map at its end is kept, not the one that judged best: what is judged to 0.2 % of the mean cost, from the 1024 points
-held out, does not tell displacements that are 5 % too short.
+held out, does not notice displacements that are 5 % too short.
 
 Source: Uscidda and Cuturi 2023 (arXiv 2302.04953) for the gap and its use; the stages before it are ours.
 """
@@ -64,7 +64,7 @@ FEWEST_TO_HOLD_OUT = 40
 # With fewer points than this in a condition, an entropic map is no better than its sample, and "auto" leaves it out.
 FEWEST_TO_DISTIL = 512
 DISTIL_RATE = 3e-3
-# Regularisation, over the mean cost, where no entropic map tells a better one.
+# Regularisation, over the mean cost, where no entropic map suggests a better one.
 BATCH_EPSILON = 0.05
 # Over the root of the points held out, three standard deviations of what two maps that are equally good are judged to
 # differ by (known maps with displacements 3 % too short and 3 % too long; Euclidean, geodesic, elastic cost).

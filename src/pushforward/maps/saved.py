@@ -55,10 +55,13 @@ _OURS = re.compile(r"map-[0-9a-f]{32}\.(json|safetensors)|\.map-[0-9a-f]{32}\.js
 
 @typed
 def load_map(folder: str | Path) -> TransportMap:
-    """The map that `save` wrote there, whatever its class.
+    """Load a map that any class's `save` wrote, onto the CPU.
 
     Args:
-        folder: Where it was saved.
+        folder: The folder it was saved to.
+
+    Returns:
+        The map, of the class that was saved.
 
     Raises:
         CheckpointError: There is no map, or a file of it is missing, truncated or altered; the message names it.

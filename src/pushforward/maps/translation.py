@@ -37,24 +37,52 @@ class Cost(Protocol):
         ...
 
     def paired(self, x: Tensor, y: Tensor, /) -> Tensor:
-        """The costs c(x_i, y_i) between points (n, d) and (n, d), as (n,); no matrix is formed."""
+        """The costs c(x_i, y_i), without the matrix of all pairs.
+
+        Args:
+            x, y: Points, (n, d) each.
+
+        Returns:
+            (n,), differentiable.
+        """
         ...
 
 
 @runtime_checkable
 class StructuredCost(Cost, Protocol):
-    """A cost h(x - y) whose maps can be written T(x) = x - grad h*(F(x)): what `isinstance` asks before one is."""
+    """A cost h(x - y) whose maps can be written T(x) = x - grad h*(F(x)); `isinstance` checks for the methods."""
 
     def h(self, z: Tensor, /) -> Tensor:
-        """The cost of displacements z, (..., d), as (...,)."""
+        """The cost of displacements.
+
+        Args:
+            z: Displacements x - y, (..., d).
+
+        Returns:
+            (...,).
+        """
         ...
 
     def gradient(self, z: Tensor, /) -> Tensor:
-        """grad h at displacements z, (..., d)."""
+        """The gradient of h.
+
+        Args:
+            z: Displacements x - y, (..., d).
+
+        Returns:
+            grad h(z), (..., d).
+        """
         ...
 
     def conjugate_gradient(self, w: Tensor, /) -> Tensor:
-        """grad h*, the inverse of grad h, at (..., d)."""
+        """The inverse of grad h, which is the gradient of the conjugate h*.
+
+        Args:
+            w: Values of grad h, (..., d).
+
+        Returns:
+            grad h*(w), (..., d).
+        """
         ...
 
 
@@ -63,14 +91,35 @@ class TranslationCost(ABC):
 
     @abstractmethod
     def h(self, z: Tensor) -> Tensor:
-        """The cost of displacements z, (..., d), as (...,)."""
+        """The cost of displacements.
+
+        Args:
+            z: Displacements x - y, (..., d).
+
+        Returns:
+            (...,).
+        """
 
     @abstractmethod
     def gradient(self, z: Tensor) -> Tensor:
-        """grad h at displacements z, (..., d); where h has a kink, the subgradient nearest to 0."""
+        """The gradient of h; where h has a kink, the subgradient nearest to 0.
+
+        Args:
+            z: Displacements x - y, (..., d).
+
+        Returns:
+            grad h(z), (..., d).
+        """
 
     def paired(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs h(x_i - y_i), (n,)."""
+        """The costs h(x_i - y_i), without the matrix of all pairs.
+
+        Args:
+            x, y: Points, (n, d) each.
+
+        Returns:
+            (n,), differentiable.
+        """
         return self.h(x - y)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -79,11 +128,26 @@ class TranslationCost(ABC):
 
     @typed
     def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs between all pairs, (n, m), where no derivative is asked."""
+        """The costs between all pairs, where no derivative is needed.
+
+        Args:
+            x, y: Points, (n, d) and (m, d).
+
+        Returns:
+            (n, m).
+        """
         return torch.cat([self.h(some[:, None] - y) for some in x.split(_rows(y))])
 
     def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The derivatives of sum_ij weight_ij h(x_i - y_j) in x and y; differentiable in turn."""
+        """The derivatives of sum_ij weight_ij h(x_i - y_j) in x and y, themselves differentiable.
+
+        Args:
+            weight: (n, m).
+            x, y: Points, (n, d) and (m, d).
+
+        Returns:
+            (n, d) and (m, d).
+        """
         by_x, by_y = list[Tensor](), torch.zeros_like(y)
         for some, w in zip(x.split(_rows(y)), weight.split(_rows(y)), strict=True):
             gradient = self.gradient(some[:, None] - y)
@@ -93,7 +157,7 @@ class TranslationCost(ABC):
 
 
 class _AllPairs(torch.autograd.Function):
-    """The matrix of a cost h(x - y): its derivatives come from grad h, so that (n, m, d) numbers are never kept."""
+    """The matrix of a cost h(x - y). Its derivatives come from grad h, so that (n, m, d) numbers are never kept."""
 
     @staticmethod
     def forward(ctx: Any, cost: TranslationCost, x: Tensor, y: Tensor) -> Tensor:
@@ -107,5 +171,5 @@ class _AllPairs(torch.autograd.Function):
 
 
 def _rows(y: Tensor) -> int:
-    """Rows of displacements from all of y (m, d) that make up a block."""
+    """The number of points whose displacements from all of y (m, d) make up a block."""
     return max(1, BLOCK // y.numel())

@@ -1,4 +1,4 @@
-"""Problems whose optimal map is known: what tests, benchmarks and figures hold a fitted map against.
+"""Problems whose optimal map is known, for tests, benchmarks and pictures.
 
 class            T(x)                                              optimal for                     because
 GaussianPair     m1 + A (x - m0)                                   sqeuclidean                     A is symmetric, > 0
@@ -66,25 +66,48 @@ __all__ = [
 
 
 class KnownMap(ABC):
-    """A source that can be drawn from, and the optimal map from it to its image; float64 throughout.
+    """A source distribution and the optimal map from it to its target; float64 throughout.
 
     Args:
-        cost: For which the map is optimal.
+        cost: The cost for which the map is optimal.
     """
 
     cost: Any
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent points of the source, (n, d)."""
+        """Independent points of the source.
+
+        Args:
+            n: The number of points.
+            generator: Draws them; None for torch's global one.
+
+        Returns:
+            (n, d), float64.
+        """
 
     @abstractmethod
     def map(self, x: Tensor) -> Tensor:
-        """Where the optimal map sends points (n, d)."""
+        """The optimal map.
+
+        Args:
+            x: Points of the source, (n, d).
+
+        Returns:
+            The mapped points, (n, d).
+        """
 
     @typed
     def target(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent points of the target, (n, d); unpaired, where the generator has drawn the source before."""
+        """Independent points of the target: mapped points of a new sample of the source.
+
+        Args:
+            n: The number of points.
+            generator: Draws them; None for torch's global one.
+
+        Returns:
+            (n, d), float64, unpaired with earlier samples of the same generator.
+        """
         return self.map(self.sample(n, generator))
 
 
@@ -98,7 +121,7 @@ class GaussianPair(KnownMap):
         condition: Largest over smallest variance, in both; the variances are log-spaced around 1, each with axes of its
             own.
         shift: Distance of the means, in length.
-        seed: Of the axes and the direction of the shift.
+        seed: The seed of the axes and of the shift's direction.
 
     Example:
         >>> pair = GaussianPair(dim=2, condition=4.0)
@@ -125,12 +148,12 @@ class GaussianPair(KnownMap):
 
     @typed
     def map(self, x: Tensor) -> Tensor:
-        """m1 + A x, as m0 = 0."""
+        """The mapped points m1 + A x, as m0 = 0."""
         return self._law.mean + x @ self._law.matrix
 
     @property
     def matrix(self) -> Tensor:
-        """A, (d, d)."""
+        """The matrix A of the map, (d, d)."""
         return self._law.matrix
 
     @property
@@ -140,7 +163,7 @@ class GaussianPair(KnownMap):
 
     @property
     def wasserstein2(self) -> float:
-        """W2^2 = |m1|^2 + tr(S0 + S1 - 2 A S0), in length^2."""
+        """The cost of the map, W2^2 = |m1|^2 + tr(S0 + S1 - 2 A S0), in length^2."""
         source = self._law.root @ self._law.root
         both = source + self._law.target - 2.0 * self._law.matrix @ source
         return float(self._law.mean.square().sum() + both.trace())
@@ -174,11 +197,11 @@ class LogSumExp(KnownMap):
 
     Args:
         dim: d.
-        cost: A cost h(x - y) with an even h, of which `conjugate_gradient` gives grad h*.
-        pieces: How many directions a_k.
+        cost: A cost h(x - y) with an even h, whose `conjugate_gradient` is grad h*.
+        pieces: The number of directions a_k.
         strength: Their length, in the unit of grad h.
         temperature: tau; the smaller, the sharper the borders between the pieces.
-        seed: Of the directions and their offsets.
+        seed: The seed of the directions and their offsets.
 
     Example:
         >>> from pushforward.maps.costs import ElasticL1
@@ -209,7 +232,7 @@ class LogSumExp(KnownMap):
 
     @typed
     def map(self, x: Tensor) -> Tensor:
-        """x + grad h*(grad l(x)): grad l is the average of the directions under a softmax."""
+        """The mapped points x + grad h*(grad l(x)); grad l is the average of the directions under a softmax."""
         directions, offsets = self._pieces
         shares = ((x @ directions.T + offsets) / self.temperature).softmax(-1)
         return x + self.cost.conjugate_gradient(shares @ directions)
@@ -224,13 +247,13 @@ class LogSumExp(KnownMap):
 @typed_fields
 @dataclass(frozen=True, kw_only=True, eq=False)  # tensors have no one truth value for == to give
 class NearestOffer(KnownMap):
-    """Every point goes where c(x, y_j) - g_j is least: optimal for any cost whatever, onto finitely many points.
+    """Every point goes to the y_j with the least c(x, y_j) - g_j: optimal for any cost, onto finitely many points.
 
     Args:
         cost: A name of `pushforward.ot.cost`, or a callable (n, d), (m, d) -> (n, m).
         offers: The y_j, (m, d).
         prices: The g_j, (m,), in units of the cost; the higher, the more points go there.
-        source: (n, generator) -> (n, d) points; None is the standard normal law.
+        source: (n, generator) -> (n, d) points; None is the standard normal distribution.
 
     Example:
         >>> offers = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
@@ -256,7 +279,7 @@ class NearestOffer(KnownMap):
 
     @typed
     def map(self, x: Tensor) -> Tensor:
-        """The offer that costs least at its price."""
+        """The y_j with the least c(x, y_j) - g_j for each point, (n, d)."""
         return self.offers[(pairwise_cost(x, self.offers, self.cost) - self.prices).argmin(1)]
 
 
@@ -290,13 +313,13 @@ class Radial(KnownMap):
 
     @typed
     def map(self, x: Tensor) -> Tensor:
-        """R(|x|) x / |x|; the origin stays, as it is on no ray."""
+        """The mapped points R(|x|) x / |x|; the origin stays, as it is on no ray."""
         return normalize(x, dim=-1) * self.profile(x.norm(dim=-1))[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Meridians(KnownMap):
-    """One von Mises-Fisher law on the sphere in three dimensions into another with the same pole.
+    """One von Mises-Fisher distribution on the sphere in three dimensions, mapped to another with the same pole.
 
     With v = 1 - <pole, x> the law is P(v <= t) = (1 - exp(-kappa t)) / (1 - exp(-2 kappa)), which can be inverted; the
     map keeps the quantile of v and the meridian. The pole is (0, 0, 1).
@@ -328,7 +351,7 @@ class Meridians(KnownMap):
 
     @typed
     def map(self, x: Tensor) -> Tensor:
-        """The same meridian at the height of the same quantile."""
+        """The points on the same meridian at the height of the same quantile, (n, 3)."""
         # |x - pole|^2 / 2 keeps the digits that 1 - <pole, x> cancels near the pole.
         height = 0.5 * (x - x.new_tensor([0.0, 0.0, 1.0])).square().sum(-1)
         share = torch.expm1(-self.source_kappa * height) / math.expm1(-2.0 * self.source_kappa)
@@ -357,12 +380,28 @@ class FiveToFour:
 
     @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent points of the five, (n, 2)."""
+        """Independent points of the five Gaussians.
+
+        Args:
+            n: The number of points.
+            generator: Draws them; None for torch's global one.
+
+        Returns:
+            (n, 2).
+        """
         return self._mixture([[0, 0], [1, 1], [-1, 1], [-1, -1], [1, -1]], n, generator)
 
     @typed
     def target(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent points of the four, (n, 2)."""
+        """Independent points of the four Gaussians.
+
+        Args:
+            n: The number of points.
+            generator: Draws them; None for torch's global one.
+
+        Returns:
+            (n, 2).
+        """
         return self._mixture([[1, 0], [0, 1], [-1, 0], [0, -1]], n, generator)
 
     def _mixture(self, centres: list[list[int]], n: int, generator: torch.Generator | None) -> Tensor:
@@ -376,9 +415,9 @@ class W2Benchmark:
     """One pair of the Wasserstein-2 benchmark: float32 arrays.
 
     Args:
-        source: Points of the source to fit on, (n, d).
+        source: Points of the source for the fit, (n, d).
         target: Points of the target, (n, d), independent of `source`.
-        source_test: Points of the source to be judged on, (k, d).
+        source_test: Points of the source for the evaluation, (k, d).
         map_test: The optimal map at `source_test`, (k, d).
         target_variance: tr Cov of the target, in length^2.
     """
@@ -395,8 +434,11 @@ def w2_benchmark(folder: str | Path, dim: int) -> W2Benchmark:
     """Read one pair of the Wasserstein-2 benchmark, three Gaussians into ten.
 
     Args:
-        folder: Where the files `mix3_to_mix10_d{dim}.npz` lie.
-        dim: d, of which there is a file.
+        folder: The folder with the files `mix3_to_mix10_d{dim}.npz`.
+        dim: d, for which there must be a file.
+
+    Returns:
+        The pair.
 
     Raises:
         InvalidArgument: There is no such file, or it does not hold the five arrays of `W2Benchmark`.
@@ -433,7 +475,7 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
 
 
 def _quantile(share: Tensor, kappa: float) -> Tensor:
-    """The v = 1 - cos(angle) below which a von Mises-Fisher law in three dimensions has this share of its mass."""
+    """The v = 1 - cos(angle) below which a von Mises-Fisher distribution on the sphere has this share of its mass."""
     return (-torch.log1p(share * math.expm1(-2.0 * kappa)) / kappa).clamp_max(2.0)
 
 
