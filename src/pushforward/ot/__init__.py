@@ -1,4 +1,4 @@
-"""Optimal transport on tensors: solve it, know how good the answer is, differentiate it."""
+"""Optimal transport on tensors: solve a problem, bound the answer's error, differentiate the answer."""
 
 from pushforward.ot.cost import GridCost, PointCost, pairwise_cost
 from pushforward.ot.history import Iterations, Step

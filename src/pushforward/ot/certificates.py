@@ -18,12 +18,15 @@ __all__ = ["certified_bounds", "dual_value", "duality_gap", "is_infeasible"]
 
 
 def dual_value(problem: Problem, f: Tensor, g: Tensor, mass: Tensor) -> Tensor:
-    """<f, a> + <g, b> - epsilon (sum P - sum a sum b), with -rho <a, exp(-f/rho) - 1> for a relaxed side; (B,).
+    """The dual <f, a> + <g, b> - epsilon (sum P - sum a sum b), with -rho <a, exp(-f/rho) - 1> for a relaxed side.
 
     Args:
-        problem: What is asked.
+        problem: The problem.
         f, g: Potentials, (B, n) and (B, m).
         mass: sum P, (B,).
+
+    Returns:
+        (B,), in units of the cost times mass.
     """
 
     def side(weights: Tensor, potential: Tensor, rho: float) -> Tensor:
@@ -128,12 +131,12 @@ def certified_bounds(problem: Problem, g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_infeasible(problem: Problem, f: Tensor) -> bool:
-    """Whether rows whose partners cannot take their mass are proved to exist (Hall's condition).
+    """Whether it is proved that some rows have more mass than all their partners can take (Hall's condition).
 
     Where a side is relaxed, it takes and gives any mass: then only rows or columns without a partner are such a proof.
 
-    Where no plan avoids the forbidden pairs, the dual is unbounded and the potentials of a violating set of rows run
-    away upwards. So it is enough to test the sets {i : f_i >= threshold}: mass(rows) > mass(columns that any of them
+    Where no plan avoids the forbidden pairs, the dual is unbounded and the potentials of a violating set of rows grow
+    without limit. So it is enough to test the sets {i : f_i >= threshold}: mass(rows) > mass(columns that any of them
     may reach) is a proof.
     """
     if not problem.balanced:

@@ -1,4 +1,4 @@
-"""What transport costs: a matrix as it is, points with a ground cost, or a pixel grid.
+"""The costs of transport: a given matrix, points with a ground cost, or a pixel grid.
 
 name            c(x, y)                              unit
 sqeuclidean     |x - y|^2                            length^2
@@ -197,7 +197,7 @@ def _rows(x: Tensor, y: Tensor) -> list[slice]:
 
 
 def check_pair_by_pair(cost: GroundCost, x: Tensor, y: Tensor) -> None:
-    """Refuse a function whose costs cannot be computed by blocks, as each depends on more than its own two points.
+    """Raise where a cost function cannot be computed by blocks, as a cost depends on more than its two points.
 
     Raises:
         InvalidArgument: A pair of points has one cost among few points and another among more.
@@ -238,7 +238,7 @@ class PointCost:
     cost: GroundCost = "sqeuclidean"
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Both sets, checked, in computing precision."""
+        """Both sets of points, checked, in computing precision, (n, d) and (m, d)."""
         x = check_points("x", self.x)
         y = check_points("y", self.y, x.device)
         check_same_device(("x", x), ("y", y))
@@ -247,7 +247,7 @@ class PointCost:
         return x, y
 
     def matrix(self) -> Tensor:
-        """The (n, m) costs."""
+        """The costs between all pairs of points, (n, m)."""
         return pairwise_cost(*self.tensors(), self.cost)
 
 
@@ -281,6 +281,13 @@ class GridCost:
         object.__setattr__(self, "scale", check_positive("scale", self.scale))
 
     def axis_costs(self, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, ...]:
-        """One (s_k, s_k) matrix an axis, whose sum over axes is the cost."""
+        """The costs along each axis, whose sum over axes is the cost.
+
+        Args:
+            device, dtype: Those of the result.
+
+        Returns:
+            One matrix (s_k, s_k) for each axis.
+        """
         axes = (torch.arange(s, device=device, dtype=dtype) for s in self.shape)
         return tuple(self.scale * (i[:, None] - i).abs() ** self.p for i in axes)

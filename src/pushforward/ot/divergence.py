@@ -74,7 +74,7 @@ def sinkhorn_divergence(  # noqa: PLR0913 - four of data, four of settings
 
 @dataclass(frozen=True, slots=True)
 class _Settings:
-    """What `sinkhorn_divergence` and `SinkhornLoss` ask of each of their problems."""
+    """The settings that `sinkhorn_divergence` and `SinkhornLoss` solve each of their problems with."""
 
     cost: GroundCost
     epsilon: float | Tensor | None
@@ -180,7 +180,15 @@ class SinkhornLoss(nn.Module):
     @not_compiled
     @typed
     def forward(self, x: Tensor, y: Tensor, a: Tensor | None = None, b: Tensor | None = None) -> Tensor:
-        """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them."""
+        """The loss between clouds x (n, d) and y (m, d), or batches (B, n, d) and (B, m, d) of them.
+
+        Args:
+            x, y: The clouds.
+            a, b: Weights, (n,) and (m,), or (B, n) and (B, m); uniform if None.
+
+        Returns:
+            A scalar in units of the cost; (B,) for a batch with reduction "none".
+        """
         if x.ndim != y.ndim or x.ndim not in (2, 3) or (x.ndim == 3 and (len(x) != len(y) or len(x) == 0)):
             raise ShapeError(
                 f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; two clouds (n, d), (m, d) "
@@ -196,7 +204,7 @@ class SinkhornLoss(nn.Module):
             loss = {"mean": losses.mean, "sum": losses.sum, "none": losses.clone}[self.reduction]()
         if self.marginal_error > self.tol and not self._warned:
             self._warned = True
-            _warn("SinkhornLoss", self.marginal_error, self.tol, stacklevel=5, once="; said once by each module")
+            _warn("SinkhornLoss", self.marginal_error, self.tol, stacklevel=5, once="; each module warns once")
         return loss
 
     def _one(self, x: Tensor, y: Tensor, a: Any, b: Any, ask: _Settings) -> tuple[Tensor, float]:

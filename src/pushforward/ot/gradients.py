@@ -46,7 +46,7 @@ ACCURACY = 1e-13
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class _Constants:
-    """What has no derivative: rho_a and rho_b, and whether a pair is forbidden."""
+    """What has no derivative: rho_a and rho_b, and whether some pair is forbidden."""
 
     rho_a: float
     rho_b: float
@@ -61,9 +61,12 @@ def attach(solution: Solution[Any], cost: Tensor, epsilon: Tensor) -> Solution[A
     """The same solution with its value, potentials and transport cost connected to the caller's tensors.
 
     Args:
-        solution: As computed, without a graph.
+        solution: A solution without a graph.
         cost: The (B, n, m) costs with their graph; the weights with theirs are in the solution's problem.
         epsilon: The regularisation used, with its graph if it has one, ().
+
+    Returns:
+        The solution with derivatives.
     """
     inside = solution.internals
     problem = inside.problem

@@ -1,4 +1,4 @@
-"""What a solve did: the counts, the curve, and the hook that shows progress."""
+"""A record of a solve: counts of its work, its curve of errors, and the hook that shows progress."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Iterations", "Recorder", "Step"]
 
 @dataclass(frozen=True, slots=True)
 class Iterations:
-    """How much work a solve took.
+    """The work that a solve took, in counts.
 
     Args:
-        sinkhorn: Sinkhorn steps, each exact on both marginals in turn.
+        sinkhorn: Sinkhorn steps, each of which makes one marginal exact and then the other.
         newton: Newton steps.
         cg: Conjugate-gradient iterations inside all Newton steps.
         plan_evaluations: Passes that exponentiate all n x m entries.
@@ -31,12 +31,12 @@ class Iterations:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One iteration, as `solve(..., progress=hook)` hears of it and `Solution.history` keeps it.
+    """One iteration, as the hook of `solve(..., progress=hook)` gets it and `Solution.history` keeps it.
 
     Args:
         kind: "sinkhorn" or "newton".
         epsilon: Regularisation of the level that the step worked on; the last level's is the problem's own.
-        error: L1 error of both marginals over the mass, before the step; the worst of a batch.
+        error: L1 error of both marginals over the mass, before the step; the largest of a batch.
         evaluations: Passes over the plan so far, exponentials and products alike.
         seconds: Wall-clock time since the solve began.
     """
@@ -50,7 +50,7 @@ class Step:
 
 @dataclass(slots=True)
 class Recorder:
-    """Counts while a solver runs.
+    """Counts the work of a solver while it runs.
 
     Args:
         limit: Sinkhorn and Newton steps allowed together.
@@ -75,12 +75,12 @@ class Recorder:
 
     @property
     def left(self) -> int:
-        """How many steps are still allowed."""
+        """The number of steps that are still allowed."""
         return self.limit - self.sinkhorn - self.newton
 
     @contextlib.contextmanager
     def at_most(self, steps: int) -> Generator[None]:
-        """Allow only so many steps for a while: the rest is another method's."""
+        """Allow only `steps` steps within the block, and leave the rest to another method."""
         whole = self.limit
         self.limit = min(whole, whole - self.left + steps)
         try:
@@ -89,7 +89,7 @@ class Recorder:
             self.limit = whole
 
     def record(self, kind: str, epsilon: float, error: float, at: float | None = None) -> None:
-        """Note the error before a step of this kind, and count the step; `at` is when, on `time.perf_counter`."""
+        """Record the error before a step of this kind, and count the step; `at` is its time on `time.perf_counter`."""
         if kind == "newton":
             self.newton += 1
         else:
@@ -110,5 +110,5 @@ class Recorder:
         self.steps += other.steps
 
     def counts(self) -> Iterations:
-        """The counts so far."""
+        """The counts of the work so far."""
         return Iterations(self.sinkhorn, self.newton, self.cg, self.plan_evaluations, self.products)

@@ -1,4 +1,4 @@
-"""How much memory may still be taken, and the refusal of what would take more: the only place that decides either.
+"""How much memory is still free, and the refusal of what would take more; no other module decides either.
 
 On a CPU it is the least of what the machine has left, what each control group that this process is in has left (a
 container's limit, version 1 or 2, less its usage; files kept in memory only as a cache count as free), and what the
@@ -34,14 +34,14 @@ def refuse_if_too_large(
     """Raise before an allocation that cannot succeed.
 
     Args:
-        what: It, for the message.
+        what: The name of the array, for the message.
         shape: Its shape.
         like: A tensor of its dtype on its device.
-        copies: How many of them are held at once.
-        instead: What serves in its place, for the message.
+        copies: The number of copies held at once.
+        instead: What to use in its place, for the message.
 
     Raises:
-        TooLargeError: With the bytes that `what` would take and those that are free.
+        TooLargeError: With the bytes that the array would take and those that are free.
     """
     needed = math.ceil(copies * math.prod(shape) * like.element_size())
     free = available_memory(like.device)
@@ -53,16 +53,19 @@ def refuse_if_too_large(
 
 
 def fits(size: float, device: torch.device) -> bool:
-    """Whether that many bytes may be held for speed alone."""
+    """Whether `size` bytes may be held for speed alone."""
     return size <= HELD_SHARE * available_memory(device)
 
 
 def available_memory(device: torch.device, root: Path = Path("/")) -> int:
-    """Bytes that this process may still take on a device, as far as the system says.
+    """The bytes that this process may still take on a device, as far as the system says.
 
     Args:
-        device: Where.
+        device: The device.
         root: The folder that holds `proc` and `sys`.
+
+    Returns:
+        The number of bytes.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -82,14 +85,14 @@ def _machine(meminfo: Path) -> int:
 
 
 def _address_space(process: Path) -> int:
-    """What `ulimit -v` leaves."""
+    """The bytes that `ulimit -v` leaves."""
     limit = next((line.split()[3] for line in _lines(process / "limits") if line.startswith("Max address")), "")
     pages = next(iter(_lines(process / "statm")), "0").split()[0]
     return int(limit) - 4096 * int(pages) if limit.isdigit() else UNKNOWN
 
 
 def _groups(root: Path) -> list[int]:
-    """What every control group has left that holds this process, or holds a group that does."""
+    """The bytes left in each control group that holds this process, or holds a group that does."""
     left = []
     for line in _lines(root / "proc/self/cgroup"):
         _, controllers, path = line.split(":", 2)

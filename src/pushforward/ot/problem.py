@@ -1,4 +1,4 @@
-"""What is asked of a solver: weights, regularisation and geometry, checked and in computing precision.
+"""A transport problem as the solvers take it: weights, regularisation and geometry, checked and in computing precision.
 
     min_P  <P, C> + epsilon KL(P | a b^T) + rho_a KL(P 1 | a) + rho_b KL(P^T 1 | b)
 
@@ -30,7 +30,7 @@ Geometry = DenseGeometry | PointGeometry | GridGeometry | LineGeometry
 
 @dataclass(frozen=True, kw_only=True)  # no slots: `mass` is kept once computed
 class Problem:
-    """A (batch of) transport problems.
+    """A transport problem, or a batch of B problems.
 
     Args:
         geometry: The cost, (B, n, m).
@@ -48,7 +48,7 @@ class Problem:
 
     @functools.cached_property
     def mass(self) -> Tensor:
-        """Mass by which errors are scaled, (B, 1)."""
+        """The mass of each problem, (B, 1), by which errors are divided."""
         return 0.5 * (self.a.sum(-1, keepdim=True) + self.b.sum(-1, keepdim=True))
 
     @property
@@ -74,7 +74,7 @@ class Problem:
         return dataclasses.replace(self, epsilon=epsilon)
 
     def transposed(self) -> Problem:
-        """Rows and columns exchanged."""
+        """The problem with rows and columns exchanged."""
         return Problem(
             geometry=self.geometry.transposed(),
             a=self.b,
@@ -90,16 +90,16 @@ class Problem:
         return 1.0 if rho == math.inf else rho / (rho + self.epsilon)
 
     def targets(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """The marginals that the optimality conditions ask for at these potentials."""
+        """The marginals (B, n) and (B, m) that the optimality conditions require at these potentials."""
         rows = self.a if self.rho_a == math.inf else self.a * torch.exp(-f / self.rho_a)
         return rows, self.b if self.rho_b == math.inf else self.b * torch.exp(-g / self.rho_b)
 
     def measure(self, g: Tensor) -> Measured:
-        """One exact pass over the plan at g."""
+        """The measures of the plan at g, from one exact pass over the cost."""
         return self.geometry.measure(g, self.epsilon, self.a, self.b, damping=self.damping("a"))
 
     def marginals(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """P 1 and P^T 1 of the plan at (f, g)."""
+        """The marginals P 1 and P^T 1 of the plan at (f, g), (B, n) and (B, m)."""
         if isinstance(self.geometry, DenseGeometry | PointGeometry):
             return self.geometry.marginals(f, g, self.epsilon, self.a, self.b)
         turned = self.transposed()

@@ -1,4 +1,4 @@
-"""Floats as the rational numbers that they are: every finite one is a whole number over a power of two."""
+"""Floats as exact rational numbers: every finite one is a whole number over a power of two."""
 
 from __future__ import annotations
 
@@ -42,9 +42,12 @@ def proved_gap(cost: float, f: np.ndarray, g: np.ndarray, a: np.ndarray, b: np.n
     which it is no more than a millionth of a millionth.
 
     Args:
-        cost: What a plan costs.
+        cost: The cost of a plan.
         f, g: Prices, (n,) and (m,), with f_i + g_j <= C_ij in exact arithmetic.
-        a, b: Positive weights.
+        a, b: Positive weights, (n,) and (m,).
+
+    Returns:
+        The gap, in units of the cost times mass.
     """
     shift_a, shift_b = finest(a), finest(b)
     some_a, some_b = whole(a, shift_a), whole(b, shift_b)

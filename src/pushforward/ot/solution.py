@@ -1,4 +1,4 @@
-"""How good an answer is: the result of `solve`, with its plan as an operator and certified bounds.
+"""The result of `solve`: its value and potentials, its plan as an operator, its errors and certified bounds.
 
 value            <f, a> + <g, b> - epsilon (sum P - sum a sum b), the dual at the potentials returned (its relaxed form
                  where marginals are relaxed): always a lower bound of the optimum, and equal to it at convergence
@@ -41,7 +41,7 @@ COPIES_WITH_GRAPH, COPIES_OF_A_GRID = 6.0, 3.0
 
 
 class Status(enum.Enum):
-    """How a solve ended; the value of a member is what it means."""
+    """How a solve ended; the value of a member is its meaning."""
 
     CONVERGED = "the marginal error, recomputed from the plan, is within the tolerance"
     ITERATION_LIMIT = "max_iterations were used up before the tolerance was reached"
@@ -53,17 +53,17 @@ class Status(enum.Enum):
 
     @property
     def message(self) -> str:
-        """What this status means."""
+        """The meaning of this status in words."""
         return str(self.value)
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """How results go back to the caller.
+    """The form in which results are returned to the caller.
 
     Args:
         batched: Whether the caller gave a batch; else the batch axis is dropped.
-        as_numpy: Whether the caller came with numpy.
+        as_numpy: Whether the caller gave numpy arrays.
         dtype: The caller's floating dtype.
     """
 
@@ -76,14 +76,14 @@ class Output:
         return like_input(fitting(result, self.dtype), self.as_numpy)
 
     def number(self, result: Tensor) -> Any:
-        """A quality of the solution, (B,): a float, or float64 numbers one a problem."""
+        """A measure of the solution, (B,), as a float, or as float64 numbers, one for each problem."""
         return like_input(result.detach(), self.as_numpy) if self.batched else float(result.detach()[0])
 
 
 def fitting(result: Tensor, dtype: torch.dtype) -> Tensor:
-    """The result in this dtype, or in the next wider one that holds it: whose range it neither leaves nor falls under.
+    """The result in this dtype, or in the next wider one whose range holds it.
 
-    Rounding takes less than eps of the sum of the absolute values; what is lost beyond that, range has taken.
+    Rounding takes less than eps of the sum of the absolute values; a larger loss is due to the range.
     """
     *narrow, _ = _dtypes(dtype, result.dtype)
     for small in narrow:
@@ -94,14 +94,14 @@ def fitting(result: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _dtypes(dtype: torch.dtype, computed: torch.dtype) -> list[torch.dtype]:
-    """Those to try for a result, the widest last."""
+    """The dtypes to try for a result, the widest last."""
     if torch.finfo(dtype).bits >= torch.finfo(computed).bits:
         return [computed]
     return [*dict.fromkeys((dtype, torch.float32, computed))]
 
 
 def _loss(exact: Tensor, rounded: Tensor) -> tuple[float, float]:
-    """The sum of what rounding took, and that of what there was."""
+    """The sum of the absolute values lost in rounding, and that of the exact values."""
     exact = exact.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     lost = (rounded.nan_to_num(nan=0.0).to(exact.dtype) - exact).abs().sum()
     return float(lost), float(exact.abs().sum())
@@ -109,6 +109,12 @@ def _loss(exact: Tensor, rounded: Tensor) -> tuple[float, float]:
 
 class Plan(Generic[Array]):
     """A transport plan as an operator: products without ever holding n x m numbers; a matrix on request.
+
+    Args:
+        problem: The problem that was solved.
+        f, g: Potentials, (B, n) and (B, m).
+        epsilon: Regularisation, in units of the cost.
+        output: The form in which results are returned to the caller.
 
     Example:
         >>> import pushforward as pf
@@ -122,13 +128,13 @@ class Plan(Generic[Array]):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(n, m), or (B, n, m)."""
+        """The plan's shape, (n, m) or (B, n, m)."""
         shape = self._problem.geometry.shape
         return shape if self._output.batched else shape[1:]
 
     @property
     def T(self) -> Plan[Array]:  # noqa: N802 - the name that arrays have
-        """The plan read from the columns' side."""
+        """The transposed plan, from columns to rows."""
         return Plan(self._problem.transposed(), self._g, self._f, self._epsilon, self._output)
 
     def __repr__(self) -> str:
@@ -141,7 +147,7 @@ class Plan(Generic[Array]):
         return to_tensor("plan", self.to_dense()).detach().cpu().numpy().astype(dtype, copy=False)
 
     def __matmul__(self, v: Array) -> Array:
-        """P v for v of shape (m,), (m, k), or with the batch axis in front."""
+        """The product P v for v of shape (m,), (m, k), or with the batch axis in front."""
         p = self._problem
         batch, _, m = p.geometry.shape
         given = to_tensor("v", v, p.a.device).to(p.a.dtype)
@@ -154,9 +160,13 @@ class Plan(Generic[Array]):
         return self._output(result[..., 0] if vector else result)
 
     def barycentric(self, y: Array) -> Array:
-        """Where each row's mass goes on average, (P y)_i / (P 1)_i for targets y of shape (m, d).
+        """The mean target of each row's mass, (P y)_i / (P 1)_i.
 
-        NaN for a row without mass.
+        Args:
+            y: Targets, (m, d), or (B, m, d).
+
+        Returns:
+            (n, d), or (B, n, d); NaN for a row without mass.
         """
         p = self._problem
         batch, _, m = p.geometry.shape
@@ -175,7 +185,7 @@ class Plan(Generic[Array]):
         """The plan as a matrix, (n, m) or (B, n, m).
 
         Raises:
-            TooLargeError: It would not fit in memory; said before anything is allocated.
+            TooLargeError: It would not fit in memory; raised before anything is allocated.
         """
         p = self._problem
         copies = COPIES_OF_A_GRID if isinstance(p.geometry, GridGeometry | LineGeometry) else 1.0
@@ -203,9 +213,13 @@ class Plan(Generic[Array]):
         return dense if lost <= torch.finfo(dtype).eps * size else None
 
     def to_sparse(self, threshold: float = 1e-12) -> Any:
-        """The entries of at least `threshold` times the mass, counted first and then written: nothing dense is held.
+        """The large entries of the plan, counted first and then written: no dense matrix is held.
 
-        A scipy COO array for numpy callers, a torch COO tensor otherwise.
+        Args:
+            threshold: The least entry that is kept, as a share of the mass.
+
+        Returns:
+            A scipy COO array for numpy callers, a torch COO tensor otherwise.
 
         Raises:
             TooLargeError: So many entries would not fit in memory.
@@ -265,11 +279,11 @@ class Internals:
     """A solution in computing precision, with its batch axis: for code that builds on `solve`.
 
     Args:
-        problem: What was solved; where there is a graph, its cost and weights carry it.
+        problem: The problem; where there is a graph, its cost and weights carry it.
         f, g: Potentials, (B, n) and (B, m).
-        epsilon: The problem's; a tensor () where there is a graph.
-        output: How results go back to the caller.
-        transport_cost, duality_gap: Give <P, C> and the gap, (B,), when they are asked for.
+        epsilon: The problem's regularisation; a tensor () where there is a graph.
+        output: The form in which results are returned to the caller.
+        transport_cost, duality_gap: Functions that return <P, C> and the gap, (B,), on request.
     """
 
     problem: Problem
@@ -322,12 +336,12 @@ class Solution(Generic[Array]):
 
     @functools.cached_property
     def transport_cost(self) -> Array:
-        """<P, C>: what the plan costs without the regularisation. Differentiable."""
+        """The cost <P, C> of the plan without the regularisation. Differentiable."""
         return self.internals.output(self.internals.transport_cost())
 
     @functools.cached_property
     def duality_gap(self) -> Any:
-        """At least optimum - value."""
+        """An upper bound of optimum - value, in units of the cost times mass."""
         return self.internals.output.number(self.internals.duality_gap())
 
     @functools.cached_property
@@ -345,8 +359,8 @@ class Solution(Generic[Array]):
         """Certified bounds (lower, upper) of the *unregularised* optimal transport cost.
 
         Lower: the dual value of potentials made feasible by two c-transforms. Upper: the cost of a plan with exact
-        marginals, P rounded as in Altschuler et al. 2017 (arXiv 1705.09634), algorithm 2. Both give way by a bound on
-        their own rounding errors.
+        marginals, P rounded as in Altschuler et al. 2017 (arXiv 1705.09634), algorithm 2. Both include a bound of their
+        own rounding errors.
 
         Raises:
             InvalidArgument: The problem relaxes its marginals, so that there is no such cost.

@@ -1,4 +1,4 @@
-"""The front door: check what was given, choose a solver, say how good its answer is.
+"""`solve`: check the arguments, choose a solver, measure the error of its answer.
 
 Source of the problem's form and of the solvers: `problem.py`, `solvers/`.
 """
@@ -70,7 +70,7 @@ MATRIX, HELD_BYTES, GRAPH = 1 << 26, 24, 7.0
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What was asked, checked, with the graph of the caller's tensors still attached."""
+    """The checked arguments of `solve`, with the graph of the caller's tensors still attached."""
 
     cost: Tensor | None
     problem: Problem
@@ -166,7 +166,7 @@ def _method(method: Method) -> tuple[str, Any]:
 
 
 def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) -> Question:
-    """Check what a caller passed to `solve` or `exact`, and put it into computing form."""
+    """Check the arguments of `solve` or `exact`, and convert them to computing form."""
     if isinstance(cost, GridCost):
         return _ask_grid(cost, a, b, epsilon, unbalanced)
     if isinstance(cost, PointCost) and check_batch(a, b) is None and too_many(cost, a, b, epsilon):
@@ -196,7 +196,7 @@ def read_problem(cost: Any, a: Any, b: Any, *, epsilon: Any, unbalanced: Any) ->
 
 
 def _absent_forbidden(cost: Any) -> Any:
-    """A sparse cost as a matrix with +inf where a pair is absent; any other as it is."""
+    """A sparse cost as a matrix with +inf where a pair is absent; any other cost unchanged."""
     pairs = allowed_pairs("cost", cost)
     if pairs is None:
         return cost
@@ -216,7 +216,7 @@ def _epsilon_graph(given: Any, cost: Tensor, geometry: Geometry, used: float) ->
 
 
 def too_many(cost: PointCost, *others: Any) -> bool:
-    """Whether the costs of these points are better computed whenever they are needed than held."""
+    """Whether the costs of these points are computed when they are needed, since they take too much memory."""
     x, y = cost.tensors()
     pairs, device = len(x) * len(y), x.device
     if _needs_graph(x, y, *others):
@@ -384,7 +384,7 @@ def _any_lonely(problem: Problem) -> bool:
 
 
 def _mattering(problem: Problem, tol: float) -> tuple[Tensor, Tensor]:
-    """Which rows (n,) and columns (m,) a solver has to know of: their weight is not 0, nor too small to make an error.
+    """The rows (n,) and columns (m,) that a solver must include: their weight is not 0, nor too small to make an error.
 
     Tails of bells reach 1e-300. Kernels hold no numbers of that size, and steps that are scaled to them go nowhere.
     """
@@ -435,7 +435,7 @@ def _auto(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder) ->
 
 
 def _assess(question: Question, g: Tensor, tol: float, recorder: Recorder, name: str) -> Solution[Any]:
-    """Measure the plan at g, fill in what has no weight, and say how good it is."""
+    """Measure the plan at g, fill in rows and columns without weight, and compute the answer's errors."""
     problem = _detached(question.problem)
     recorder.plan_evaluations += 1
     g = g.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
@@ -513,7 +513,7 @@ def _rounding(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
 
 
 def _least_rounding(problem: Problem, f: Tensor, g: Tensor) -> float:
-    """An error that rounding alone explains, whatever the method: of these potentials, unless they ran away."""
+    """The error that rounding alone explains, for any method: of these potentials, unless they diverged."""
     spread = 2 * torch.finfo(f.dtype).eps * (problem.geometry.peak - problem.geometry.least) / problem.epsilon
     return min(2 * float(_rounding(problem, f, g)) / float(problem.mass), spread)
 

@@ -3,7 +3,7 @@
 `_kernels` is compiled from the C++ files beside this one (CMakeLists.txt), each kernel once for each instruction set:
 
 =========  =====================================================================
-"plain"    whatever the compiler makes without being told more
+"plain"    whatever the compiler makes without further flags
 "avx2"     x86-64 with AVX2 and FMA
 "avx512"   x86-64 with AVX-512 F, DQ and VL, too
 =========  =====================================================================
@@ -28,18 +28,10 @@ _SETS = ("plain", "avx2", "avx512")
 
 
 def kernels() -> ModuleType | None:
-    """Give the compiled module, or None where there is none: the caller then takes the torch path.
-
-    Where it is missing though nobody switched it off, one UserWarning in the process's life says so.
+    """The compiled module, or None where there is none: the caller then takes the torch path.
 
     Raises:
-        InvalidArgument: `PUSHFORWARD_NATIVE` names an instruction set that is unknown, or that this machine lacks.
-
-    Example:
-        >>> from pushforward.ot import _native
-        >>> module = _native.kernels()
-        >>> module is None or module.instruction_set() in ("plain", "avx2", "avx512")
-        True
+        InvalidArgument: `PUSHFORWARD_NATIVE` names an instruction set that is unknown or not available here.
     """
     module, why = _load()
     if module is None and os.environ.get("PUSHFORWARD_NATIVE") != "0":
@@ -58,7 +50,7 @@ def instruction_set() -> str | None:
 
 
 def missing() -> str:
-    """Say in one line why there are no kernels; empty where there are.
+    """The reason why there are no kernels, in one line; empty where there are.
 
     Raises:
         InvalidArgument: As `kernels`.
@@ -93,13 +85,13 @@ def _load() -> tuple[ModuleType | None, str]:
     return module, ""
 
 
-_told: set[str] = set()
+_warned_of: set[str] = set()
 
 
 def _warn(why: str) -> None:
-    if why in _told:
+    if why in _warned_of:
         return
-    _told.add(why)  # before it is said, so that a warning that is made an error comes once, too
+    _warned_of.add(why)  # before the warning, so that one that is turned into an error comes once, too
     warnings.warn(
         f"pushforward's native kernels are {why}: torch does their work, more slowly. Install a C++17 compiler (g++ or "
         "clang) and pushforward again, or set PUSHFORWARD_NATIVE=0 to do without them and this warning.",

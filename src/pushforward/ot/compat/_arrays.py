@@ -41,12 +41,12 @@ WORDS = re.compile(r"(?<![\w.'\"])\w+(?![\w'\"])")
 
 @contextlib.contextmanager
 def pot_names(**names: str) -> Generator[None, None, None]:
-    """Within it, errors call the arguments of this library, the keys of `names`, by POT's names."""
+    """Within the block, errors name this library's arguments, the keys of `names`, by POT's names."""
     try:
         yield
     except InvalidArgument as error:
-        said = WORDS.sub(lambda word: names.get(word[0], word[0]), str(error))
-        raise type(error)(said).with_traceback(error.__traceback__) from None
+        message = WORDS.sub(lambda word: names.get(word[0], word[0]), str(error))
+        raise type(error)(message).with_traceback(error.__traceback__) from None
 
 
 def back_to(*given: Any) -> Callable[[Tensor], Any]:

@@ -41,7 +41,7 @@ CLOSE = 1e-14
 
 @dataclass(frozen=True, kw_only=True)
 class ExactSolution(Generic[Array]):
-    """What `exact` returns.
+    """The result of `exact`.
 
     Args:
         status: CONVERGED when the gap is at the level of rounding.
@@ -52,7 +52,7 @@ class ExactSolution(Generic[Array]):
         f, g: Dual prices, (n,) and (m,), with f_i + g_j <= C_ij on every pair.
         gap: No plan costs less than cost - gap, in exact arithmetic: cost - <f, a> - <g, b>, at least 0, with what
             the rounding of plan, prices and masses can hide.
-        rounds: How often pairs were added, the first among them counted.
+        rounds: The number of times that pairs were added, the first included.
     """
 
     status: Status
@@ -78,7 +78,7 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Vertex:
-    """A plan (k entries), prices that prove it, and how often pairs were added."""
+    """A plan (k entries), prices that prove it optimal, and the number of times that pairs were added."""
 
     pairs: Pairs
     mass: np.ndarray
@@ -105,6 +105,9 @@ def exact(cost: Any, a: Any = None, b: Any = None, *, tol: float = 1e-10) -> Exa
             that are absent are forbidden, stored zeros are allowed pairs of cost 0, and no n x m numbers are held.
         a, b: Weights, (n,) and (m,), of equal mass; uniform if None.
         tol: Gap over the cost at which the plan counts as optimal; never finer than the rounding of the prices.
+
+    Returns:
+        The plan, its cost and the certificate; scipy and numpy for numpy callers, torch otherwise.
 
     Raises:
         InvalidArgument: As `solve`; a batch is refused.
@@ -235,7 +238,7 @@ def _grown(
     shares: tuple[np.ndarray, np.ndarray],
     tree: Tree | None,
 ) -> tuple[Tree, int]:
-    """A basis that no pair improves, and how often pairs were added."""
+    """A basis that no pair improves, and the number of times that pairs were added."""
     row, col, rounds = guess.row, guess.col, 1
     helped = tree is None
     while True:

@@ -76,7 +76,7 @@ class Tree:
         self.forbidden = 1 << (FINEST + 1024 + nodes.bit_length() + 1)
 
     def cost(self, row: Iterable[int], col: Iterable[int]) -> list[int]:
-        """What pairs cost, as whole numbers of 2^-FINEST."""
+        """The costs of pairs, as whole numbers of 2^-FINEST."""
         values = self.costs.at(np.asarray(row, np.intp), np.asarray(col, np.intp))
         allowed = np.isfinite(values)
         exact = whole(np.where(allowed, values, 0.0), FINEST)
@@ -109,7 +109,7 @@ class Tree:
         return (u, v - self.n) if u < self.n else (v, u - self.n)
 
     def enter(self, i: int, j: int, cost: int) -> bool:
-        """Take the pair (i, j) in, if it lowers the cost of the plan; whether it did."""
+        """Add the pair (i, j) if it lowers the cost of the plan; returns whether it did."""
         n = self.n
         gain = cost - self.price[i] - self.price[n + j]
         if gain >= 0:
@@ -192,7 +192,7 @@ class Tree:
                 return
 
     def take(self, row: np.ndarray, col: np.ndarray) -> int:
-        """Try pairs one after the other; how many came in."""
+        """Try to add pairs one after the other; returns the number that were added."""
         costs = self.cost(row, col)
         return sum(self.enter(i, j, c) for i, j, c in zip(row.tolist(), col.tolist(), costs, strict=True))
 
@@ -312,7 +312,7 @@ def _connect(tree: Tree, start: Start, pairs: list[tuple[int, int]]) -> int:
 
 
 def parts(row: np.ndarray, col: np.ndarray, n: int, m: int) -> tuple[int, np.ndarray]:
-    """How many parts the pairs make of the nodes, and the part of each node, (n + m,)."""
+    """The number of connected parts that the pairs make, and the part of each node, (n + m,)."""
     graph = sparse.coo_array((np.ones(len(row)), (row, n + col)), shape=(n + m, n + m))
     return connected_components(graph, directed=False)
 

@@ -164,14 +164,14 @@ def _from(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder, se
 
 
 class _Path:
-    """One run of the method."""
+    """One run along the path of falling epsilon."""
 
     def __init__(self, problem: Problem, tol: float, recorder: Recorder, settings: Newton) -> None:
         self.problem, self.tol, self.recorder, self.settings = problem, tol, recorder, settings
         self.plans = _Plans(settings, recorder)
 
     def levels(self) -> list[float]:
-        """Epsilons, falling geometrically to the problem's own."""
+        """The values of epsilon, falling geometrically to the problem's own."""
         epsilon = self.problem.epsilon
         mean = abs(self.problem.geometry.mean)
         first = max(epsilon, self.settings.start * mean)

@@ -1,4 +1,4 @@
-"""What pairs cost, as `exact` asks for it: a whole matrix, or a list of the allowed pairs alone.
+"""The costs of pairs in the form that `exact` takes them: a whole matrix, or a list of the allowed pairs alone.
 
 symbol     meaning                                                  shape
 C          cost; +inf forbids a pair                                (n, m)
@@ -51,15 +51,15 @@ class Prices:
 
 
 class Costs(Protocol):
-    """What `exact` asks of the costs."""
+    """The costs in the form that `exact` works with."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, m)."""
+        """The shape of the costs, (n, m)."""
         ...
 
     def at(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
-        """What these pairs cost, +inf where they are forbidden."""
+        """The costs of these pairs, +inf where they are forbidden."""
         ...
 
     def row_prices(self, g: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class Costs(Protocol):
         ...
 
     def transposed(self) -> Costs:
-        """The same with rows and columns exchanged."""
+        """The costs with rows and columns exchanged."""
         ...
 
 
@@ -83,21 +83,21 @@ class DenseCosts:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(n, m)."""
+        """The shape of the costs, (n, m)."""
         n, m = self.matrix.shape
         return n, m
 
     def at(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
-        """What these pairs cost, +inf where they are forbidden."""
+        """The costs of these pairs, +inf where they are forbidden."""
         return self.matrix[row, col]
 
     def select(self, rows: np.ndarray, cols: np.ndarray) -> DenseCosts:
-        """Those of some rows and columns, given by their ascending indices."""
+        """The costs of some rows and columns, given by their ascending indices."""
         full = (len(rows), len(cols)) == self.shape
         return self if full else DenseCosts(self.matrix[np.ix_(rows, cols)])
 
     def transposed(self) -> DenseCosts:
-        """The same with rows and columns exchanged."""
+        """The costs with rows and columns exchanged."""
         return DenseCosts(self.matrix.T)
 
     def _blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
@@ -150,7 +150,7 @@ class SparseCosts:
     shape: tuple[int, int]
 
     def at(self, row: np.ndarray, col: np.ndarray) -> np.ndarray:
-        """What these pairs cost, +inf where they are forbidden."""
+        """The costs of these pairs, +inf where they are forbidden."""
         where = self.find(row, col)
         return np.where((self.row[where] == row) & (self.col[where] == col), self.cost[where], np.inf)
 
@@ -160,7 +160,7 @@ class SparseCosts:
         return np.searchsorted(keys, asked).clip(max=len(keys) - 1)
 
     def select(self, rows: np.ndarray, cols: np.ndarray) -> SparseCosts:
-        """Those of some rows and columns, given by their ascending indices."""
+        """The costs of some rows and columns, given by their ascending indices."""
         place_row, place_col = np.full(self.shape[0], -1), np.full(self.shape[1], -1)
         place_row[rows], place_col[cols] = np.arange(len(rows)), np.arange(len(cols))
         row, col = place_row[self.row], place_col[self.col]
@@ -168,7 +168,7 @@ class SparseCosts:
         return SparseCosts(row[kept], col[kept], self.cost[kept], (len(rows), len(cols)))
 
     def transposed(self) -> SparseCosts:
-        """The same with rows and columns exchanged."""
+        """The costs with rows and columns exchanged."""
         order = np.lexsort((self.row, self.col))
         return SparseCosts(self.col[order], self.row[order], self.cost[order], (self.shape[1], self.shape[0]))
 

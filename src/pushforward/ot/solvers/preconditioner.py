@@ -134,7 +134,7 @@ class LinearSolver:
         return self._factor is not None
 
     def buy(self) -> None:
-        """Have the next system bring a factor, if it has a price and there is none yet."""
+        """Factorise the next system, if its factor has a price and there is none yet."""
         if self._factor is None:
             self._rent = math.inf
 

@@ -36,7 +36,7 @@ __all__ = ["Point", "SemiDual"]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A plan on the way: its scalings, column sums c, what c should be, and how far it is from that.
+    """A plan during the iteration: its scalings, column sums c, their target, and the residual.
 
     Args:
         v, u: Column and row scalings, (B, m) and (B, n).
@@ -138,7 +138,7 @@ class SemiDual:
         return (old.rows * log_u).sum(-1, keepdim=True) + (old.target * cols).sum(-1, keepdim=True)
 
     def diagonal(self, point: Point) -> Tensor:
-        """The part of H that is diagonal, (B, m)."""
+        """The diagonal part of H, (B, m)."""
         return point.cols if self._slope_b == 0 else point.cols + self._slope_b * point.target
 
     def coupling(self, point: Point) -> tuple[Tensor, Tensor]:
@@ -147,7 +147,7 @@ class SemiDual:
         return left if self._slope_a == 0 else self._damping_a * left, point.v
 
     def farthest(self, point: Point) -> tuple[float, float]:
-        """How far the scalings have moved: the largest |log u| or |log v|, and the largest log u + log v."""
+        """The distance that the scalings have moved: the largest |log u| or |log v|, and the largest log u + log v."""
         extremes = [float(x) for pair in (point.u.aminmax(), point.v.aminmax()) for x in pair]
         if not min(extremes) > 0:  # a scaling that underflowed, or is no number
             return math.inf, math.inf

@@ -26,7 +26,7 @@ __all__ = ["Sinkhorn", "sinkhorn"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sinkhorn:
-    """Settings of `sinkhorn`: it has none."""
+    """The settings of `sinkhorn`, of which there are none."""
 
 
 def sinkhorn(
