@@ -23,7 +23,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch):
 
     def forget() -> None:
         _native._load.cache_clear()
-        _native._told.clear()
+        _native._warned_of.clear()
 
     monkeypatch.delenv("PUSHFORWARD_NATIVE", raising=False)
     forget()

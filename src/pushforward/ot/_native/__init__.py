@@ -30,8 +30,16 @@ _SETS = ("plain", "avx2", "avx512")
 def kernels() -> ModuleType | None:
     """The compiled module, or None where there is none: the caller then takes the torch path.
 
+    Where it is missing though nobody switched it off, one UserWarning in the process's life says so.
+
     Raises:
-        InvalidArgument: `PUSHFORWARD_NATIVE` names an instruction set that is unknown or not available here.
+        InvalidArgument: `PUSHFORWARD_NATIVE` names an instruction set that is unknown, or that this machine lacks.
+
+    Example:
+        >>> from pushforward.ot import _native
+        >>> module = _native.kernels()
+        >>> module is None or module.instruction_set() in ("plain", "avx2", "avx512")
+        True
     """
     module, why = _load()
     if module is None and os.environ.get("PUSHFORWARD_NATIVE") != "0":
