@@ -48,8 +48,9 @@ cmake = $(BIN)/cmake --fresh -S . -B $(1) -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspat
 tour: setup
 	$(BIN)/pushforward tour
 
+# By file in two processes, in the order that tests/conftest.py gives.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder --durations=10
 
 check: setup
 	$(BIN)/ruff check .

@@ -2,16 +2,22 @@
 
 `pytest --hypothesis-profile=thorough` (or HYPOTHESIS_PROFILE=thorough) draws 10,000 examples a property instead of 100;
 the profile `thousand`, with which the scoreboard counts laws, 1,000.
+
+`make test` runs the files in two processes: see `_LONGEST`.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pytest
-from hypothesis import HealthCheck, settings
+# Problems of a few dozen points are slower on several threads than on one. Libraries look as they are loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+from hypothesis import HealthCheck, settings  # noqa: E402
 
 # The usual run draws the same examples every time, so that a red test is red for whoever runs it next.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large]}
@@ -19,6 +25,38 @@ settings.register_profile("usual", max_examples=100, derandomize=True, database=
 settings.register_profile("thousand", max_examples=1_000, derandomize=True, database=None, **_COMMON)
 settings.register_profile("thorough", max_examples=10_000, print_blob=True, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "usual"))
+
+# One after the other in one process: what measures memory, opens ports, builds, or starts many processes.
+_ALONE = (
+    *("tests/resume/", "tests/distributed/", "tests/test_packaging.py"),
+    *("tests/ot/test_memory.py", "tests/ot/test_points.py", "tests/ot/native/test_threads.py"),
+)
+# What takes longest comes first, so that neither of two processes is left with it when the other is done.
+_LONGEST = (
+    *_ALONE,
+    *("tests/maps/test_monge.py", "tests/test_house.py", "tests/cli/test_fit_map.py", "tests/lm/"),
+    *("tests/cli/test_tour.py", "tests/maps/test_contract.py", "tests/ot/test_gradients.py", "tests/cli/"),
+    *("tests/robustness/", "tests/diffusion/", "tests/benchmarks/", "tests/properties/", "tests/maps/"),
+)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):  # one of several processes
+        items.sort(
+            key=lambda item: next((k for k, p in enumerate(_LONGEST) if item.nodeid.startswith(p)), len(_LONGEST))
+        )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand out the tests file by file, for the fixtures of a file; those of `_ALONE` are handed out as one file."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "alone" if nodeid.startswith(_ALONE) else super()._split_scope(nodeid)
+
+    return ByFile(config, log)
 
 
 @pytest.fixture
@@ -38,7 +76,7 @@ def data_sets() -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
-    """Problems of a few dozen points are slower on several threads than on one."""
+    """As in the environment above; also where torch was loaded before this file."""
     import torch
 
     threads = torch.get_num_threads()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from pushforward.cli.errors import InputError
 from pushforward.cli.lm_inputs import TaskName
 from pushforward.cli.loss_text import parse_loss
 
-DROPOUTS = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout")
 FLAGS = "--teacher bert --student layers:2 --task sst2 --data data --batch-size 16 --quiet"
 
 
@@ -171,26 +169,6 @@ def test_texts_longer_than_the_model_are_refused(run: Callable, inside: Path):
     text = "--teacher gpt2 --student layers:1 --text text.txt --max-length 17 --out run".split()
     _is_one_line(run("distill-lm", *text), "--max-length 17")
     assert run("distill-lm", *FLAGS.split(), *"--data long --max-length 16 --epochs 1 --out run".split()).code == 0
-
-
-def test_two_processes_print_and_write_as_one(inside: Path):
-    config = json.loads(Path("bert/config.json").read_text())
-    shutil.copytree(Path("bert").resolve(), "still")
-    Path("still/config.json").write_text(json.dumps({**config, **dict.fromkeys(DROPOUTS, 0.0)}))
-    flags = ["distill-lm", "--teacher", "still", *FLAGS.split()[2:], "--epochs", "1", "--loss", "kd"]
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    found = []
-    for name, launcher in (("one", []), ("two", torchrun)):
-        command = [sys.executable, *launcher, "-m", "pushforward.cli.main", *flags, "--out", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert done.stdout.count("index.html") == 1
-        found.append((_figures(name)[0], Path(name, "seed-0/metrics.jsonl").read_text().splitlines()))
-    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
-    assert len(found[0][1]) == len(found[1][1])
-    command = [sys.executable, *torchrun, "-m", "pushforward.cli.main", *flags, "--batch-size", "7", "--out", "odd"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "--batch-size 7: is no multiple of the 2 processes" in done.stderr
 
 
 def test_a_text_a_recipe_and_adapters(run: Callable, inside: Path):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 import torch
-from distributed import two_processes as script
+from distributed import two_processes
+from resume.launch import run_ranks
 
 from pushforward.errors import ShapeError
 from pushforward.training import distributed
@@ -17,31 +16,30 @@ from pushforward.training import distributed
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of two processes found, from one start of both: importing torch is what takes the time."""
+    """What each of two processes found, from one start of both."""
     folder = tmp_path_factory.mktemp("two")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    run = subprocess.run([*torchrun, script.__file__, folder], capture_output=True, text=True, timeout=300, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
+    ended = run_ranks(2, two_processes.main, folder, printed=folder)
+    assert ended == [0, 0], (folder / "rank-0.err").read_text()[-3000:]
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
-def test_torchrun_is_joined_and_left(found):
+def test_the_other_process_is_joined_and_left(found):
     assert [one["world"] for one in found] == [[0, 2, True], [1, 2, False]]
     assert [one["afterwards"] for one in found] == [1, 1]
 
 
 @pytest.mark.parametrize(("case", "rows"), [("uneven", 7), ("even", 8), ("empty", 6)])
 def test_gradient_is_that_of_one_process_with_the_whole_batch(found, case, rows):
-    model = script.network()
-    script.loss_of(model(script.points(rows))).backward()
+    model = two_processes.network()
+    two_processes.loss_of(model(two_processes.points(rows))).backward()
     for one in found:
-        for ours, whole in zip(one[case], script.gradients(model), strict=True):
+        for ours, whole in zip(one[case], two_processes.gradients(model), strict=True):
             assert ours == pytest.approx(whole, rel=1e-12, abs=1e-15)
 
 
 @pytest.mark.parametrize("stage", ["gap", "entropic"])
 def test_a_map_descends_along_the_gradient_of_one_process_with_the_whole_batch(found, stage):
-    whole = script.trained_map()[stage]
+    whole = two_processes.trained_map()[stage]
     for one in found:
         assert one["map"][stage] == pytest.approx(whole, rel=1e-6, abs=1e-9)
 

@@ -1,9 +1,10 @@
-"""Started by torchrun from `test_gather.py`: writes what each process found to a file of its own."""
+"""What each of two processes finds, written to a file of its own: see `test_gather.py`."""
 
 from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pushforward.cli.main import main as run_command
 from pushforward.errors import ShapeError
 from pushforward.maps import fitting
 from pushforward.maps.conditions import Group
@@ -142,6 +144,12 @@ def report(folder: Path) -> dict[str, Any]:
     }
 
 
+def command(folder: Path, words: list[str]) -> None:
+    """The command line, in a folder."""
+    os.chdir(folder)
+    sys.exit(run_command(words))
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     with distributed.setup() as device, distributed.setup():
@@ -149,7 +157,3 @@ def main(folder: Path) -> None:
         found = report(folder) | {"device": device.type}
     found["afterwards"] = distributed.world_size()
     (folder / f"{found['world'][0]}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Starts training runs as processes of their own, quickly: each is forked from one that has torch loaded already."""
+"""Starts runs as processes of their own, quickly: each is forked from one process that has loaded all they need."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from resume.tiny_training import Kill
 from pushforward.training import read_log
 
 _FORKS = multiprocessing.get_context("forkserver")
-# torch loads _dynamo (and sympy with it) at an optimiser's first step, which takes longer than the training.
-_FORKS.set_forkserver_preload(["torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "pushforward.training"])
+# Loading takes longer than any of the runs. There is one such process a pytest process, whichever test is the first.
+# torch loads _dynamo (and sympy with it) at an optimiser's first step.
+_FORKS.set_forkserver_preload(
+    ["torch._dynamo", "torch.nn.parallel", "torch.optim.swa_utils", "pushforward.training", "pushforward.maps"]
+    + ["pushforward.diffusion", "transformers.models.bert.modeling_bert", "pushforward.lm.trainer", "sklearn.cluster"]
+)
 
 
 def launch(folder: Path, processes: int = 1, kill: Kill | None = None, ballast: int = 0) -> list[int | None]:
@@ -27,10 +31,13 @@ def launch(folder: Path, processes: int = 1, kill: Kill | None = None, ballast: 
     return run_ranks(processes, tiny_training.train, folder, kill, ballast)
 
 
-def run_ranks(processes: int, target: Callable[..., None], *arguments: Any) -> list[int | None]:
+def run_ranks(
+    processes: int, target: Callable[..., None], *arguments: Any, printed: Path | None = None
+) -> list[int | None]:
     """Call `target` in so many ranks.
 
-    When one process dies the others are killed, too, as a launcher does.
+    When one process dies the others are killed, too, as a launcher does. What they print goes to `printed`, a folder,
+    as rank-0.out, rank-0.err and so on, or nowhere.
 
     Returns:
         How each process ended: 0, or -9 for SIGKILL.
@@ -38,7 +45,10 @@ def run_ranks(processes: int, target: Callable[..., None], *arguments: Any) -> l
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    ranks = [_FORKS.Process(target=_one, args=(rank, processes, port, target, arguments)) for rank in range(processes)]
+    ranks = [
+        _FORKS.Process(target=_one, args=(rank, processes, port, target, arguments, printed))
+        for rank in range(processes)
+    ]
     for process in ranks:
         process.start()
     running = list(ranks)
@@ -65,9 +75,18 @@ def starts(folder: Path) -> list[int]:
     return [int(line) for line in (folder / "starts.txt").read_text().split()]
 
 
-def _one(rank: int, processes: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _one(
+    rank: int,
+    processes: int,
+    port: int,
+    target: Callable[..., None],
+    arguments: tuple[Any, ...],
+    printed: Path | None,
+) -> None:
     if processes > 1:  # what torchrun sets
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - a rank whose peer was killed says so at length
+    # A rank whose peer was killed says so at length.
+    out, err = (printed / f"rank-{rank}.{end}" if printed else Path(os.devnull) for end in ("out", "err"))
+    sys.stdout, sys.stderr = out.open("w"), err.open("w")
     target(*arguments)

@@ -1,20 +1,16 @@
-"""A small distillation run in processes of its own, and ways to kill it; forked from one that has transformers loaded.
+"""A small distillation run in processes of its own, and ways to kill it.
 
 The student learns from a classifier with dropout, AdamW and a schedule, with the Sinkhorn term over all ranks' samples.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
-import socket
-import sys
 from pathlib import Path
 from typing import Any
 
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["torch._dynamo", "transformers.models.bert.modeling_bert", "pushforward.lm.trainer"])
+from resume.launch import run_ranks
 
 STEPS, SAVE_EVERY = 8, 3
 
@@ -38,38 +34,8 @@ def launch(
         tokens: Whether next tokens are learnt, with labels on few of them, or classes.
         options: Of `DistillationArguments`.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    ranks = [
-        _FORKS.Process(target=_one, args=(r, processes, port, folder, kill, dropout, tokens, options))
-        for r in range(processes)
-    ]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(120)
-    for process in ranks:
-        process.kill()
-        process.join()
-    return [process.exitcode for process in ranks]
-
-
-def _one(
-    rank: int,
-    processes: int,
-    port: int,
-    folder: Path,
-    kill: tuple[str, int] | None,
-    dropout: float,
-    tokens: bool,
-    options: dict[str, Any],
-) -> None:
-    if processes > 1:  # what torchrun sets
-        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - progress of a process that nobody watches
-    _train(folder, kill, dropout, tokens, {"per_device_train_batch_size": 8 // processes, **options})
+    options = {"per_device_train_batch_size": 8 // processes, **options}
+    return run_ranks(processes, _train, folder, kill, dropout, tokens, options)
 
 
 def _classes(dropout: float) -> tuple[Any, list[dict[str, Any]]]:
