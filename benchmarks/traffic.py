@@ -15,9 +15,9 @@ from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
-from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.geometry.dense import DenseGeometry
+from pushforward.ot.geometry.sparse import SparseKernel, SparsePattern
 from pushforward.ot.solvers import native
-from pushforward.ot.sparse import SparseKernel, SparsePattern
 
 __all__ = ["traffic"]
 

@@ -38,7 +38,7 @@ def assert_same(one, two, v: np.ndarray, accuracy: float = 1e-8) -> None:
 @GRIDS
 def test_a_grid_is_its_matrix(rng, monkeypatch, shape, p, method, form):
     if form == "factors":  # the plan as a chain of conditional factors, which else serves only far-apart potentials
-        monkeypatch.setattr("pushforward.ot.solvers.grid.REACH", -1.0)
+        monkeypatch.setattr("pushforward.ot.geometry.grid.REACH", -1.0)
     n = int(np.prod(shape))
     a, b = images(rng, n)
     one = pf.solve(pf.GridCost(shape, p=p, scale=0.3), a, b, epsilon=0.2, tol=1e-12, method=method)
@@ -143,7 +143,7 @@ def test_a_grid_never_holds_its_plan(rng, monkeypatch):
     def refuse(*_: object) -> None:
         raise AssertionError("a matrix of the plan's size was asked for")
 
-    monkeypatch.setattr("pushforward.ot.solvers.grid.GridGeometry.matrix", refuse)
+    monkeypatch.setattr("pushforward.ot.geometry.grid.GridGeometry.matrix", refuse)
     a, b = images(rng, 100)
     sol = pf.solve(pf.GridCost((10, 10), scale=0.01), a, b, epsilon=0.01)
     np.testing.assert_allclose(sol.plan @ np.ones(100), a, atol=1e-9)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from pushforward.ot.geometry.dense import DenseGeometry
+from pushforward.ot.geometry.line import REACH, LineGeometry
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solve import solve_detached
-from pushforward.ot.solvers.line import REACH, LineGeometry
 from pushforward.ot.solvers.newton import newton
 from pushforward.ot.solvers.symmetric import self_transport
 

@@ -11,9 +11,9 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import TooLargeError
+from pushforward.ot.geometry.dense import DenseKernel
+from pushforward.ot.geometry.points import PointGeometry, StreamedKernel
 from pushforward.ot.memory import UNKNOWN, available_memory
-from pushforward.ot.plan import DenseKernel
-from pushforward.ot.points import PointGeometry, StreamedKernel
 
 CPU = torch.device("cpu")
 GIB = 1 << 30
@@ -83,7 +83,7 @@ def test_a_plan_between_many_points_is_held_where_memory_is_free(rng, monkeypatc
     x, y = (torch.from_numpy(rng.random((size, 2))) for size in (50, 40))
     a, b = (torch.full((1, size), 1 / size, dtype=torch.float64) for size in (50, 40))
     g = torch.from_numpy(rng.random((1, 40)))
-    monkeypatch.setattr("pushforward.ot.points.BLOCK", 200)
+    monkeypatch.setattr("pushforward.ot.geometry.points.BLOCK", 200)
     held, f, cols = PointGeometry(x, y, "sqeuclidean").kernel(g, 0.3, a, b)
     monkeypatch.setattr("pushforward.ot.memory.available_memory", lambda device: 12 * 50 * 40)
     streamed, f_again, cols_again = PointGeometry(x, y, "sqeuclidean").kernel(g, 0.3, a, b)

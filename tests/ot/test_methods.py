@@ -8,10 +8,10 @@ import torch
 
 import pushforward as pf
 from pushforward.ot import SNS, Newton
-from pushforward.ot.plan import DenseKernel
+from pushforward.ot.geometry.dense import DenseKernel
+from pushforward.ot.geometry.sparse import SparsePattern
 from pushforward.ot.solvers import native
 from pushforward.ot.solvers.preconditioner import LinearSolver, System, _factorise
-from pushforward.ot.sparse import SparsePattern
 
 
 def weights(rng: np.random.Generator, n: int) -> np.ndarray:

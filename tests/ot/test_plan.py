@@ -8,9 +8,9 @@ import scipy.sparse
 import torch
 
 import pushforward as pf
-from pushforward.ot.plan import DenseGeometry
-from pushforward.ot.solvers.grid import GridGeometry, GridKernel, SeparableKernel
-from pushforward.ot.sparse import SparsePattern
+from pushforward.ot.geometry.dense import DenseGeometry
+from pushforward.ot.geometry.grid import GridGeometry, GridKernel, SeparableKernel
+from pushforward.ot.geometry.sparse import SparsePattern
 
 
 @pytest.fixture
@@ -29,13 +29,13 @@ def test_products_are_the_matrix_products(sol, rng):
 
 
 def test_products_of_many_rows_go_by_blocks(rng, monkeypatch):
-    monkeypatch.setattr("pushforward.ot.plan.BLOCK", 50)
+    monkeypatch.setattr("pushforward.ot.geometry.dense.BLOCK", 50)
     cost, v = rng.random((33, 21)), rng.normal(size=(21, 2))
     sol = pf.solve(cost, epsilon=0.05)
     monkeypatch.undo()
     whole = pf.solve(cost, epsilon=0.05)
     np.testing.assert_allclose(sol.f, whole.f, atol=1e-11)
-    monkeypatch.setattr("pushforward.ot.plan.BLOCK", 50)
+    monkeypatch.setattr("pushforward.ot.geometry.dense.BLOCK", 50)
     np.testing.assert_allclose(sol.plan @ v, sol.plan.to_dense() @ v, atol=1e-15)
     np.testing.assert_allclose(sol.bounds(), whole.bounds(), atol=1e-11)
 
@@ -154,7 +154,7 @@ def test_dense_and_sparse_kernels_agree(kernels, rng):
 @pytest.mark.parametrize("spread", [0.0, 1.0, 10.0])
 def test_a_grid_kernel_agrees_with_the_dense_one(rng, monkeypatch, form: type, spread: float):
     if form is GridKernel:
-        monkeypatch.setattr("pushforward.ot.solvers.grid.REACH", -1.0)
+        monkeypatch.setattr("pushforward.ot.geometry.grid.REACH", -1.0)
     axes = [torch.from_numpy(rng.random((s, s))) for s in (3, 4, 2)]
     axes = tuple(axis + axis.T for axis in axes)  # any symmetric costs, not those of pixels alone
     grid = GridGeometry(axes, batch=2)

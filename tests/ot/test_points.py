@@ -12,10 +12,10 @@ import torch
 
 import pushforward as pf
 from pushforward.errors import InvalidArgument, NonFiniteError
-from pushforward.ot.plan import DenseGeometry, DenseKernel
-from pushforward.ot.points import PointGeometry
+from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
+from pushforward.ot.geometry.points import PointGeometry
+from pushforward.ot.geometry.sparse import SparsePattern
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
-from pushforward.ot.sparse import SparsePattern
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def cloud(rng, n: int, d: int = 2) -> np.ndarray:
     "cost", ["sqeuclidean", "euclidean", "manhattan", "cosine", lambda x, y: torch.cdist(x, y) ** 1.5]
 )
 def test_a_geometry_of_points_is_that_of_its_matrix(rng, cost, monkeypatch):
-    monkeypatch.setattr("pushforward.ot.points.BLOCK", 200)  # several blocks
+    monkeypatch.setattr("pushforward.ot.geometry.points.BLOCK", 200)  # several blocks
     x, y = (torch.from_numpy(cloud(rng, n, 3)) for n in (70, 50))
     points = PointGeometry(x, y, cost)
     dense = DenseGeometry.of(points.matrix())
@@ -158,7 +158,7 @@ importlib.import_module("pushforward.ot.solve").MATRIX = 0
 path = importlib.import_module("pushforward.ot.solvers.newton")
 path.SAMPLE = 1000
 importlib.import_module("pushforward.ot.memory").available_memory = lambda device: 150 << 20
-importlib.import_module("pushforward.ot.points").available_memory = lambda device: 150 << 20
+importlib.import_module("pushforward.ot.geometry.points").available_memory = lambda device: 150 << 20
 importlib.import_module("pushforward.ot.solvers.preconditioner").LARGEST_FACTOR = 2000
 x = np.random.default_rng(0).standard_normal((5000, 2))
 pf.solve(pf.PointCost(x[:50], x[50:90]), epsilon=0.1)

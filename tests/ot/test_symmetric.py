@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pushforward.ot.cost import pairwise_cost
+from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solve import solve_detached
 from pushforward.ot.solvers.symmetric import self_transport

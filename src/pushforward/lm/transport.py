@@ -31,11 +31,12 @@ from torch.nn.functional import pdist
 
 from pushforward._interop import compute_dtype
 from pushforward.ot.certificates import dual_value
+from pushforward.ot.geometry.dense import DenseGeometry
+from pushforward.ot.geometry.line import LineGeometry
+from pushforward.ot.geometry.protocol import Geometry
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import DenseGeometry
-from pushforward.ot.problem import Geometry, Problem
+from pushforward.ot.problem import Problem
 from pushforward.ot.solve import solve_detached
-from pushforward.ot.solvers.line import LineGeometry
 from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 
 __all__ = ["between_classes", "between_samples", "warn_if_short"]

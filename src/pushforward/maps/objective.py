@@ -41,8 +41,8 @@ from torch.autograd.function import once_differentiable
 
 from pushforward.maps.costs import Cost
 from pushforward.maps.gap import Estimator, monge_gap
+from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import DenseGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solve import solve_detached
 from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport

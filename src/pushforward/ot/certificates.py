@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InvalidArgument
-from pushforward.ot.plan import Measured
+from pushforward.ot.geometry.protocol import Measured
 from pushforward.ot.problem import Problem
 
 __all__ = ["certified_bounds", "dual_value", "duality_gap", "is_infeasible"]

@@ -33,8 +33,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import HIGHEST_EXPONENT, LOWEST_EXPONENT, DenseGeometry, DenseKernel
-from pushforward.ot.problem import Geometry
+from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
+from pushforward.ot.geometry.protocol import HIGHEST_EXPONENT, LOWEST_EXPONENT, Geometry
 from pushforward.ot.solution import Internals, Solution
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 

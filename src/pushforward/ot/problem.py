@@ -16,16 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import DenseGeometry, Measured
-from pushforward.ot.points import PointGeometry
-from pushforward.ot.solvers.grid import GridGeometry
-from pushforward.ot.solvers.line import LineGeometry
+from pushforward.ot.geometry.protocol import Geometry, Measured
 
-__all__ = ["NOBODY", "Geometry", "Problem"]
+__all__ = ["NOBODY", "Problem"]
 
 # No row or column, of however many.
 NOBODY = torch.zeros(1, 1, dtype=torch.bool)
-Geometry = DenseGeometry | PointGeometry | GridGeometry | LineGeometry
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: `mass` is kept once computed
@@ -100,12 +96,7 @@ class Problem:
 
     def marginals(self, f: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """The marginals P 1 and P^T 1 of the plan at (f, g), (B, n) and (B, m)."""
-        if isinstance(self.geometry, DenseGeometry | PointGeometry):
-            return self.geometry.marginals(f, g, self.epsilon, self.a, self.b)
-        turned = self.transposed()
-        rows = self.geometry.product(f, g, self.epsilon, self.a, self.b, torch.ones_like(g)[..., None])
-        cols = turned.geometry.product(g, f, self.epsilon, turned.a, turned.b, torch.ones_like(f)[..., None])
-        return rows[..., 0], cols[..., 0]
+        return self.geometry.marginals(f, g, self.epsilon, self.a, self.b)
 
     def error(self, measured: Measured, g: Tensor) -> Tensor:
         """L1 error of both marginals over the mass, (B, 1); the rows of a measured plan are exact."""

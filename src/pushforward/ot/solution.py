@@ -26,18 +26,14 @@ from pushforward.errors import ShapeError
 from pushforward.ot.certificates import certified_bounds
 from pushforward.ot.history import Iterations, Step
 from pushforward.ot.memory import refuse_if_too_large
-from pushforward.ot.plan import BLOCK, DenseGeometry
-from pushforward.ot.points import PointGeometry
-from pushforward.ot.problem import Geometry, Problem
-from pushforward.ot.solvers.grid import GridGeometry
-from pushforward.ot.solvers.line import LineGeometry
+from pushforward.ot.problem import Problem
 
 __all__ = ["Plan", "Solution", "Status"]
 
 Array = TypeVar("Array")
 
-# Copies of a dense plan that are held at once: by autograd's operations, and beside a grid's matrix of costs.
-COPIES_WITH_GRAPH, COPIES_OF_A_GRID = 6.0, 3.0
+# Copies of a dense plan that autograd's operations hold at once.
+COPIES_WITH_GRAPH = 6.0
 
 
 class Status(enum.Enum):
@@ -188,23 +184,23 @@ class Plan(Generic[Array]):
             TooLargeError: It would not fit in memory; raised before anything is allocated.
         """
         p = self._problem
-        copies = COPIES_OF_A_GRID if isinstance(p.geometry, GridGeometry | LineGeometry) else 1.0
         if self._has_graph:
             refuse_if_too_large("the dense plan with its graph", p.geometry.shape, p.a, copies=COPIES_WITH_GRAPH)
             return self._output(p.geometry.plan(self._f, self._g, self._epsilon, p.a, p.b))
         *narrow, widest = _dtypes(self._output.dtype, p.a.dtype)
         dense = None
         for dtype in narrow:
-            dense = self._written(dtype, copies) if dense is None else dense
-        dense = self._written(widest, copies) if dense is None else dense
+            dense = self._written(dtype) if dense is None else dense
+        dense = self._written(widest) if dense is None else dense
         assert dense is not None  # nothing is lost in the dtype of the computation
         return like_input(dense if self._output.batched else dense[0], self._output.as_numpy)
 
-    def _written(self, dtype: torch.dtype, copies: float) -> Tensor | None:
+    def _written(self, dtype: torch.dtype) -> Tensor | None:
         """The dense plan in a dtype, (B, n, m); None where that does not hold it (`fitting`)."""
         like = torch.empty((), dtype=dtype, device=self._problem.a.device)
-        refuse_if_too_large("the dense plan", self._problem.geometry.shape, like, copies=copies)
-        dense, lost, size = like.new_empty(self._problem.geometry.shape), 0.0, 0.0
+        geometry = self._problem.geometry
+        refuse_if_too_large("the dense plan", geometry.shape, like, copies=geometry.plan_copies)
+        dense, lost, size = like.new_empty(geometry.shape), 0.0, 0.0
         for rows, part in self._blocks():
             dense[:, rows] = part
             if dtype != part.dtype:
@@ -259,19 +255,10 @@ class Plan(Generic[Array]):
         """The plan by blocks of rows, (B, k, m)."""
         p = self._problem
         with torch.no_grad():
-            for rows, part in _parts(p.geometry):
-                yield rows, part.plan(self._f[:, rows], self._g, self._epsilon, p.a[:, rows], p.b)
-
-
-def _parts(geometry: Geometry) -> Iterator[tuple[slice, DenseGeometry]]:
-    if isinstance(geometry, PointGeometry):
-        yield from geometry.parts()
-        return
-    cost, (batch, n, m) = geometry.matrix(), geometry.shape
-    step = max(1, BLOCK // (batch * m))
-    for i in range(0, n, step):
-        rows = slice(i, min(n, i + step))
-        yield rows, DenseGeometry(cost[:, rows], geometry.forbidden, geometry.mean)
+            for whole, part in p.geometry.parts():
+                for inner, block in part.row_blocks():
+                    rows = slice(whole.start + inner.start, whole.start + inner.stop)
+                    yield rows, block.plan(self._f[:, rows], self._g, self._epsilon, p.a[:, rows], p.b)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,14 +34,15 @@ from pushforward._interop import allowed_pairs, compute_dtype, not_compiled, res
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
 from pushforward.ot.cost import GridCost, PointCost, check_pair_by_pair
+from pushforward.ot.geometry.dense import SMALL, DenseGeometry
+from pushforward.ot.geometry.grid import GridGeometry
+from pushforward.ot.geometry.points import PointGeometry
+from pushforward.ot.geometry.protocol import Geometry, Measured
 from pushforward.ot.gradients import attach, mean_size
 from pushforward.ot.history import Recorder, Step
 from pushforward.ot.memory import fits, refuse_if_too_large
-from pushforward.ot.plan import DenseGeometry, Measured
-from pushforward.ot.points import PointGeometry
-from pushforward.ot.problem import NOBODY, Geometry, Problem
+from pushforward.ot.problem import NOBODY, Problem
 from pushforward.ot.solution import Internals, Output, Solution, Status
-from pushforward.ot.solvers.grid import GridGeometry
 from pushforward.ot.solvers.newton import Newton, newton
 from pushforward.ot.solvers.sinkhorn import Sinkhorn, sinkhorn
 from pushforward.ot.solvers.sns import SNS, sns
@@ -58,9 +59,6 @@ DETACHED_LIMIT = 2000
 FEW, MOST_NEWTON = 100, 1000
 # A path with small steps, every level of which is solved to the end: slower than the usual one, and surer.
 GENTLE = Newton(factor=2.0, level_tol=1e-300)
-# A batch is solved in one go while its problems are small; above this many entries each, one after the other is as
-# fast.
-SMALL = 256 * 256
 # Regularisation where the caller sets none, over the mean absolute cost.
 DEFAULT_EPSILON = 0.05
 # Costs of more pairs of points than this, half a gigabyte, are not held: a plan may be (`points.py`). Bytes for a pair
@@ -303,11 +301,10 @@ def _solve_all(
     problem: Problem, start: Tensor | None, tol: float, recorder: Recorder, name: str, settings: Any
 ) -> Tensor:
     """Column potentials of every problem of the batch, (B, m)."""
-    batch, n, m = problem.geometry.shape
-    problem = _detached(problem)
-    together = not isinstance(problem.geometry, DenseGeometry) or (n * m <= SMALL and not _any_lonely(problem))
+    batch, problem = len(problem.a), _detached(problem)
     if batch == 1:
         return _solve_some(problem, start, tol, recorder, name, settings)[0]
+    together = problem.geometry.batch_pays and not _any_lonely(problem)
     found, left = torch.zeros_like(problem.b), range(batch)
     if together and name != "sns":
         found, done = _solve_some(problem, start, tol, recorder, name, settings)
@@ -317,7 +314,7 @@ def _solve_all(
         left = (~(error <= 0.5 * tol)).nonzero()[:, 0].tolist()  # each of them alone, with what is left of the limit
     for k in left:
         here = slice(k, k + 1)
-        one = dataclasses.replace(problem, geometry=_only(problem.geometry, k), a=problem.a[here], b=problem.b[here])
+        one = dataclasses.replace(problem, geometry=problem.geometry.only(k), a=problem.a[here], b=problem.b[here])
         own = Recorder(recorder.left, recorder.hook)
         found[here], _ = _solve_some(one, None if start is None else start[here], tol, own, name, settings)
         recorder.absorb(own)
@@ -327,12 +324,6 @@ def _solve_all(
 def solve_detached(problem: Problem, tol: float) -> Tensor:
     """Column potentials of a problem already in computing form, for callers inside the library."""
     return _solve_all(problem, None, tol, Recorder(DETACHED_LIMIT), "auto", None)
-
-
-def _only(geometry: Geometry, k: int) -> Geometry:
-    if isinstance(geometry, GridGeometry):
-        return GridGeometry(geometry.axis_costs, 1)
-    return DenseGeometry(geometry.matrix()[k : k + 1], geometry.forbidden, geometry.mean)
 
 
 def _detached(problem: Problem) -> Problem:
@@ -345,11 +336,10 @@ def _solve_some(
     """Potentials of problems solved together, and whether all are solved; one alone without what has no weight."""
     if problem.balanced:  # g does not depend on the unit of mass, and a mass of 1 keeps f of the size of the costs
         problem = dataclasses.replace(problem, a=problem.a / problem.mass, b=problem.b / problem.mass)
-    if name == "sns" and isinstance(problem.geometry, GridGeometry):  # it holds the plan in any case
-        dense = DenseGeometry(problem.geometry.matrix(), forbidden=False, mean=problem.geometry.mean)
-        problem = dataclasses.replace(problem, geometry=dense)
+    if name == "sns":  # it holds the plan in any case
+        problem = dataclasses.replace(problem, geometry=problem.geometry.dense())
     geometry = problem.geometry
-    if len(problem.a) > 1 or isinstance(geometry, GridGeometry):
+    if len(problem.a) > 1 or not geometry.selects_alike:
         return _run(problem, g, tol, recorder, name, settings)
     rows, cols = _mattering(problem, tol)
     lonely_rows, lonely_cols = problem.lonely()
@@ -417,7 +407,7 @@ def _auto(problem: Problem, g: Tensor | None, tol: float, recorder: Recorder) ->
     for settings in (Newton(), GENTLE):
         with recorder.at_most(min(MOST_NEWTON, max(recorder.left // 2, FEW))):
             found, done = newton(problem, g, tol, recorder, settings)
-        if done and isinstance(problem.geometry, GridGeometry):  # what a separable kernel lost is not seen from inside
+        if done and problem.geometry.lossy:
             done = bool((problem.error(problem.measure(found), found) <= tol).all())
         if done or len(problem.a) > 1 or recorder.exhausted:
             return found, done

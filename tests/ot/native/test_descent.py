@@ -10,14 +10,14 @@ import pytest
 import torch
 
 from pushforward.ot.cost import GridCost
+from pushforward.ot.geometry import grid
+from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
+from pushforward.ot.geometry.grid import GridGeometry, GridKernel, SeparableKernel
+from pushforward.ot.geometry.sparse import SparseKernel
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import DenseGeometry, DenseKernel
 from pushforward.ot.problem import Problem
-from pushforward.ot.solvers import grid
-from pushforward.ot.solvers.grid import GridGeometry, GridKernel, SeparableKernel
 from pushforward.ot.solvers.native import Reason
 from pushforward.ot.solvers.semidual import Point, SemiDual
-from pushforward.ot.sparse import SparseKernel
 
 # Batch and sizes; a grid's have the form to use in front. The large ones are for the threads.
 KERNELS = [

@@ -23,7 +23,7 @@ constexpr int LANES = 2;
 typedef double Lane __attribute__((vector_size(8 * LANES), aligned(8), may_alias));
 
 constexpr double INFINITE = __builtin_inf();
-// As in plan.py: what plans are clamped to, so that no product of two numbers is denormal.
+// As in protocol.py: what plans are clamped to, so that no product of two numbers is denormal.
 constexpr double LOWEST = -300.0, HIGHEST = 300.0, LOWEST_COST = -1e300, TINY = 2.2250738585072014e-308;
 // Multiply-adds under which a second worker costs more than it brings.
 constexpr Index GRAIN = 40'000;

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from pushforward.ot._native import kernels
-from pushforward.ot.plan import DenseKernel, threads_for
-from pushforward.ot.solvers.grid import GridKernel, SeparableKernel
+from pushforward.ot.geometry.dense import DenseKernel
+from pushforward.ot.geometry.grid import GridKernel, SeparableKernel
+from pushforward.ot.geometry.protocol import threads_for
+from pushforward.ot.geometry.sparse import SparseKernel
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
-from pushforward.ot.sparse import SparseKernel
 
 if TYPE_CHECKING:
     from pushforward.ot.solvers.newton import Newton

@@ -19,14 +19,14 @@ from torch.linalg import vector_norm
 
 from pushforward._checks import check_positive
 from pushforward.errors import InvalidArgument
+from pushforward.ot.geometry.dense import DenseGeometry
+from pushforward.ot.geometry.protocol import RowGeometry
+from pushforward.ot.geometry.sparse import MARGIN, SparsePattern
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import DenseGeometry
-from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solvers.native import HAND_OVER, PATIENCE, SHARPENING, Reason, Rebuild, descend
 from pushforward.ot.solvers.preconditioner import LinearSolver, System
 from pushforward.ot.solvers.semidual import Point, SemiDual
-from pushforward.ot.sparse import MARGIN, SparsePattern
 
 __all__ = ["Newton", "newton"]
 
@@ -82,12 +82,12 @@ class _Plans:
 
     def around(self, problem: Problem, f: Tensor | None, g: Tensor, tol: float) -> tuple[SemiDual, Point]:
         """The semi-dual and its first point at potentials g (and f, once there are any)."""
-        epsilon = problem.epsilon
-        if f is not None and problem.geometry.sparse_pays:
+        epsilon, by_rows = problem.epsilon, problem.geometry.sparse_rows
+        if f is not None and by_rows is not None:
             # With f of the problem of unit mass, what is left out sums to exp(-radius/epsilon) at most; the drift
             # allowed makes that tol/7.
             unit_f = f[0] + epsilon * math.log(float(problem.mass))
-            pattern = self._find(problem, unit_f, g[0], _radius(epsilon, tol))
+            pattern = self._find(by_rows, unit_f, g[0], _radius(epsilon, tol))
             if pattern is not None:
                 kernel, f, cols = pattern.kernel(f, g, epsilon, problem.a, problem.b)
                 dual = SemiDual(problem, kernel, f, g, self._recorder)
@@ -100,9 +100,8 @@ class _Plans:
         dual = SemiDual(problem, kernel, f, g, self._recorder)
         return dual, dual.start(cols)
 
-    def _find(self, problem: Problem, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
-        geometry, most = problem.geometry, _most(problem, self._settings)
-        assert isinstance(geometry, DenseGeometry | PointGeometry)  # sparse_pays is for those alone
+    def _find(self, geometry: RowGeometry, f: Tensor, g: Tensor, radius: float) -> SparsePattern | None:
+        most = geometry.most_sparse(self._settings.sparse_below)
         if self._pattern is not None and self._pattern.covers(f, g, radius):
             if self._pattern.radius > 1.5 * radius:
                 self._pattern.shrink(f, g, 1.15 * radius)
@@ -120,13 +119,6 @@ class _Plans:
 def _radius(epsilon: float, tol: float) -> float:
     """The slack of the pairs that matter, in units of the cost."""
     return epsilon * (math.log(1 / tol) + MARGIN)
-
-
-def _most(problem: Problem, settings: Newton) -> float:
-    """The share of pairs that a pattern may hold."""
-    if not isinstance(problem.geometry, PointGeometry):
-        return settings.sparse_below
-    return problem.geometry.most_sparse(settings.sparse_below)
 
 
 def newton(
@@ -183,9 +175,9 @@ class _Path:
         """(f, g) at the end of the path, and whether its error is within the tolerance."""
         levels = self.levels() if g is None else [self.problem.epsilon]
         f, done, behind = None, False, None
-        if isinstance(self.problem.geometry, PointGeometry):
+        if self.problem.geometry.streamed:
             if g is None:
-                g, levels = self._from_sample(self.problem.geometry, levels)
+                g, levels = self._from_sample(levels)
             self.recorder.plan_evaluations += 1
             f = self.problem.at(levels[0]).measure(g).f
         g = torch.zeros_like(self.problem.b) if g is None else g
@@ -204,9 +196,9 @@ class _Path:
         assert f is not None
         return f, g, done
 
-    def _from_sample(self, geometry: PointGeometry, levels: list[float]) -> tuple[Tensor, list[float]]:
+    def _from_sample(self, levels: list[float]) -> tuple[Tensor, list[float]]:
         """Column potentials from a sample of the points, and the levels left: from the first whose plan is sparse."""
-        rng = torch.Generator().manual_seed(0)
+        geometry, rng = self.problem.geometry, torch.Generator().manual_seed(0)
         rows, cols = (torch.randperm(size, generator=rng)[:SAMPLE] for size in geometry.shape[1:])
         a, b = self.problem.a, self.problem.b
         some_a, some_b = (weights[:, which] / weights[:, which].sum() for weights, which in ((a, rows), (b, cols)))
@@ -221,9 +213,11 @@ class _Path:
             wide = geometry.select(rows, every).transposed().measure(f, epsilon, b, some_a).f
             near = geometry.select(few, every)
             near_f = near.measure(wide, epsilon, a[:, few], b).f[0]
-            share = SparsePattern.density(near, near_f, wide[0], RADII[0] * _radius(epsilon, tol))
-            if share <= _most(self.problem, self.settings):
-                return wide, levels[k:]
+            every_row, some_rows = geometry.sparse_rows, near.sparse_rows
+            if every_row is not None and some_rows is not None:
+                share = SparsePattern.density(some_rows, near_f, wide[0], RADII[0] * _radius(epsilon, tol))
+                if share <= every_row.most_sparse(self.settings.sparse_below):
+                    return wide, levels[k:]
         return wide, levels[-1:]
 
     def _level(

@@ -22,8 +22,8 @@ from scipy.linalg.blas import dtrsv  # pyright: ignore[reportAttributeAccessIssu
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from pushforward.ot.plan import Kernel, small_matrix_share
-from pushforward.ot.sparse import SparseKernel
+from pushforward.ot.geometry.protocol import Kernel, small_matrix_share
+from pushforward.ot.geometry.sparse import SparseKernel
 
 __all__ = ["LinearSolver", "System"]
 

@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
+from pushforward.ot.geometry.protocol import Kernel
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import Kernel
 from pushforward.ot.problem import Problem
 
 __all__ = ["Point", "SemiDual"]

@@ -21,7 +21,7 @@ import torch
 from scipy.optimize import linear_sum_assignment, linprog
 
 from pushforward.errors import InfeasibleError
-from pushforward.ot.plan import DenseGeometry
+from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solution import Status
 from pushforward.ot.solve import solve_detached

@@ -28,11 +28,10 @@ import math
 import torch
 from torch import Tensor
 
+from pushforward.ot.geometry.protocol import Kernel
+from pushforward.ot.geometry.sparse import MARGIN, SparsePattern
 from pushforward.ot.history import Recorder
-from pushforward.ot.plan import Kernel
-from pushforward.ot.points import PointGeometry
 from pushforward.ot.problem import Problem
-from pushforward.ot.sparse import MARGIN, SparsePattern
 
 __all__ = ["MOST_STEPS", "self_transport"]
 
@@ -83,12 +82,13 @@ def _around(problem: Problem, f: Tensor, tol: float, recorder: Recorder) -> tupl
     """The plan at (T f, f), and (f - T f)/epsilon; on the pairs that matter where there are many points."""
     geometry, epsilon, a = problem.geometry, problem.epsilon, problem.a
     recorder.plan_evaluations += 1
-    if isinstance(geometry, PointGeometry) and geometry.sparse_pays and not bool((a <= 0).any()):
+    by_rows = geometry.sparse_rows if geometry.streamed else None
+    if by_rows is not None and not bool((a <= 0).any()):
         image = problem.measure(f).f
         # As in `newton.py`: with potentials of unit mass, what is left out is below the tolerance.
         unit, radius = image[0] + epsilon * math.log(float(problem.mass)), epsilon * (math.log(1 / tol) + MARGIN)
-        if SparsePattern.density(geometry, unit, f[0], radius) <= geometry.most_sparse(SPARSE_BELOW):
-            kernel, image, _ = SparsePattern(geometry, unit, f[0], radius).kernel(image, f, epsilon, a, a)
+        if SparsePattern.density(by_rows, unit, f[0], radius) <= by_rows.most_sparse(SPARSE_BELOW):
+            kernel, image, _ = SparsePattern(by_rows, unit, f[0], radius).kernel(image, f, epsilon, a, a)
             return kernel, (f - image) / epsilon
     kernel, image, _ = geometry.kernel(f, epsilon, a, a)
     return kernel, (f - image) / epsilon

@@ -12,7 +12,7 @@ memory.
 
 symbol   meaning                     shape
 x, y     points                      (n, d), (m, d)
-others   as in plan.py, with B = 1
+others   as in protocol.py, with B = 1
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from torch import Tensor
 
 from pushforward.errors import NonFiniteError
 from pushforward.ot.cost import GroundCost, pairwise_cost
+from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
+from pushforward.ot.geometry.protocol import FARTHEST, Kernel, Measured
 from pushforward.ot.memory import HELD_SHARE, available_memory, fits
-from pushforward.ot.plan import FARTHEST, DenseGeometry, DenseKernel, Kernel, Measured
 
 __all__ = ["PointGeometry", "StreamedKernel"]
 
@@ -58,7 +59,12 @@ class PointGeometry:
     y: Tensor
     cost: GroundCost
 
-    forbidden: ClassVar[bool] = False
+    forbidden = False
+    streamed: ClassVar[bool] = True
+    batch_pays = True
+    selects_alike: ClassVar[bool] = True
+    lossy: ClassVar[bool] = False
+    plan_copies: ClassVar[float] = 1.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,9 +72,9 @@ class PointGeometry:
         return 1, len(self.x), len(self.y)
 
     @property
-    def sparse_pays(self) -> bool:
+    def sparse_rows(self) -> PointGeometry | None:
         """On a CPU, as for a matrix."""
-        return self.x.device.type == "cpu"
+        return self if self.x.device.type == "cpu" else None
 
     def most_sparse(self, below: float) -> float:
         """The share of pairs that a sparse plan may hold: `below`, or as many as memory is free for.
@@ -86,7 +92,7 @@ class PointGeometry:
         """Blocks of rows, with their costs as a matrix."""
         step = max(1, BLOCK // len(self.y))
         for i in range(0, len(self.x), step):
-            rows = slice(i, i + step)
+            rows = slice(i, min(len(self.x), i + step))
             yield rows, DenseGeometry(self.rows(self.x[rows])[None], forbidden=False, mean=math.nan)
 
     def rows(self, x: Tensor) -> Tensor:
@@ -130,6 +136,15 @@ class PointGeometry:
         """The costs, (1, n, m), for those who need them and have the memory."""
         return self.rows(self.x)[None]
 
+    def dense(self) -> PointGeometry:
+        """These costs, which are never held."""
+        return self
+
+    def only(self, k: int) -> PointGeometry:
+        """The one problem that there is."""
+        del k
+        return self
+
     def transposed(self) -> PointGeometry:
         """The same cost read from the columns' side."""
         cost = self.cost
@@ -143,7 +158,7 @@ class PointGeometry:
     def kernel(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
     ) -> tuple[StreamedKernel | DenseKernel, Tensor, Tensor]:
-        """The plan at g with exact rows, held where memory is free; the contract of `DenseGeometry.kernel`."""
+        """The plan at g with exact rows, held where memory is free."""
         if out is None and not fits(PLAN_BYTES * len(self.x) * len(self.y), self.x.device):
             measured = self.measure(g, epsilon, a, b, damping=damping)
             return StreamedKernel(self, measured.f, g, epsilon, a, b), measured.f, measured.cols
@@ -155,7 +170,7 @@ class PointGeometry:
         return DenseKernel(plan), f, cols
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
-        """The same contract as `DenseGeometry.measure`."""
+        """The same contract as `Geometry.measure`."""
         f, cols, cost_by_col = torch.empty_like(a), torch.zeros_like(b), torch.zeros_like(b)
         for i, part in self.parts():
             measured = part.measure(g, epsilon, a[:, i], b, damping=damping)
@@ -165,7 +180,7 @@ class PointGeometry:
         return Measured(f, cols, cost_by_col)
 
     def marginals(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        """The same contract as `DenseGeometry.marginals`."""
+        """The same contract as `Geometry.marginals`."""
         rows, cols = torch.empty_like(a), torch.zeros_like(b)
         for i, part in self.parts():
             rows[:, i], more = part.marginals(f[:, i], g, epsilon, a[:, i], b)
@@ -173,11 +188,11 @@ class PointGeometry:
         return rows, cols
 
     def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """The same contract as `DenseGeometry.plan`."""
+        """The same contract as `Geometry.plan`."""
         return DenseGeometry(self.matrix(), forbidden=False, mean=math.nan).plan(f, g, epsilon, a, b)
 
     def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """P v for v of shape (1, m, k); the same contract as `DenseGeometry.product`."""
+        """P v for v of shape (1, m, k); the same contract as `Geometry.product`."""
         parts = [part.product(f[:, i], g, epsilon, a[:, i], b, v) for i, part in self.parts()]
         return torch.cat(parts, dim=1)
 

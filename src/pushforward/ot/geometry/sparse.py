@@ -21,18 +21,17 @@ import torch
 from torch import Tensor
 
 from pushforward.ot._native import kernels
-from pushforward.ot.plan import (
-    BLOCK,
+from pushforward.ot.geometry.dense import BLOCK, DenseGeometry
+from pushforward.ot.geometry.protocol import (
     DENSE_SPEED,
     FARTHEST,
     HIGHEST_EXPONENT,
     LOWEST_EXPONENT,
     NEGLIGIBLE,
-    DenseGeometry,
     Kernel,
+    RowGeometry,
     threads_for,
 )
-from pushforward.ot.points import PointGeometry
 
 __all__ = ["MARGIN", "SparseKernel", "SparsePattern"]
 
@@ -54,7 +53,7 @@ class SparsePattern:
         radius: Slack kept, in units of the cost.
     """
 
-    def __init__(self, geometry: DenseGeometry | PointGeometry, f: Tensor, g: Tensor, radius: float) -> None:
+    def __init__(self, geometry: RowGeometry, f: Tensor, g: Tensor, radius: float) -> None:
         self.shape = geometry.shape[1:]
         self._native = kernels() if f.dtype == torch.float64 else None
         counts, columns, costs = zip(*(_near(part, f[i], g, radius) for i, part in geometry.parts()), strict=True)
@@ -68,7 +67,7 @@ class SparsePattern:
         return np.repeat(np.arange(self.shape[0], dtype=np.int32), np.diff(self.starts))
 
     @staticmethod
-    def density(geometry: DenseGeometry | PointGeometry, f: Tensor, g: Tensor, radius: float) -> float:
+    def density(geometry: RowGeometry, f: Tensor, g: Tensor, radius: float) -> float:
         """The share of pairs that a pattern would keep, estimated on 32 rows."""
         some = torch.linspace(0, geometry.shape[1] - 1, 32, dtype=torch.float64).long()
         return float((f[some, None] + g - geometry.some_rows(some) >= -radius).to(torch.float64).mean())
@@ -92,7 +91,7 @@ class SparsePattern:
         self.col, self.cost = self.col[keep], self.cost[keep]
 
     def kernel(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[SparseKernel, Tensor, Tensor]:
-        """The plan on these pairs at g, rows made exact from f on; the contract of `DenseGeometry.kernel`, (1, n)."""
+        """The plan on these pairs at g, rows made exact from f on; the contract of `Geometry.kernel`, (1, n)."""
         log_row, log_col = f[0] / epsilon + a[0].log(), g[0] / epsilon + b[0].log()
         values, f, cols = np.empty_like(self.cost), f.clone(), torch.empty_like(b)
         if self._native is not None:

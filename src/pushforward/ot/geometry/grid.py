@@ -19,22 +19,22 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import (
+from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
+from pushforward.ot.geometry.protocol import (
     DENSE_SPEED,
     FARTHEST,
     LOWEST_COST,
     LOWEST_EXPONENT,
-    DenseGeometry,
-    DenseKernel,
     Kernel,
     Measured,
+    marginals_by_products,
 )
 
 __all__ = ["GridGeometry", "GridKernel", "SeparableKernel"]
@@ -188,7 +188,13 @@ class GridGeometry:
     batch: int
 
     forbidden = False
-    sparse_pays = False
+    sparse_rows = None
+    streamed: ClassVar[bool] = False
+    batch_pays = True
+    selects_alike: ClassVar[bool] = False
+    # What a separable kernel lost is not seen from inside.
+    lossy: ClassVar[bool] = True
+    plan_copies: ClassVar[float] = 3.0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -215,13 +221,30 @@ class GridGeometry:
         """The same cost read from the columns' side."""
         return GridGeometry(tuple(cost.T for cost in self.axis_costs), self.batch)
 
+    def dense(self) -> DenseGeometry:
+        """The same costs as a matrix."""
+        return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean)
+
+    def only(self, k: int) -> GridGeometry:
+        """One pair of images; all share the grid."""
+        del k
+        return GridGeometry(self.axis_costs, 1)
+
+    def select(self, rows: Tensor, cols: Tensor) -> DenseGeometry:
+        """The sub-problem on some pixels (boolean masks), which are no grid: a matrix."""
+        return self.dense().select(rows, cols)
+
+    def parts(self) -> Iterator[tuple[slice, DenseGeometry]]:
+        """All rows in one block, with their costs as a matrix."""
+        yield slice(0, self.shape[1]), self.dense()
+
     def _grid(self, flat: Tensor) -> Tensor:
         return flat.view(flat.shape[0], *(len(cost) for cost in self.axis_costs))
 
     def kernel(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
     ) -> tuple[GridKernel | SeparableKernel, Tensor, Tensor]:
-        """The plan at g with exact rows; the same contract as `DenseGeometry.kernel`."""
+        """The plan at g with exact rows; the same contract as `Geometry.kernel`."""
         del out  # factors are small: there is nothing to reuse
         separable = self._separable(g, epsilon, a, b, damping)
         if separable is not None:
@@ -269,7 +292,7 @@ class GridGeometry:
         return kernel, f, kernel.cols(torch.ones_like(a))
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
-        """The same contract as `DenseGeometry.measure`."""
+        """The same contract as `Geometry.measure`."""
         kernel, f, cols = self._factors(g, epsilon, a, b, damping)
         return Measured(f, cols, kernel.cost_by_col(self.axis_costs))
 
@@ -283,12 +306,16 @@ class GridGeometry:
             total = total + cost.view(*(len(cost) if axis in (k, n + k) else 1 for axis in range(2 * n)))
         return total.reshape(1, *self.shape[1:]).expand(self.shape)
 
+    def marginals(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The same contract as `Geometry.marginals`."""
+        return marginals_by_products(self, f, g, epsilon, a, b)
+
     def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """The same contract as `DenseGeometry.plan`."""
-        return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean).plan(f, g, epsilon, a, b)
+        """The same contract as `Geometry.plan`."""
+        return self.dense().plan(f, g, epsilon, a, b)
 
     def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """P v for v of shape (B, N, k); the same contract as `DenseGeometry.product`."""
+        """P v for v of shape (B, N, k); the same contract as `Geometry.product`."""
         kernel, exact_f, _ = self._factors(g, float(epsilon), a, b, 1.0)
         moved = torch.where(a > 0, torch.exp((f - exact_f) / epsilon), 0.0)
         return torch.stack([kernel.rows(column.contiguous()) * moved for column in v.unbind(-1)], dim=-1)

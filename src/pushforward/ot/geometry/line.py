@@ -19,13 +19,15 @@ left, right    factors of a plan: P_ij = left_ki right_kj, k the pair's branch  
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from pushforward.ot.plan import DenseGeometry, DenseKernel, Kernel, Measured
+from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
+from pushforward.ot.geometry.protocol import Kernel, Measured, marginals_by_products
 
 __all__ = ["LineGeometry", "LineKernel"]
 
@@ -124,8 +126,13 @@ class LineGeometry:
         scale: s, in units of the cost over those of the points.
     """
 
-    forbidden: ClassVar[bool] = False
-    sparse_pays: ClassVar[bool] = False
+    forbidden = False
+    sparse_rows = None
+    streamed: ClassVar[bool] = False
+    batch_pays = True
+    selects_alike: ClassVar[bool] = True
+    lossy: ClassVar[bool] = False
+    plan_copies: ClassVar[float] = 3.0
 
     def __init__(self, x: Tensor, y: Tensor, scale: float) -> None:
         low, high = (torch.maximum(end(x), end(y)) for end in (lambda t: -t.amin(-1), lambda t: t.amax(-1)))
@@ -176,6 +183,18 @@ class LineGeometry:
         """The costs, (B, n, m)."""
         return self.scale * (self._x[..., None] - self._y[:, None]).abs()
 
+    def dense(self) -> DenseGeometry:
+        """The same costs as a matrix."""
+        return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean)
+
+    def only(self, k: int) -> DenseGeometry:
+        """Problem k of the batch, as a matrix: the batch could not solve it along the line."""
+        return self.dense().only(k)
+
+    def parts(self) -> Iterator[tuple[slice, DenseGeometry]]:
+        """All rows in one block, with their costs as a matrix."""
+        yield slice(0, self.shape[1]), self.dense()
+
     def select(self, rows: Tensor, cols: Tensor) -> LineGeometry:
         """The sub-problem on some rows and columns (boolean masks)."""
         return LineGeometry(self._x[:, rows], self._y[:, cols], self.scale)
@@ -194,7 +213,7 @@ class LineGeometry:
     def kernel(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
     ) -> tuple[LineKernel, Tensor, Tensor]:
-        """The plan at g with exact rows; the same contract as `DenseGeometry.kernel`, where epsilon `fits`."""
+        """The plan at g with exact rows; the same contract as `Geometry.kernel`, where epsilon `fits`."""
         del out  # factors are small: there is nothing to reuse
         right, top = self._right(g, float(epsilon), b)
         right_in_order = self._over_y.sort_branches(right)
@@ -206,7 +225,7 @@ class LineGeometry:
         return LineKernel(self._over_y, self._over_x, left, right, left_in_order, right_in_order), f, cols
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
-        """The same contract as `DenseGeometry.measure`; in each branch C_ij is the rise of x less that of y."""
+        """The same contract as `Geometry.measure`; in each branch C_ij is the rise of x less that of y."""
         kernel, f, cols = self.kernel(g, epsilon, a, b, damping=damping)
         rises = self._over_x.sums(self._over_x.sort_branches(kernel.left * self._rise_x))
         rises -= self._rise_y * self._over_x.sums(kernel.left_in_order)
@@ -220,12 +239,16 @@ class LineGeometry:
         branches = apart.sums(apart.sort_branches(right)) * self._left(f, epsilon, a, top)
         return self.scale * (branches[:, 0] - branches[:, 1])
 
+    def marginals(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """The same contract as `Geometry.marginals`."""
+        return marginals_by_products(self, f, g, epsilon, a, b)
+
     def plan(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor) -> Tensor:
-        """The same contract as `DenseGeometry.plan`."""
-        return DenseGeometry(self.matrix(), forbidden=False, mean=self.mean).plan(f, g, epsilon, a, b)
+        """The same contract as `Geometry.plan`."""
+        return self.dense().plan(f, g, epsilon, a, b)
 
     def product(self, f: Tensor, g: Tensor, epsilon: float | Tensor, a: Tensor, b: Tensor, v: Tensor) -> Tensor:
-        """P v for v of shape (B, m, k); the same contract as `DenseGeometry.product`."""
+        """P v for v of shape (B, m, k); the same contract as `Geometry.product`."""
         right, top = self._right(g, float(epsilon), b)
         left, in_order = self._left(f, float(epsilon), a, top), self._over_y.sort_branches(right)
         sums = (self._over_y.sums(in_order * self._over_y.sort(column.contiguous())) for column in v.unbind(-1))

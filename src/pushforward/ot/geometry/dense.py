@@ -1,59 +1,35 @@
-"""Plans as matrices: build one around potentials, multiply by it, measure it; `sparse.py` holds those with few entries.
-
-    P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)
-
-A *kernel* is such a plan K, built at some potentials and then kept: the algorithms move the potentials by epsilon log
-u and epsilon log v and work with P = diag(u) K diag(v), so that a step costs products with K and no exponential.
-
-symbol   meaning                                              shape
-C        cost                                                 (B, n, m)
-g, f     potentials of the columns and of the rows            (B, m), (B, n)
-a, b     weights, all positive here (zeros were taken out)    (B, n), (B, m)
-u, v     scalings relative to the kernel's own potentials     (B, n), (B, m)
-
-Every pass starts from g alone: f is the row update that makes the rows exact,
-f_i = -lambda epsilon log sum_j b_j exp((g_j - C_ij)/epsilon), lambda = 1, or rho/(rho + epsilon) where the row
-marginal is relaxed.
-"""
+"""Costs as a matrix, and plans held as one. Symbols: `protocol.py`; plans of few entries: `sparse.py`."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from pushforward.ot._native import kernels
+from pushforward.ot.geometry.protocol import (
+    DENSE_SPEED,
+    FARTHEST,
+    HIGHEST_EXPONENT,
+    LOWEST_COST,
+    LOWEST_EXPONENT,
+    NEGLIGIBLE,
+    Kernel,
+    Measured,
+    small_matrix_share,
+    threads_for,
+)
 
-__all__ = ["DenseGeometry", "DenseKernel", "Kernel", "Measured"]
+__all__ = ["DenseGeometry", "DenseKernel"]
 
-# exp() of anything under -708 is denormal, and so are products of two factors under e^-354: library kernels are 3 to
-# 50 times slower on those. e^-300 is 1e-130, nothing to any sum, and leaves room for weights and scalings.
-LOWEST_EXPONENT = -300.0
-# Only pairs without weight get exponents above about 70; they must not overflow before they meet their zero.
-HIGHEST_EXPONENT = 300.0
-LOWEST_COST = -1e300
-# Multiply-adds a second of one core in a matrix product.
-DENSE_SPEED = 2.5e10
-# Entries of a column below this share of its largest change no eigenvalue that a preconditioner can see.
-NEGLIGIBLE = 1e-12
-# Pairs from which on a second thread made solves faster: below, it waits for the threads of torch to fall asleep.
-WORTH_THREADS = 1 << 20
 # Numbers of one block of rows: 1 MB of float64 stays in a core's L2 between the five operations of a pass.
 BLOCK = 1 << 17
-
-
-def threads_for(pairs: int) -> int:
-    """Threads for compiled code to work on that many pairs with: torch's setting, where waking them is worth it."""
-    return torch.get_num_threads() if pairs >= WORTH_THREADS else 1
-
-
-def small_matrix_share(m: int) -> float:
-    """The share of their full speed at which library products and factorisations run on m x m matrices."""
-    return min(1.0, m / 500)
+# A batch is solved in one go while its problems have at most this many pairs; above, one after the other is as fast.
+SMALL = 256 * 256
 
 
 def _weighted_sum(u: Tensor, matrix: Tensor) -> Tensor:
@@ -61,54 +37,6 @@ def _weighted_sum(u: Tensor, matrix: Tensor) -> Tensor:
     if u.shape[0] == 1:
         return torch.mm(u, matrix[0])
     return torch.bmm(u[:, None], matrix)[:, 0]
-
-
-# How far log u and log v may go before a kernel must be rebuilt: what it holds as e^-300 is then still nothing.
-FARTHEST = 100.0
-
-
-class Kernel(Protocol):
-    """What the algorithms may ask of an n x m plan."""
-
-    farthest: ClassVar[float]
-    """How far log u and log v may go before the kernel has to be rebuilt."""
-    together: ClassVar[float] = math.inf
-    """How far log u + log v may go."""
-
-    @property
-    def entries(self) -> int:
-        """How many numbers a product reads."""
-        ...
-
-    def rows(self, v: Tensor) -> Tensor:
-        """K v, shape (B, n)."""
-        ...
-
-    def cols(self, u: Tensor) -> Tensor:
-        """K^T u, shape (B, m)."""
-        ...
-
-    def normal(self, left: Tensor, right: Tensor) -> Tensor:
-        """diag(right) K^T diag(left) K diag(right), shape (B, m, m)."""
-        ...
-
-    @property
-    def normal_seconds(self) -> float:
-        """What `normal` takes on one core of a current CPU, within a factor of two."""
-        ...
-
-    def normal_product(self, left: Tensor, right: Tensor) -> Callable[[Tensor], Tensor]:
-        """The product with `normal(left, right)`, without forming it; (B, m) to (B, m)."""
-        return lambda x: right * self.cols(left * self.rows(right * x))
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """A plan measured exactly, in one pass over the cost: its row potentials, column sums and cost by column."""
-
-    f: Tensor
-    cols: Tensor
-    cost_by_col: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +89,11 @@ class DenseGeometry:
     forbidden: bool
     mean: float
 
+    streamed: ClassVar[bool] = False
+    selects_alike: ClassVar[bool] = True
+    lossy: ClassVar[bool] = False
+    plan_copies: ClassVar[float] = 1.0
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """(B, n, m)."""
@@ -168,10 +101,15 @@ class DenseGeometry:
         return b, n, m
 
     @property
-    def sparse_pays(self) -> bool:
+    def sparse_rows(self) -> DenseGeometry | None:
         """Active sets are for one problem on the CPU; a GPU streams the dense plan faster than it gathers."""
         b, n, m = self.cost.shape
-        return b == 1 and self.cost.device.type == "cpu" and n * m >= 64 * 64
+        return self if b == 1 and self.cost.device.type == "cpu" and n * m >= 64 * 64 else None
+
+    @property
+    def batch_pays(self) -> bool:
+        """Whether the problems of a batch are solved faster together."""
+        return self.cost.shape[1] * self.cost.shape[2] <= SMALL
 
     @property
     def native(self) -> Any:
@@ -212,9 +150,29 @@ class DenseGeometry:
         """The sub-problem on some rows and columns (boolean masks)."""
         return DenseGeometry(self.cost[:, rows][:, :, cols], self.forbidden, self.mean)
 
+    def dense(self) -> DenseGeometry:
+        """These costs are a matrix already."""
+        return self
+
+    def only(self, k: int) -> DenseGeometry:
+        """Problem k of the batch, as a batch of one."""
+        return DenseGeometry(self.cost[k : k + 1], self.forbidden, self.mean)
+
     def parts(self) -> Iterator[tuple[slice, DenseGeometry]]:
         """Blocks of rows, with their costs as a matrix: this one alone."""
-        yield slice(None), self
+        yield slice(0, self.cost.shape[1]), self
+
+    def most_sparse(self, below: float) -> float:
+        """The share of pairs that a sparse plan may hold: the costs are held, so that its memory is no matter."""
+        return below
+
+    def row_blocks(self) -> Iterator[tuple[slice, DenseGeometry]]:
+        """Blocks of rows of all problems, so small that a core's cache holds one."""
+        batch, n, m = self.cost.shape
+        step = max(1, BLOCK // (batch * m))
+        for i in range(0, n, step):
+            rows = slice(i, min(n, i + step))
+            yield rows, DenseGeometry(self.cost[:, rows], self.forbidden, self.mean)
 
     def some_rows(self, which: Tensor) -> Tensor:
         """The costs of a few rows of the first problem, (k, m)."""
@@ -234,15 +192,7 @@ class DenseGeometry:
     def kernel(
         self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0, out: Tensor | None = None
     ) -> tuple[DenseKernel, Tensor, Tensor]:
-        """The plan at g with exact rows, as a kernel; also its f (B, n) and its column sums (B, m).
-
-        Args:
-            g: Column potentials, (B, m), in units of the cost.
-            epsilon: Regularisation, in units of the cost.
-            a, b: Weights, (B, n) and (B, m), positive.
-            damping: lambda of the row update (module docstring).
-            out: Memory for the plan, reused from the last call, if any.
-        """
+        """The plan at g with exact rows, as a kernel."""
         stored = torch.empty_like(self.cost, memory_format=torch.contiguous_format) if out is None else out
         measured = self._pass(g, epsilon, a, b, damping, stored, with_cost=False)
         return DenseKernel(stored), measured.f, measured.cols
