@@ -21,10 +21,22 @@ def test_a_pair_is_its_two_digits():
     assert not np.array_equal(a, b)
 
 
-@pytest.mark.parametrize(("label", "index"), [(10, 0), (-1, 0), (3, 10_000)])
-def test_what_is_not_there_is_refused(label: int, index: int):
-    with pytest.raises(ValueError, match=f"sample {index} of digit {label}"):
+@pytest.mark.parametrize(
+    ("label", "index", "message"),
+    [
+        (10, 0, "label is 10"),
+        (-1, 0, "label is -1"),
+        (3, 10_000, "index is 10000, but there are 183 samples of digit 3"),
+    ],
+)
+def test_what_is_not_there_is_refused(label: int, index: int, message: str):
+    with pytest.raises(ValueError, match=message):
         samples.digit(label, index=index)
+
+
+def test_a_pairs_error_names_the_one_that_is_wrong():
+    with pytest.raises(ValueError, match="target is -5"):
+        samples.digit_pair(3, -5)
 
 
 def test_photographs():

@@ -23,10 +23,10 @@ __all__ = [
     "check_exponent",
     "check_finite",
     "check_grid_shape",
-    "check_has_memory",
     "check_instance",
     "check_logits",
     "check_mask",
+    "check_pair",
     "check_points",
     "check_positive",
     "check_range",
@@ -162,13 +162,36 @@ def check_finite(name: str, tensor: Tensor) -> Tensor:
 
 
 def check_points(name: str, value: Any, device: torch.device | None = None) -> Tensor:
-    """Points, shape (n, d), in computing precision."""
+    """Points, shape (n, d), in computing precision.
+
+    Raises:
+        ShapeError: They have other axes than two, or none of them.
+        NonFiniteError: One of them is not finite, or so large that squared distances overflow.
+    """
     points = to_tensor(name, value, device)
     if points.ndim != 2 or 0 in points.shape:
         raise ShapeError(
             f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension), at least one of each"
         )
-    return check_finite(name, points.to(compute_dtype(points.device)))
+    points = check_finite(name, points.to(compute_dtype(points.device)))
+    largest = torch.finfo(points.dtype).max ** 0.45  # the sum of many squares, and its product with a weight, fit
+    low, high = (float(extreme) for extreme in points.detach().aminmax())
+    if max(-low, high) > largest:
+        _name_first(name, points, points.abs() > largest, f"use a unit in which points are within {largest:.0e}")
+    return points
+
+
+def check_pair(x: Tensor, y: Tensor) -> None:
+    """Two sets of points of one dimension, (n, d) and (m, d); their numbers are not looked at.
+
+    Raises:
+        ShapeError: They have other axes than two, or differ in dimension.
+    """
+    for name, points in (("x", x), ("y", y)):
+        if points.ndim != 2:
+            raise ShapeError(f"{name} has shape {tuple(points.shape)}; points are needed, as (how many, dimension)")
+    if x.shape[1] != y.shape[1]:
+        raise ShapeError(f"x has points of dimension {x.shape[1]} but y of dimension {y.shape[1]}")
 
 
 def check_returned(name: str, value: Any, shape: tuple[int, ...]) -> Tensor:
@@ -332,12 +355,6 @@ def check_range(costs: float, epsilon: float, prices: tuple[float, float], a: Te
                 f"cost, of sum {costs:.2g}, times the mass of {name} is {costs * high:.2g}, near the end of "
                 "floating-point numbers; change the units of either"
             )
-
-
-def check_has_memory(name: str, tensor: Tensor) -> None:
-    """A tensor on the meta device has a shape but no numbers."""
-    if tensor.is_meta:
-        raise InvalidArgument(f"{name} is on meta, a device where tensors hold no numbers")
 
 
 def check_same_device(*named: tuple[str, Tensor]) -> None:

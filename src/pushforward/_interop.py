@@ -17,6 +17,7 @@ from pushforward.errors import InvalidArgument
 __all__ = [
     "AllowedPairs",
     "allowed_pairs",
+    "check_numbers",
     "compute_dtype",
     "like_input",
     "not_compiled",
@@ -66,18 +67,27 @@ def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tens
         except (TypeError, ValueError, RuntimeError, BufferError, OverflowError, AttributeError) as reason:
             raise InvalidArgument(f"{name} is not an array of real numbers: {reason}") from None
         tensor = tensor if device is None else tensor.to(device)
-    if tensor.is_complex() or tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype.itemsize < 2):
-        raise InvalidArgument(f"{name} has dtype {tensor.dtype}; real numbers are needed, of 16 bits at least")
-    if tensor.is_nested:
-        raise InvalidArgument(f"{name} is a nested tensor, whose rows differ in length; a plain one is needed")
-    if tensor.is_meta:
-        raise InvalidArgument(f"{name} is on meta, a device where tensors hold no numbers")
+    check_numbers(name, tensor)
     tensor = tensor.to_dense() if tensor.layout is not torch.strided else tensor
     if tensor.dtype in _UNSIGNED:  # torch has hardly an operation for them
         wide = tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any())
         tensor = tensor.to(torch.float64 if wide else torch.int64)
     # The compiled kernels, and torch's own, read whole numbers at a time.
     return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % tensor.itemsize else tensor
+
+
+def check_numbers(name: str, tensor: Tensor) -> None:
+    """Refuse a tensor that holds no real numbers in one rectangular array.
+
+    Raises:
+        InvalidArgument: It is complex, quantised, of 8-bit floats, nested, or on the meta device.
+    """
+    if tensor.is_complex() or tensor.is_quantized or (tensor.is_floating_point() and tensor.dtype.itemsize < 2):
+        raise InvalidArgument(f"{name} has dtype {tensor.dtype}; real numbers are needed, of 16 bits at least")
+    if tensor.is_nested:
+        raise InvalidArgument(f"{name} is a nested tensor, whose rows differ in length; a plain one is needed")
+    if tensor.is_meta:
+        raise InvalidArgument(f"{name} is on meta, a device where tensors hold no numbers")
 
 
 def _from_foreign(value: Any) -> Tensor:

@@ -7,57 +7,59 @@ looks at each argument that is given, by its annotation:
 
 annotation                            what is taken
 Tensor                                a tensor of real numbers, which has memory
-float                                 a real number, not NaN; numpy's and torch's single numbers, too
+float                                 a real number, neither NaN nor -inf; numpy's and torch's single numbers, too
 int                                   an integer, and no truth value
 bool, str, Path, Callable, Sequence   one of them; of int, float or str where the annotation says so
 Mapping, dict                         a dict, or what behaves as one
 a class of the module                 an instance of it
+a Literal's name                      one of its values; a function, too, where the name stands for Literal | Callable
 
-Ranges, shapes and choices are the function's own to check, as are arguments annotated with anything else.
+A fraction, a decimal or a tensor without a graph is passed on as Python's own number. Ranges, shapes and other choices
+are the function's own to check, as are arguments annotated with anything else.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from types import UnionType
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward._checks import check_count, check_has_memory, check_instance, check_real, shortened
+from pushforward._checks import check_choice, check_count, check_instance, check_real, shortened
+from pushforward._interop import check_numbers
 from pushforward.errors import InvalidArgument
 
-__all__ = ["check_flag", "check_tensor", "typed", "typed_fields"]
+__all__ = ["check_flag", "check_folder", "check_path", "check_tensor", "typed", "typed_fields"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
-Check = Callable[[str, Any], object]
+Check = Callable[[str, Any], Any]
+"""Takes an argument's name and value; returns the value that the function gets, or raises."""
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
     """The function, with a check that its arguments are what its annotations say."""
     names = [*inspect.signature(function).parameters]
     module = vars(sys.modules[function.__module__])
-    annotations = {name: text for name, text in function.__annotations__.items() if name != "return"}
-    checks = {name: check for name, text in annotations.items() if (check := _check_of(str(text), module))}
+    annotations = {name: str(text) for name, text in function.__annotations__.items() if name != "return"}
+    checks = {name: check for name, text in annotations.items() if (check := _check_of(text, module))}
 
     @functools.wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-        for name, value in zip(names, args, strict=False):
-            if name in checks:
-                checks[name](name, value)
-        for name, value in kwargs.items():
-            if name in checks:
-                checks[name](name, value)
-        return function(*args, **kwargs)
+        placed = [checks[name](name, value) if name in checks else value for name, value in zip(names, args)]  # noqa: B905
+        named = {name: checks[name](name, value) if name in checks else value for name, value in kwargs.items()}
+        return function(*placed, *args[len(placed) :], **named)  # pyright: ignore[reportCallIssue]
 
     return checked
 
@@ -76,10 +78,7 @@ def check_tensor(name: str, value: Any) -> Tensor:
     Raises:
         InvalidArgument: It is something else, or holds no real numbers.
     """
-    check_instance(name, value, Tensor)
-    if value.is_complex() or value.is_quantized:
-        raise InvalidArgument(f"{name} has dtype {value.dtype}; real numbers are needed")
-    check_has_memory(name, value)
+    check_numbers(name, check_instance(name, value, Tensor))
     return value
 
 
@@ -97,11 +96,7 @@ def _check_of(annotation: str, module: dict[str, Any]) -> Check | None:
         return found
     check = found
 
-    def optional(name: str, value: Any) -> None:
-        if value is not None:
-            check(name, value)
-
-    return optional
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def _of_class(text: str, module: dict[str, Any]) -> Check | None:
@@ -109,12 +104,24 @@ def _of_class(text: str, module: dict[str, Any]) -> Check | None:
     if text in ("Any", "Self", "Callable"):
         return None
 
-    def check(name: str, value: Any) -> None:
+    def check(name: str, value: Any) -> Any:
         kind = module.get(text)
         if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
-            check_instance(name, value, kind)
+            return check_instance(name, value, kind)
+        choices, function_too = _choices_of(kind)
+        return check_choice(name, value, choices) if choices and not (function_too and callable(value)) else value
 
     return check
+
+
+def _choices_of(alias: Any) -> tuple[tuple[str, ...], bool]:
+    """The values of an alias for a Literal, and whether it takes a function, too; no values for anything else."""
+    parts = get_args(alias) if get_origin(alias) in (Union, UnionType) else (alias,)
+    origins = {get_origin(part) for part in parts}
+    if Literal not in origins or not origins <= {Literal, Callable}:
+        return (), False
+    values = [value for part in parts if get_origin(part) is Literal for value in get_args(part)]
+    return tuple(values), Callable in origins
 
 
 def _sequence_of(text: str) -> Check | None:
@@ -123,58 +130,94 @@ def _sequence_of(text: str) -> Check | None:
         return None
     check = _CHECKS[match[1] or match[2]]
 
-    def each(name: str, value: Any) -> None:
+    def each(name: str, value: Any) -> Any:
         if isinstance(value, str | bytes) or not isinstance(value, Sequence | np.ndarray | Tensor):
             raise InvalidArgument(f"{name} must be a sequence, got a {type(value).__name__}: {shortened(value)}")
         for k, item in enumerate(value):
             check(f"{name}[{k}]", item)
+        return value
 
     return each
 
 
-def _check_integer(name: str, value: Any) -> None:
-    check_count(name, value, least=None)
+def _check_number(name: str, value: Any) -> Any:
+    number = check_real(name, value)
+    if number == -math.inf:
+        raise InvalidArgument(f"{name} must be a number above minus infinity, got {shortened(value)}")
+    keeps_graph = isinstance(value, Tensor) and value.requires_grad
+    return value if isinstance(value, float | int | np.number) or keeps_graph else number
 
 
-def check_flag(name: str, value: Any) -> None:
-    """Raise unless a value is True or False, of Python or numpy."""
+def _check_integer(name: str, value: Any) -> Any:
+    number = check_count(name, value, least=None)
+    return value if isinstance(value, int | np.integer) else number
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """The value as Python's truth value, if it is True or False, of Python or numpy.
+
+    Raises:
+        InvalidArgument: It is anything else.
+    """
     if not isinstance(value, bool | np.bool_):
         raise InvalidArgument(f"{name} must be True or False, got {shortened(value)}")
+    return bool(value)
 
 
-def _check_text(name: str, value: Any) -> None:
-    check_instance(name, value, str)
+def _check_text(name: str, value: Any) -> str:
+    return check_instance(name, value, str)
 
 
-def _check_path(name: str, value: Any) -> None:
+def check_path(name: str, value: Any) -> Any:
+    """`value`, which must be a path: text or an object of `pathlib`, without null characters.
+
+    Raises:
+        InvalidArgument: It is anything else.
+    """
     if not isinstance(value, str | os.PathLike) or "\0" in str(value):
         raise InvalidArgument(f"{name} must be a path, got {shortened(value)}")
+    return value
 
 
-def _check_pathlib_path(name: str, value: Any) -> None:
-    _check_path(name, value)
-    if not isinstance(value, Path):
+def check_folder(name: str, value: Any) -> Path:
+    """`value` as a path where a folder is or can be made; nothing is made.
+
+    Raises:
+        InvalidArgument: It is no path, or a file is there or above it.
+    """
+    folder = Path(check_path(name, value))
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
+    if there is not None and not there.is_dir():
+        raise InvalidArgument(f"{name} is {folder}, but {there} is a file; a folder is needed")
+    return folder
+
+
+def _check_pathlib_path(name: str, value: Any) -> Path:
+    if not isinstance(check_path(name, value), Path):
         raise InvalidArgument(f"{name} must be a pathlib.Path, got {shortened(value)}")
+    return value
 
 
-def _check_mapping(name: str, value: Any) -> None:
+def _check_mapping(name: str, value: Any) -> Any:
     if not isinstance(value, Mapping):
         raise InvalidArgument(f"{name} must be a dict, got a {type(value).__name__}: {shortened(value)}")
+    return value  # pyright: ignore[reportUnknownVariableType]
 
 
-def _check_function(name: str, value: Any) -> None:
+def _check_function(name: str, value: Any) -> Any:
     if not callable(value):
         raise InvalidArgument(f"{name} is a {type(value).__name__}; a function is needed: {shortened(value)}")
+    return value
 
 
 _CHECKS: dict[str, Check] = {
     "Tensor": check_tensor,
-    "float": check_real,
+    "float": _check_number,
     "int": _check_integer,
     "bool": check_flag,
     "str": _check_text,
     "Path": _check_pathlib_path,
-    "str | Path": _check_path,
+    "str | Path": check_path,
     "torch.Generator": lambda name, value: check_instance(name, value, torch.Generator),
     "nn.Module": _check_function,
 }

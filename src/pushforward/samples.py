@@ -40,16 +40,7 @@ def digit(label: int, *, index: int = 0) -> Array:
         >>> digit(3).shape
         (8, 8)
     """
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    found = np.flatnonzero(labels == label)
-    if not -len(found) <= index < len(found):
-        raise InvalidArgument(
-            f"there is no sample {index} of digit {label}; label is 0 to 9 and index under {len(found)}"
-        )
-    ink = np.asarray(images[found[index]], dtype=np.float64).reshape(8, 8)
-    return ink / ink.sum()
+    return _ink("label", label, index)
 
 
 @typed
@@ -67,7 +58,21 @@ def digit_pair(source: int = 3, target: int = 8, *, index: int = 0) -> tuple[Arr
     Raises:
         InvalidArgument: There is no such digit or no such sample of it.
     """
-    return digit(source, index=index), digit(target, index=index)
+    return _ink("source", source, index), _ink("target", target, index)
+
+
+def _ink(name: str, label: int, index: int) -> Array:
+    """The ink of one digit, as `digit` returns it; `name` is the argument that gives its label."""
+    from sklearn.datasets import load_digits
+
+    if not 0 <= label <= 9:
+        raise InvalidArgument(f"{name} is {label}; it must be a digit, 0 to 9")
+    images, labels = load_digits(return_X_y=True)
+    found = np.flatnonzero(labels == label)
+    if not -len(found) <= index < len(found):
+        raise InvalidArgument(f"index is {index}, but there are {len(found)} samples of digit {label}")
+    ink = np.asarray(images[found[index]], dtype=np.float64).reshape(8, 8)
+    return ink / ink.sum()
 
 
 def digits() -> tuple[Array, NDArray[np.int64]]:

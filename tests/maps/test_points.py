@@ -221,7 +221,7 @@ NO_POINTS = {
     "sparse": (lambda x, _: sparse.csr_matrix(x), "[Ss]parse"),
     "sparse tensor": (lambda x, _: torch.from_numpy(x).to_sparse(), r"sparse .*to_dense"),
     "meta": (lambda x, _: torch.from_numpy(x).to("meta"), "on meta"),
-    "float8": (lambda x, _: torch.from_numpy(x).to(torch.float8_e4m3fn), "float8_e4m3fn, too coarse"),
+    "float8": (lambda x, _: torch.from_numpy(x).to(torch.float8_e4m3fn), "float8_e4m3fn; .* 16 bits at least"),
     "list of clouds": (lambda x, _: [x, x], "is a list of 2 arrays"),
     "list of tensors": (lambda x, _: [torch.from_numpy(x), torch.from_numpy(x[:5])], "is a list of 2 arrays"),
     "text": (lambda x, _: "cells.h5ad", "cannot be used as points"),

@@ -28,7 +28,7 @@ from pushforward import divergences, lm, maps
 from pushforward.maps import costs
 from pushforward.ot import compat
 
-__all__ = ["Door", "doors", "is_legal", "sort_of", "usual"]
+__all__ = ["NAN_IS_AN_ANSWER", "Door", "doors", "is_legal", "sort_of", "usual"]
 
 PACKAGES = ("", ".divergences", ".ot", ".ot.compat", ".metrics", ".maps", ".maps.costs", ".maps.truths", ".lm")
 PACKAGES += (".training", ".diffusion", ".diffusion.losses", ".diffusion.samplers", ".diffusion.teachers")
@@ -449,6 +449,8 @@ LEGAL: dict[str, tuple[str, ...]] = {
     "numInnerItermax": NEGATIVE,
     "reg_m": ("a list", "two numbers in an array", "two numbers in a tensor"),
 }
+# Ratios that are documented to be NaN where both of their parts are 0.
+NAN_IS_AN_ANSWER = {"cosine_similarity", "gene_correlation"}
 ARRAYS = set("x y X Y a b M tx init mapped predicted true real generated other control treated points labels".split())
 ARRAYS |= {"X_s", "X_t", "observed", "weights", "means", "covariances", "predictions"}
 GROUND = {"sinkhorn_divergence", "SinkhornLoss", "PointCost", "pairwise_cost", "exact_gap", "judge_map", "monge_gap"}

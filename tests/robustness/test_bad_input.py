@@ -252,6 +252,28 @@ CASES: dict[str, Bad] = {
     "loss, epsilon: two": Bad(
         loss(torch.ones(3, 2), torch.ones(2, 2), epsilon=torch.ones(2)), InvalidArgument, ("epsilon must be",)
     ),
+    "loss, epsilon: a tensor of NaN": Bad(
+        lambda: pf.SinkhornLoss(epsilon=torch.tensor(NAN)), InvalidArgument, ("epsilon must be", "nan")
+    ),
+    "loss, cost: no name": Bad(
+        lambda: pf.SinkhornLoss(cost="cityblock"), InvalidArgument, ("cost must be one of", "'cityblock'")
+    ),
+    "throw: a number": of(solve(throw=0), InvalidArgument, "throw must be True or False, got 0"),
+    "x: huge": of(solve(pf.PointCost(1e300 * X, Y)), NonFiniteError, r"x\[0, 0\] is .*e\+299", "within 5e\\+138"),
+    "exact, b: a row": Bad(
+        lambda: pf.exact(COST, A, B[None]), ShapeError, (r"b has shape \(1, 2\)", r"of weights \(2,\)")
+    ),
+    "pairs, x: five axes": Bad(
+        lambda: pf.ot.pairwise_cost(torch.ones(1, 1, 1, 3, 2), torch.ones(2, 2)), ShapeError, (r"x has shape \(1, 1",)
+    ),
+    "map, checkpoint: under a file": Bad(
+        lambda: pf.maps.MongeMap(checkpoint=f"{__file__}/below").fit(X, Y),
+        InvalidArgument,
+        ("checkpoint is .*below", "test_bad_input.py is a file"),
+    ),
+    "map, Y: one point": Bad(
+        lambda: pf.maps.MongeMap().fit(X, np.ones((4, 2))), InvalidArgument, ("Y has one and the same point",)
+    ),
     "divergence, x: clouds": Bad(
         lambda: pf.sinkhorn_divergence([X, X], [Y, Y]), ShapeError, (r"x has shape \(2, 3, 2\)",)
     ),

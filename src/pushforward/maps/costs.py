@@ -38,7 +38,7 @@ from torch.nn.functional import normalize, softshrink
 
 from pushforward._checks import check_choice, check_count, check_finite, check_positive
 from pushforward._interop import to_tensor
-from pushforward._typed import typed, typed_fields
+from pushforward._typed import typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.maps.k_support import norm_level, prox_level
 from pushforward.maps.translation import Cost, StructuredCost, TranslationCost
@@ -160,9 +160,7 @@ class PNorm(TranslationCost):
         size = self.h(z)[..., None]
         return _signed_power(z / torch.where(size > 0, size, 1.0), self.p - 1.0)
 
-    @typed
-    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """The distances between all pairs, (n, m)."""
+    def _pairs(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cdist(x, y, p=self.p, compute_mode="donot_use_mm_for_euclid_dist")
 
 
@@ -206,10 +204,8 @@ class PowerCost(TranslationCost):
         """
         return _signed_power(w, 1.0 / (self.p - 1.0))
 
-    @typed
-    def matrix(self, x: Tensor, y: Tensor) -> Tensor:
-        """The costs between all pairs, (n, m)."""
-        return PNorm(p=self.p).matrix(x, y) ** self.p / self.p
+    def _pairs(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.cdist(x, y, p=self.p, compute_mode="donot_use_mm_for_euclid_dist") ** self.p / self.p
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ from tqdm.auto import tqdm
 
 from pushforward._checks import check_choice, check_count, check_positive, check_weight
 from pushforward._interop import compute_dtype
+from pushforward._typed import check_folder
 from pushforward.errors import InvalidArgument
 from pushforward.maps import saved
 from pushforward.maps.base import TransportMap
@@ -206,6 +207,12 @@ class MongeMap(TransportMap):
         kept_x, kept_y = without_outliers("X", x), without_outliers("Y", y)
         self.conditions_ = given.encoding
         found = given.groups(x, y, kept_x, kept_y)
+        for group in found:
+            if not bool((group.y != group.y[0]).any()):
+                where = "" if len(found) == 1 else f" in {group.name}"
+                raise InvalidArgument(
+                    f"Y has one and the same point in every row{where}; two different ones are needed"
+                )
         self._fit_groups(found)
         self._shift = found[0].y.double().mean(0) - found[0].x.double().mean(0) if len(found) == 1 else None
         self._fitted = True
@@ -270,6 +277,8 @@ class MongeMap(TransportMap):
             check_choice("network", self.network, ("auto", "residual", "structured", "potential"))
         if not isinstance(self.hidden, Sequence) or isinstance(self.hidden, str | bytes):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidArgument(f"hidden must be a sequence of the layers' widths, got {self.hidden!r}")
+        if not self.hidden:
+            raise InvalidArgument("hidden is empty; a network needs at least one layer's width")
         for width in self.hidden:
             check_count("hidden", width)
         check_weight("gap_weight", self.gap_weight)
@@ -280,6 +289,8 @@ class MongeMap(TransportMap):
         check_positive("learning_rate", self.learning_rate)
         if check_weight("validation_fraction", self.validation_fraction) >= 1:
             raise InvalidArgument(f"validation_fraction must be below 1, got {self.validation_fraction}")
+        if self.checkpoint is not None:
+            check_folder("checkpoint", self.checkpoint)
 
     def _split(self, groups: list[Group], seed: int) -> tuple[list[Group], list[Group]]:
         """Training points and those held out, of each condition."""
@@ -296,7 +307,7 @@ class MongeMap(TransportMap):
 
     def _parts(self, points: Tensor, seed: int, purpose: str) -> tuple[Tensor, Tensor]:
         shuffled = points[torch.randperm(len(points), generator=generator(seed, purpose)).to(points.device)]
-        count = min(round(self.validation_fraction * len(points)), JUDGED)
+        count = min(round(float(self.validation_fraction) * len(points)), JUDGED)
         if len(points) < FEWEST_TO_HOLD_OUT or count < 2:
             return shuffled, shuffled
         return shuffled[count:], shuffled[:count]
@@ -383,7 +394,7 @@ class MongeMap(TransportMap):
             batch_size=self.batch_size,
             seed=seed,
             steps=self.steps,
-            learning_rate=self.learning_rate * (REFINING if distil else 1.0),
+            learning_rate=float(self.learning_rate) * (REFINING if distil else 1.0),
             patience=min(REFINING_PATIENCE, self.patience) if distil and squared else self.patience,
             tolerance=0.0 if squared else NOISE / judged**0.5,
         )

@@ -17,14 +17,11 @@ import torch
 from sklearn.utils.validation import check_array
 from torch import Tensor
 
-from pushforward._checks import check_has_memory
-from pushforward._interop import result_dtype
+from pushforward._interop import check_numbers, result_dtype
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 
 __all__ = ["by_name", "column_names", "in_dtype", "read_points", "same_rows"]
 
-# Below this a float is of eight bits, which hold neither points nor their images.
-_LEAST_BYTES = 2
 # Names that a message lists.
 _MOST_NAMED = 6
 # Between these, squared lengths can be summed and divided in the dtype without overflow or loss; float64 statistics
@@ -130,16 +127,11 @@ def _first_difference(one: list[Any], other: list[Any]) -> int:
 
 
 def _tensor(name: str, value: Tensor) -> Tensor:
-    check_has_memory(name, value)
-    if value.ndim != 2 or 0 in value.shape or value.is_complex():
-        raise ShapeError(
-            f"{name} has shape {tuple(value.shape)} and dtype {value.dtype}; real points are needed, "
-            "as (how many, dimension)"
-        )
-    if value.layout is not torch.strided or value.is_quantized:
-        raise InvalidArgument(f"{name} is a sparse or quantised tensor; pass {name}.to_dense() or {name}.dequantize()")
-    if value.is_floating_point() and value.dtype.itemsize < _LEAST_BYTES:
-        raise InvalidArgument(f"{name} has dtype {value.dtype}, too coarse for points; float16 is the least")
+    check_numbers(name, value)
+    if value.ndim != 2 or 0 in value.shape:
+        raise ShapeError(f"{name} has shape {tuple(value.shape)}; points are needed, as (how many, dimension)")
+    if value.layout is not torch.strided:
+        raise InvalidArgument(f"{name} is a sparse tensor; pass {name}.to_dense()")
     return value.detach()
 
 

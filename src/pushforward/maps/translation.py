@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
+from pushforward._checks import check_pair
 from pushforward._typed import typed
 
 __all__ = ["Cost", "StructuredCost", "TranslationCost"]
@@ -135,7 +136,14 @@ class TranslationCost(ABC):
 
         Returns:
             (n, m).
+
+        Raises:
+            ShapeError: x and y are no two sets of points of one dimension.
         """
+        check_pair(x, y)
+        return self._pairs(x, y)
+
+    def _pairs(self, x: Tensor, y: Tensor) -> Tensor:
         return torch.cat([self.h(some[:, None] - y) for some in x.split(_rows(y))])
 
     def pull_back(self, weight: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,4 +180,4 @@ class _AllPairs(torch.autograd.Function):
 
 def _rows(y: Tensor) -> int:
     """The number of points whose displacements from all of y (m, d) make up a block."""
-    return max(1, BLOCK // y.numel())
+    return max(1, BLOCK // max(1, y.numel()))

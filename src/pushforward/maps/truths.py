@@ -46,9 +46,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from pushforward._checks import check_count, check_instance, check_points, check_positive
+from pushforward._checks import check_count, check_instance, check_points, check_positive, check_weight
 from pushforward._typed import typed, typed_fields
-from pushforward.errors import InvalidArgument
+from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.maps.costs import Geodesic, SquaredEuclidean, StructuredCost
 from pushforward.ot.cost import GroundCost, pairwise_cost
 
@@ -73,6 +73,12 @@ class KnownMap(ABC):
     """
 
     cost: Any
+
+    def _points(self, x: Tensor, dim: int) -> Tensor:
+        """`x`, which must be points of the source's dimension, (n, dim)."""
+        if x.ndim != 2 or x.shape[1] != dim:
+            raise ShapeError(f"x has shape {tuple(x.shape)}; points of the source are needed, (n, {dim})")
+        return x
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -140,6 +146,8 @@ class GaussianPair(KnownMap):
         check_count("dim", self.dim)
         if check_positive("condition", self.condition) < 1:
             raise InvalidArgument(f"condition must be at least 1, got {self.condition}")
+        check_weight("shift", self.shift)
+        check_count("seed", self.seed, least=0)
 
     @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -149,7 +157,7 @@ class GaussianPair(KnownMap):
     @typed
     def map(self, x: Tensor) -> Tensor:
         """The mapped points m1 + A x, as m0 = 0."""
-        return self._law.mean + x @ self._law.matrix
+        return self._law.mean + self._points(x, self.dim) @ self._law.matrix
 
     @property
     def matrix(self) -> Tensor:
@@ -223,6 +231,7 @@ class LogSumExp(KnownMap):
         check_count("pieces", self.pieces)
         check_positive("strength", self.strength)
         check_positive("temperature", self.temperature)
+        check_count("seed", self.seed, least=0)
         check_instance("cost", self.cost, StructuredCost)
 
     @typed
@@ -234,7 +243,7 @@ class LogSumExp(KnownMap):
     def map(self, x: Tensor) -> Tensor:
         """The mapped points x + grad h*(grad l(x)); grad l is the average of the directions under a softmax."""
         directions, offsets = self._pieces
-        shares = ((x @ directions.T + offsets) / self.temperature).softmax(-1)
+        shares = ((self._points(x, self.dim) @ directions.T + offsets) / self.temperature).softmax(-1)
         return x + self.cost.conjugate_gradient(shares @ directions)
 
     @cached_property
@@ -280,6 +289,7 @@ class NearestOffer(KnownMap):
     @typed
     def map(self, x: Tensor) -> Tensor:
         """The y_j with the least c(x, y_j) - g_j for each point, (n, d)."""
+        x = self._points(x, self.offers.shape[1])
         return self.offers[(pairwise_cost(x, self.offers, self.cost) - self.prices).argmin(1)]
 
 
@@ -314,6 +324,7 @@ class Radial(KnownMap):
     @typed
     def map(self, x: Tensor) -> Tensor:
         """The mapped points R(|x|) x / |x|; the origin stays, as it is on no ray."""
+        x = self._points(x, self.dim)
         return normalize(x, dim=-1) * self.profile(x.norm(dim=-1))[:, None]
 
 
@@ -345,6 +356,7 @@ class Meridians(KnownMap):
     @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Unit vectors of the source, (n, 3)."""
+        check_count("n", n, least=0)
         uniform = torch.rand(n, dtype=torch.float64, generator=generator)
         around = 2.0 * math.pi * torch.rand(n, dtype=torch.float64, generator=generator)
         return _from_pole(_quantile(uniform, self.source_kappa), torch.stack([around.cos(), around.sin()], -1))
@@ -352,6 +364,7 @@ class Meridians(KnownMap):
     @typed
     def map(self, x: Tensor) -> Tensor:
         """The points on the same meridian at the height of the same quantile, (n, 3)."""
+        x = self._points(x, 3)
         # |x - pole|^2 / 2 keeps the digits that 1 - <pole, x> cancels near the pole.
         height = 0.5 * (x - x.new_tensor([0.0, 0.0, 1.0])).square().sum(-1)
         share = torch.expm1(-self.source_kappa * height) / math.expm1(-2.0 * self.source_kappa)
@@ -377,6 +390,10 @@ class FiveToFour:
     scale: float = 5.0
     deviation: float = 0.25
     cost: GroundCost = field(default="sqeuclidean", init=False)
+
+    def __post_init__(self) -> None:
+        check_positive("scale", self.scale)
+        check_weight("deviation", self.deviation)
 
     @typed
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
@@ -405,7 +422,7 @@ class FiveToFour:
         return self._mixture([[1, 0], [0, 1], [-1, 0], [0, -1]], n, generator)
 
     def _mixture(self, centres: list[list[int]], n: int, generator: torch.Generator | None) -> Tensor:
-        which = torch.randint(len(centres), (n,), generator=generator)
+        which = torch.randint(len(centres), (check_count("n", n, least=0),), generator=generator)
         means = self.scale * torch.tensor(centres, dtype=torch.float64)
         return means[which] + self.deviation * _normal(n, 2, generator)
 
@@ -459,7 +476,7 @@ def w2_benchmark(folder: str | Path, dim: int) -> W2Benchmark:
 
 
 def _normal(n: int, dim: int, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(n, dim, dtype=torch.float64, generator=generator)
+    return torch.randn(check_count("n", n, least=0), dim, dtype=torch.float64, generator=generator)
 
 
 def _with_spectrum(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -25,6 +25,7 @@ Sources: Korotin et al. 2021 (arXiv 2106.01954), section 4.2, for the first two;
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,10 +35,10 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pushforward._checks import check_count, check_finite, check_positive
+from pushforward._checks import check_count, check_finite, check_positive, check_weight
 from pushforward._interop import like_input, to_tensor
 from pushforward._typed import typed
-from pushforward.errors import InvalidArgument, ShapeError
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.metrics.clouds import clouds, rows_alike
 from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
 from pushforward.ot.solve import solve
@@ -102,7 +103,10 @@ def l2_uvp(predicted: Any, true: Any, *, variance: float) -> float:
     """
     variance = check_positive("variance", variance)
     predicted, true = rows_alike(("predicted", predicted), ("true", true))
-    return 100.0 * float((predicted - true).square().sum(1).mean()) / variance
+    percent = 100.0 * float((predicted - true).square().sum(1).mean()) / variance
+    if math.isinf(percent):
+        raise NonFiniteError(f"variance is {variance:g}, over which the map's mean square error overflows")
+    return percent
 
 
 def cosine_similarity(x: Any, predicted: Any, true: Any) -> float:
@@ -276,7 +280,7 @@ def doubts(metrics: Mapping[str, float], floor: float, simple: Mapping[str, Mapp
         ('worse than the identity on held-out points: W2^2 9 against 6 (floor 5)',)
     """
     found: list[str] = []
-    floor = float(floor)
+    floor, count = check_weight("floor", floor), check_count("count", count, least=0)
     w2, spread, lost = metrics["w2"], metrics["variance_ratio"], metrics.get("stranded", 0.0)
     for name, rival in simple.items():
         # A simple map whose own image is drawn together is near to any sample, and beats nobody.
@@ -471,7 +475,7 @@ def judge_map(
         _, true = rows_alike(("x", x), ("true", true))
     near, far = halves(y) if other is None else clouds(("y", y), ("other", other))
     size = min(check_count("points", points), len(x), len(near), len(far))
-    total = float(_target_variance(y)) if variance is None else variance
+    total = float(_target_variance(y)) if variance is None else check_positive("variance", variance)
     rng = np.random.default_rng(0)
     rows, near, far = _draw(len(x), size, rng), near[_draw(len(near), size, rng)], far[_draw(len(far), size, rng)]
     return MapReport(

@@ -82,9 +82,14 @@ def frechet_distance(x: Any, y: Any) -> float:
         >>> round(frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [7.0]])), 6)  # 4^2 + (2^.5 - 8^.5)^2
         18.0
     """
-    x, y = clouds(("x", x), ("y", y))
+    return _frechet(("x", x), ("y", y))
+
+
+def _frechet(*named: tuple[str, Any]) -> float:
+    """`frechet_distance` between two sets, for which errors have these names."""
+    x, y = clouds(*named)
     shift = (x.mean(0) - y.mean(0)).square().sum()
-    root_x, root_y = _root("x", x), _root("y", y)
+    root_x, root_y = (_root(name, points) for (name, _), points in zip(named, (x, y), strict=True))
     # S = R^T R, so that tr (S_x S_y)^(1/2) is the sum of R_x R_y^T's singular values. No covariance is formed, and none
     # has a root taken: a singular one loses no digits.
     shared = torch.linalg.svdvals(root_x @ root_y.mT).sum()
@@ -259,8 +264,10 @@ def judge_samples(
             "more, or fewer features",
             stacklevel=2,
         )
-    distance, floor = frechet_distance(real, generated), frechet_distance(near, far)
-    size = min(check_count("points", points), len(real), len(generated))
+    for name, cloud in (("real", real), ("generated", generated)):
+        _check_neighbours(name, cloud, K_DENSITY)
+    distance, floor = frechet_distance(real, generated), _frechet(("real", near), ("other", far))
+    size = min(check_count("points", points, least=K_DENSITY + 1), len(real), len(generated))
     rng = np.random.default_rng(0)
     x, y = (cloud[rng.permutation(len(cloud))[:size]] for cloud in (real, generated))
     r_precision, r_density = _radii("real", x, (K_PRECISION, K_DENSITY))
@@ -302,8 +309,7 @@ def _root(name: str, points: Tensor) -> Tensor:
 def _radii(name: str, points: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
     """For each k the squared distances to the k-th neighbour within the set, (n,)."""
     most = max(check_count("k", k) for k in ks)
-    if len(points) <= most:
-        raise InvalidArgument(f"{name} has {len(points)} points; {most} neighbours need at least {most + 1}")
+    _check_neighbours(name, points, most)
     parts: list[Tensor] = []
     for start, squares in _squares(points, points):
         rows = torch.arange(len(squares), device=points.device)
@@ -311,6 +317,12 @@ def _radii(name: str, points: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
         parts.append(squares.topk(most, largest=False).values)
     nearest = torch.cat(parts)
     return [nearest[:, k - 1] for k in ks]
+
+
+def _check_neighbours(name: str, points: Tensor, k: int) -> None:
+    """Refuse a set in which some point has fewer than k others."""
+    if len(points) <= k:
+        raise InvalidArgument(f"{name} has {len(points)} points; {k} neighbours need at least {k + 1}")
 
 
 def _balls(centres: Tensor, radii: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,15 +20,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from pushforward._checks import (
-    check_choice,
     check_exponent,
     check_grid_shape,
+    check_pair,
     check_points,
     check_positive,
     check_returned,
@@ -59,15 +59,15 @@ def pairwise_cost(x: Tensor, y: Tensor, cost: GroundCost = "sqeuclidean") -> Ten
 
     Raises:
         InvalidArgument: `cost` is an unknown name.
-        ShapeError: A callable returned another shape.
+        ShapeError: The sets are no two sets of points of one dimension, or a callable returned another shape.
 
     Example:
         >>> pairwise_cost(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), "euclidean")
         tensor([[5.]])
     """
+    check_pair(x, y)
     if callable(cost):
         return _called(cost, x, y)
-    check_choice("cost", cost, get_args(Named))
     if cost == "cosine":
         return 1.0 - torch.nn.functional.normalize(x, dim=-1) @ torch.nn.functional.normalize(y, dim=-1).T
     if cost == "sqeuclidean":

@@ -167,8 +167,9 @@ class SinkhornLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.cost: GroundCost = cost
-        if epsilon is not None and not isinstance(epsilon, Tensor):  # a tensor is checked where it is used
-            epsilon = check_positive("epsilon", epsilon)
+        if epsilon is not None:
+            number = check_positive("epsilon", epsilon)
+            epsilon = epsilon if isinstance(epsilon, Tensor) else number  # a tensor keeps its graph
         self.epsilon = epsilon
         self.debias = debias
         self.reduction = check_choice("reduction", reduction, ("mean", "sum", "none"))

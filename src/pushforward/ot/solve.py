@@ -31,6 +31,7 @@ from pushforward._checks import (
     mass_tolerance,
 )
 from pushforward._interop import allowed_pairs, compute_dtype, not_compiled, result_dtype, to_tensor
+from pushforward._typed import check_flag
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
 from pushforward.ot.cost import GridCost, PointCost, check_pair_by_pair
@@ -128,6 +129,7 @@ def solve(  # noqa: PLR0913 - three of data, eight of settings
     name, settings = _method(method)
     tol = check_positive("tol", tol)
     limit = check_count("max_iterations", LIMITS[name] if max_iterations is None else max_iterations)
+    check_flag("throw", throw)
     if progress is not None and not callable(progress):
         raise InvalidArgument(f"progress must be a function of one Step, got {progress!r}")
     question = read_problem(cost, a, b, epsilon=epsilon, unbalanced=unbalanced)

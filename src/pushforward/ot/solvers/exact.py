@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from pushforward._checks import check_cost, check_equal_mass, check_positive, check_weights, mass_tolerance
-from pushforward._interop import allowed_pairs, compute_dtype, like_input, not_compiled, result_dtype
-from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged
+from pushforward._interop import allowed_pairs, compute_dtype, like_input, not_compiled, result_dtype, to_tensor
+from pushforward.errors import InfeasibleError, NotConverged, ShapeError
 from pushforward.ot.cost import GridCost
 from pushforward.ot.memory import refuse_if_too_large
 from pushforward.ot.rationals import FINEST, finest, proved_gap, ratio, whole
@@ -152,7 +152,7 @@ def _read(cost: Any, a: Any, b: Any) -> _Asked:
     pairs = allowed_pairs("cost", cost)
     if pairs is not None:
         if len(pairs.shape) != 2:
-            raise InvalidArgument(f"cost has shape {pairs.shape}; exact solves one problem at a time")
+            raise ShapeError(f"cost has shape {pairs.shape}; exact solves one problem at a time, (n, m)")
         values = check_cost(pairs.values[None])[0].to(compute_dtype(pairs.values.device))
         weights = [
             check_weights(name, given, size, None, values, axis)[0]
@@ -163,10 +163,15 @@ def _read(cost: Any, a: Any, b: Any) -> _Asked:
         output = Output(False, pairs.as_numpy, result_dtype(pairs.values))
         graph = values
     else:
+        for name, weights in (("a", a), ("b", b)):
+            if weights is not None and (shape := tuple(to_tensor(name, weights).shape)) and len(shape) == 2:
+                raise ShapeError(
+                    f"{name} has shape {shape}; exact solves one problem at a time, of weights ({shape[1]},)"
+                )
         question = read_problem(cost, a, b, epsilon=1.0, unbalanced=1.0)  # relaxed: b keeps its own mass
         problem, output = question.problem, question.output
         if output.batched:
-            raise InvalidArgument(f"cost has shape {problem.geometry.shape}; exact solves one problem at a time")
+            raise ShapeError(f"cost has shape {problem.geometry.shape}; exact solves one problem at a time, (n, m)")
         if isinstance(cost, GridCost):
             refuse_if_too_large("the cost matrix of the grid", problem.geometry.shape, problem.a)
         weights = [problem.a[0], problem.b[0]]
