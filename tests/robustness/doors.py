@@ -195,7 +195,7 @@ USUAL: dict[str, Callable[[], Any]] = {
     "M": lambda: COST,
     "reg": lambda: 0.1,
     "reg_m": lambda: 1.0,
-    "figures": lambda: {"w2": 9.0, "variance_ratio": 1.1},
+    "metrics": lambda: {"w2": 9.0, "variance_ratio": 1.1},
     "floor": lambda: 5.0,
     "simple": lambda: {"identity": {"w2": 6.0, "variance_ratio": 1.0}},
     "density": lambda: 0.5,
