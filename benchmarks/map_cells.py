@@ -4,7 +4,7 @@
     python benchmarks/map_cells.py --tables            the JSON -> the tables of docs/map-cells.md
 
 Each method is a list of recipes; which one predicts a patient is decided among the other four, each in turn predicted
-from three, by the divergence that `MongeMap` is judged by (`pushforward.maps.judge`), which images drawn together do
+from three, by the divergence that `MongeMap` is judged by (`maps.monge.judge`), which images drawn together do
 not win. The fifth patient's treated cells are seen by nothing before the end: the coordinates (`maps_problems`) are the
 other four's as well.
 
@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from pushforward.maps import EntropicMap, ICNNMap, LinearMap, MongeMap, ProgressiveMap
 from pushforward.maps.costs import SquaredEuclidean
-from pushforward.maps.judge import DIVERGENCE_EPSILON, crossed_divergence
+from pushforward.maps.monge.judge import DIVERGENCE_EPSILON, crossed_divergence
 from pushforward.metrics import wasserstein2
 
 RESULTS = Path(__file__).with_name("results") / "map_cells.json"
@@ -245,7 +245,7 @@ def patients_of(pair: Pair) -> list[Patient]:
 
 
 def divergence(control: Points, predicted: Points, treated: Points) -> float:
-    """D(T x, y) of `pushforward.maps.judge`, over the mean cost between x and y; its halves are drawn at random."""
+    """D(T x, y) of `maps.monge.judge`, over the mean cost between x and y; its halves are drawn at random."""
     draw = np.random.default_rng(0)
     x, images, y = (
         torch.from_numpy(points[draw.permutation(len(points))]).double() for points in (control, predicted, treated)

@@ -34,8 +34,8 @@ def our_step(settings: OttSettings, unit: float, seed: int) -> Step:
 
     from pushforward.maps.costs import SquaredEuclidean
     from pushforward.maps.linear import Affine
-    from pushforward.maps.networks import MapNetwork
-    from pushforward.maps.objective import Objective
+    from pushforward.maps.monge.networks import MapNetwork
+    from pushforward.maps.monge.objective import Objective
 
     identity = Affine(matrix=torch.eye(DIMENSION), shift=torch.zeros(DIMENSION))
     network = MapNetwork(

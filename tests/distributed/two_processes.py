@@ -17,13 +17,13 @@ from torch.nn.parallel import DistributedDataParallel
 
 from pushforward.cli.main import main as run_command
 from pushforward.errors import ShapeError
-from pushforward.maps import fitting
-from pushforward.maps.conditions import Group
 from pushforward.maps.costs import SquaredEuclidean
 from pushforward.maps.linear import Affine
-from pushforward.maps.networks import MapNetwork
-from pushforward.maps.objective import Objective
-from pushforward.maps.stages import MongeGap, Regression
+from pushforward.maps.monge import fitting
+from pushforward.maps.monge.conditions import Group
+from pushforward.maps.monge.networks import MapNetwork
+from pushforward.maps.monge.objective import Objective
+from pushforward.maps.monge.stages import MongeGap, Regression
 from pushforward.training import distributed, latest, publishing
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pushforward.errors import InvalidArgument
-from pushforward.maps.conditions import Conditions, groups_of, read_sides
+from pushforward.maps.monge.conditions import Conditions, groups_of, read_sides
 
 X, Y = torch.arange(6.0)[:, None], 10 + torch.arange(4.0)[:, None]
 

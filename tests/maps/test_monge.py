@@ -11,9 +11,9 @@ import torch
 from pushforward import metrics
 from pushforward.errors import CheckpointError, Interrupted, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.maps.costs import CallableCost, ElasticL1
-from pushforward.maps.fitting import Course
 from pushforward.maps.linear import LinearMap
 from pushforward.maps.monge import MongeMap
+from pushforward.maps.monge.fitting import Course
 from pushforward.maps.truths import GaussianPair, LogSumExp, Meridians
 
 SMALL = {"hidden": (32, 32), "steps": 40, "batch_size": 64, "random_state": 0}
@@ -106,7 +106,7 @@ def test_of_maps_judged_alike_the_later_is_kept_where_a_stage_tolerates_it():
 
 @pytest.mark.parametrize("torn", [-1.0, np.inf])
 def test_with_a_gap_left_a_free_network_is_tried_and_the_better_kept(monkeypatch, torn):
-    monkeypatch.setattr("pushforward.maps.monge.TORN", torn)
+    monkeypatch.setattr("pushforward.maps.monge.monge.TORN", torn)
     fitted = MongeMap(**SMALL).fit(*pair())
     stages = [record["stage"] for record in fitted.validation_]
     assert stages.count("start") == (2 if torn < 0 else 1)

@@ -5,7 +5,7 @@ import torch
 
 from pushforward.maps.costs import ElasticL1, Geodesic, PowerCost, SquaredEuclidean
 from pushforward.maps.linear import Affine
-from pushforward.maps.networks import Gradient, MapNetwork, Perceptron, asymmetry
+from pushforward.maps.monge.networks import Gradient, MapNetwork, Perceptron, asymmetry
 
 D, K = 3, 2
 

@@ -6,7 +6,7 @@ import torch
 import pushforward as pf
 from pushforward.maps.costs import Cosine, ElasticL1, Euclidean, SquaredEuclidean
 from pushforward.maps.gap import monge_gap
-from pushforward.maps.objective import Objective, transport_cost
+from pushforward.maps.monge.objective import Objective, transport_cost
 
 
 @pytest.fixture

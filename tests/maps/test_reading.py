@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pushforward.maps.reading import FOLDS, Reading, judged_reading
+from pushforward.maps.monge.reading import FOLDS, Reading, judged_reading
 
 FLOAT64 = {"dtype": torch.float64}
 

@@ -23,7 +23,7 @@ from pushforward.training.checkpoint import publishing, verify
 PLACES = {
     "student": "pushforward.diffusion.loop",
     "teacher": "pushforward.diffusion.loop",
-    "map": "pushforward.maps.fitting",
+    "map": "pushforward.maps.monge.fitting",
     "lm": "pushforward.lm.trainer",
 }
 CALLS = [

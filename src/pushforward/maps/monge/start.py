@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pushforward.maps.conditions import Group
 from pushforward.maps.linear import Affine, bures_map
+from pushforward.maps.monge.conditions import Group
 
 __all__ = ["identity_start", "known_conditions", "linear_start", "shifts_under"]
 

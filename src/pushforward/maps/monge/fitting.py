@@ -26,8 +26,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from pushforward.errors import CheckpointError, Interrupted, InvalidArgument
-from pushforward.maps.judge import Judge
-from pushforward.maps.stages import Stage
+from pushforward.maps.monge.judge import Judge
+from pushforward.maps.monge.stages import Stage
 from pushforward.training import latest, load_state, publishing, save_state
 from pushforward.training.distributed import barrier, is_main, world_size
 

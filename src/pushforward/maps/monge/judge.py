@@ -31,10 +31,10 @@ import torch
 from torch import Tensor, nn
 
 from pushforward import metrics
-from pushforward.maps.conditions import Group
 from pushforward.maps.costs import Cost
 from pushforward.maps.gap import gap_estimator, monge_gap
-from pushforward.maps.objective import crossed_cost
+from pushforward.maps.monge.conditions import Group
+from pushforward.maps.monge.objective import crossed_cost
 from pushforward.ot.cost import PointCost
 from pushforward.ot.solve import solve
 

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from pushforward._interop import to_tensor
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.maps.monge.reading import Reading
 from pushforward.maps.points import by_name, column_names, same_rows
-from pushforward.maps.reading import Reading
 
 __all__ = ["Conditions", "Given", "Group", "groups_of", "read", "read_given", "read_sides"]
 

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import InvalidArgument
-from pushforward.maps.conditions import Group
 from pushforward.maps.costs import Cost, SquaredEuclidean
 from pushforward.maps.entropic import EntropicMap
 from pushforward.maps.linear import bures_map
-from pushforward.maps.networks import MapNetwork, asymmetry
-from pushforward.maps.objective import Objective
+from pushforward.maps.monge.conditions import Group
+from pushforward.maps.monge.networks import MapNetwork, asymmetry
+from pushforward.maps.monge.objective import Objective
 from pushforward.training.distributed import gather, rank, world_size
 from pushforward.training.random import generator
 

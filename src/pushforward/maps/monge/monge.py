@@ -41,19 +41,19 @@ from pushforward._typed import check_folder
 from pushforward.errors import InvalidArgument
 from pushforward.maps import saved
 from pushforward.maps.base import TransportMap
-from pushforward.maps.conditions import Conditions, Group, read, read_given
 from pushforward.maps.costs import Cost, SquaredEuclidean, StructuredCost, resolve
 from pushforward.maps.entropic import EntropicMap, mean_cost
-from pushforward.maps.fitting import MARGIN, Course, Progress, train
 from pushforward.maps.gap import Estimator, gap_estimator
-from pushforward.maps.judge import JUDGED, Judge
 from pushforward.maps.linear import Affine
-from pushforward.maps.networks import Form, MapNetwork
-from pushforward.maps.objective import Objective
+from pushforward.maps.monge.conditions import Conditions, Group, read, read_given
+from pushforward.maps.monge.fitting import MARGIN, Course, Progress, train
+from pushforward.maps.monge.judge import JUDGED, Judge
+from pushforward.maps.monge.networks import Form, MapNetwork
+from pushforward.maps.monge.objective import Objective
+from pushforward.maps.monge.reading import Reading, judged_reading
+from pushforward.maps.monge.stages import MongeGap, Regression, Stage, entropic_targets
+from pushforward.maps.monge.start import identity_start, known_conditions, linear_start, shifts_under
 from pushforward.maps.outliers import without_outliers
-from pushforward.maps.reading import Reading, judged_reading
-from pushforward.maps.stages import MongeGap, Regression, Stage, entropic_targets
-from pushforward.maps.start import identity_start, known_conditions, linear_start, shifts_under
 from pushforward.training.random import generator
 
 __all__ = ["MongeMap"]
