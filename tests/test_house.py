@@ -33,7 +33,8 @@ ALLOWED = {
     "plots.py": {"matplotlib", "numpy", "scipy"},
     "samples.py": {"numpy", "sklearn", "PIL"},
     "report": {"matplotlib", "numpy", "scipy", "jinja2", "pydantic"},
-    "cli": {
+    "cli": {"safetensors", "tyro"},
+    "jobs": {
         "anndata",
         "tokenizers",
         "transformers",

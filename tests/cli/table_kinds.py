@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 
 import pushforward as pf
-from pushforward.cli.errors import InputError
 from pushforward.cli.main import main
-from pushforward.cli.map_inputs import read_pair
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.inputs.clouds import read_pair
 from pushforward.maps.saved import load_map
 
 NAMES = ("a", "b", "c")

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from pushforward.cli.main import main
-from pushforward.cli.recipes import read_recipe
 from pushforward.diffusion import OneStepPipeline
 from pushforward.diffusion.teacher_training import TeacherTrainer, save_teacher
+from pushforward.jobs.recipes import read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_recipes_hold_the_same_settings(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_recipe_of_the_repository_is_one():
-    from pushforward.cli.distill_diffusion import Settings
+    from pushforward.jobs.distill_diffusion.settings import Settings
 
     recipes = Path(__file__).parents[2] / "recipes"
     assert read_recipe(recipes / "distill_digits.yaml", Settings(), example="data: digits").divergence == "js"

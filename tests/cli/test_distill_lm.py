@@ -16,10 +16,10 @@ import pytest
 import yaml
 from cli import language_models as made
 
-from pushforward.cli.distill_lm import Settings
-from pushforward.cli.errors import InputError
-from pushforward.cli.lm_inputs import TaskName
-from pushforward.cli.loss_text import parse_loss
+from pushforward.jobs.distill_lm.loss import parse_loss
+from pushforward.jobs.distill_lm.settings import Settings
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.inputs.language import TaskName
 
 FLAGS = "--teacher bert --student layers:2 --task sst2 --data data --batch-size 16 --quiet"
 
@@ -99,7 +99,7 @@ def test_the_student_learns_from_its_teacher(run: Callable, inside: Path):
 def test_interrupted_and_resumed_is_as_if_never_interrupted(
     run: Callable, inside: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from pushforward.cli.distill_watch import Watch
+    from pushforward.jobs.distill_lm.watch import Watch
 
     flags = [*FLAGS.split(), "--epochs", 2, "--seeds", 2, "--loss", "kd"]
     assert run("distill-lm", *flags, "--out", "whole").code == 0
@@ -315,7 +315,7 @@ def test_the_tasks_are_those_of_the_library():
 
 
 def test_the_recipe_of_the_repository_is_one():
-    from pushforward.cli.recipes import read_recipe
+    from pushforward.jobs.recipes import read_recipe
 
     read = read_recipe(Path(__file__).parents[2] / "recipes" / "distill_sst2.yaml", Settings(), example="task: sst2")
     assert replace(read, seeds=1).task == "sst2"

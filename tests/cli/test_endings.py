@@ -17,13 +17,14 @@ import numpy as np
 import pytest
 
 import pushforward as pf
-from pushforward.cli import files, run_folder
-from pushforward.cli.errors import InputError
+from pushforward.jobs import folder
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.solve import page
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pushforward.cli.files import make_folder
+from pushforward.jobs.folder import make_folder
 make_folder(Path(sys.argv[1]))
 print("held", flush=True)
 time.sleep(60)
@@ -46,7 +47,7 @@ def test_a_disk_that_takes_no_more_is_one_line_with_what_was_kept(
     def refuse(*unused: Any, **more: Any) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(run_folder, site, refuse)
+    monkeypatch.setattr(page, site, refuse)
     outcome = run("solve", *clouds, "--out", "run")
     assert outcome.code == 1
     assert outcome.err.count("\n") == 1
@@ -78,8 +79,8 @@ def test_a_folder_has_one_writer(run: Callable, clouds: tuple[str, str], tmp_pat
 
 def test_the_other_processes_of_a_run_take_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", "1")
-    files.make_folder(tmp_path)
-    assert files.held() == []
+    folder.make_folder(tmp_path)
+    assert folder.held() == []
 
 
 def test_sigterm_is_as_ctrl_c(run: Callable, clouds: tuple[str, str], monkeypatch: pytest.MonkeyPatch):
@@ -95,23 +96,23 @@ def test_sigterm_is_as_ctrl_c(run: Callable, clouds: tuple[str, str], monkeypatc
 
 
 def test_what_is_said_of_an_interruption_is_true(tmp_path: Path):
-    assert files.interruption(tmp_path, ": again").startswith("interrupted before the first checkpoint")
+    assert folder.interruption(tmp_path, ": again").startswith("interrupted before the first checkpoint")
     with pf.training.publishing(tmp_path, 3) as draft:
         (draft / "weights").write_text("0")
-    assert files.interruption(tmp_path, ": again") == "interrupted; go on with: again"
+    assert folder.interruption(tmp_path, ": again") == "interrupted; go on with: again"
 
 
 def test_a_run_that_died_before_its_first_record_leaves_its_folder_free(tmp_path: Path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({}))
-    assert not files.holds_run(tmp_path, recipe, resume=False)
-    files.make_folder(tmp_path)
+    assert not folder.holds_run(tmp_path, recipe, resume=False)
+    folder.make_folder(tmp_path)
     (tmp_path / "log.jsonl").touch()
-    files.release(failed=True)
+    folder.release(failed=True)
     assert not recipe.exists()
     recipe.write_text(json.dumps({}))
     (tmp_path / "log.jsonl").write_text("{}")
-    files.make_folder(tmp_path)
-    files.release(failed=True)
+    folder.make_folder(tmp_path)
+    folder.release(failed=True)
     with pytest.raises(InputError, match="holds a run already"):
-        files.holds_run(tmp_path, recipe, resume=False)
+        folder.holds_run(tmp_path, recipe, resume=False)

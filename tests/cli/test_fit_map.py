@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pushforward.cli import map_run
+from pushforward.jobs.fit_map import run as map_run
 from pushforward.maps.entropic import EntropicMap
 from pushforward.maps.saved import load_map
 from pushforward.metrics import wasserstein2

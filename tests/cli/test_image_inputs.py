@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pushforward.cli.errors import InputError
-from pushforward.cli.image_inputs import read_images
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.inputs.images import read_images
 
 
 def save(file: Path, pixels: np.ndarray) -> None:

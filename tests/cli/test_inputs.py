@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pushforward.cli.errors import InputError
-from pushforward.cli.inputs import is_picture, read_colours, read_cost, read_pictures, read_points
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.inputs.arrays import is_picture
+from pushforward.jobs.inputs.costs import read_cost
+from pushforward.jobs.inputs.pictures import read_colours, read_pictures
+from pushforward.jobs.inputs.points import read_points
 
 
 def test_grey_value_is_mass(here: Path):

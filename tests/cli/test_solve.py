@@ -137,9 +137,9 @@ def test_the_run_folder(run: Callable, here: Path, kind: str, request: pytest.Fi
 
 
 def test_many_pairs_are_not_drawn(run: Callable, clouds: tuple[str, str], monkeypatch: pytest.MonkeyPatch):
-    from pushforward.cli import run_folder
+    from pushforward.jobs.solve import page
 
-    monkeypatch.setattr(run_folder, "_MOST_PAIRS", 100)
+    monkeypatch.setattr(page, "_MOST_PAIRS", 100)
     assert run("solve", *clouds, "--out", "run").code == 0
     assert not Path("run/plan.npz").exists()
     assert "too many to be written" in Path("run/index.html").read_text()

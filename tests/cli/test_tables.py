@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from cli import table_kinds as kinds
 
-from pushforward.cli.errors import InputError
-from pushforward.cli.inputs import read_cloud, read_cost, read_points
-from pushforward.cli.tables import read_table
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.inputs.costs import read_cost
+from pushforward.jobs.inputs.points import read_cloud, read_points
+from pushforward.jobs.inputs.tables import read_table
 from pushforward.maps.saved import load_map
 
 CASES = kinds.cases()

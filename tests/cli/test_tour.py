@@ -10,14 +10,14 @@ import pytest
 
 def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pytest.MonkeyPatch):
     # A few steps on a model this narrow show that the act runs, not what it finds.
-    act = importlib.import_module("pushforward.cli.acts.language")
+    act = importlib.import_module("pushforward.jobs.tour.language")
     for name, value in {"_WIDTH": 16, "_BATCH": 4, "_TEACHER_STEPS": 8, "_STUDENT_STEPS": 20, "_LOOKED_AT": 8}.items():
         monkeypatch.setattr(act, name, value)
-    act = importlib.import_module("pushforward.cli.acts.maps")
+    act = importlib.import_module("pushforward.jobs.tour.maps")
     sizes = {"_HEIGHT": 30, "_PIXELS": 300, "_POINTS": 400, "_COLOUR_STEPS": 10, "_PLANE_STEPS": 10, "_BATCH": 64}
     for name, value in sizes.items():
         monkeypatch.setattr(act, name, value)
-    act = importlib.import_module("pushforward.cli.acts.generators")
+    act = importlib.import_module("pushforward.jobs.tour.generators")
     sizes = {"_TEACHER_STEPS": 100, "_STUDENT_STEPS": 24, "_BATCH": 64, "_JUDGED": 500, "_LOOKED_AT": 100}
     for name, value in sizes.items():
         monkeypatch.setattr(act, name, value)

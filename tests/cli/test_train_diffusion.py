@@ -126,7 +126,7 @@ def test_a_model_has_one_figure_for_one_seed(run: Callable, images: Path):
 def test_long_trainings_are_announced(run: Callable, images: Path, monkeypatch: pytest.MonkeyPatch):
     flags = "train-diffusion two.npz --steps 6 --batch-size 16 --judged 30 --out".split()
     assert "training takes" not in run(*flags, "short").err
-    monkeypatch.setattr("pushforward.cli.generators._SHORT", 0.0)
+    monkeypatch.setattr("pushforward.jobs.generators._SHORT", 0.0)
     assert "training takes about 1 min: 6 steps of" in run(*flags, "long").err
     assert "training takes" not in run(*flags, "quiet", "--quiet").err
 

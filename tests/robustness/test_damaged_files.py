@@ -17,13 +17,13 @@ import pytest
 import torch
 from robustness.tiny_runs import PROCESS, RUNS, SIZE, checkpoints, save_map_run
 
-from pushforward.cli.errors import InputError
-from pushforward.cli.lm_inputs import load_model
 from pushforward.cli.main import main
 from pushforward.diffusion import Generator as Student
 from pushforward.diffusion import OneStepPipeline, networks, teachers
 from pushforward.diffusion.teacher_training import load_teacher, save_teacher
 from pushforward.errors import CheckpointError, InvalidArgument
+from pushforward.jobs.errors import InputError
+from pushforward.jobs.inputs.language import load_model
 from pushforward.maps import load_map
 from pushforward.training.checkpoint import verify
 from pushforward.training.seal import seal

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from pushforward.cli.map_inputs import Origin, save_origin
 from pushforward.diffusion import Distiller, Trainer, VarianceExploding, networks, teachers
 from pushforward.diffusion.teacher_training import TeacherTrainer
+from pushforward.jobs.inputs.clouds import Origin, save_origin
 from pushforward.maps import LinearMap, MongeMap
 
 PROCESS = VarianceExploding(sigma_min=0.1, sigma_max=10.0)

@@ -14,19 +14,19 @@ from typing import Annotated, Any, TextIO, TypeVar, Union, cast
 import tyro
 from safetensors import SafetensorError
 
-from pushforward.cli.apply_map import ApplyMap
-from pushforward.cli.distill_diffusion import DistillDiffusion
-from pushforward.cli.distill_lm import DistillLm
-from pushforward.cli.doctor import Doctor
 from pushforward.cli.endings import kept, refusal, terminating
-from pushforward.cli.errors import BAD_INPUT, INTERRUPTED, OK, TERMINATED, UNWRITTEN, InputError
-from pushforward.cli.evaluate import Evaluate
-from pushforward.cli.files import held, release
-from pushforward.cli.fit_map import FitMap
-from pushforward.cli.sample import Sample
-from pushforward.cli.solve import Solve
-from pushforward.cli.tour import Tour
-from pushforward.cli.train_diffusion import TrainDiffusion
+from pushforward.jobs.apply_map import ApplyMap
+from pushforward.jobs.distill_diffusion.settings import DistillDiffusion
+from pushforward.jobs.distill_lm.settings import DistillLm
+from pushforward.jobs.doctor import Doctor
+from pushforward.jobs.errors import BAD_INPUT, INTERRUPTED, OK, TERMINATED, UNWRITTEN, InputError
+from pushforward.jobs.evaluate import Evaluate
+from pushforward.jobs.fit_map.settings import FitMap
+from pushforward.jobs.folder import held, release
+from pushforward.jobs.sample import Sample
+from pushforward.jobs.solve.settings import Solve
+from pushforward.jobs.tour.settings import Tour
+from pushforward.jobs.train_diffusion.settings import TrainDiffusion
 
 __all__ = ["main"]
 

@@ -1,0 +1,1 @@
+"""`pushforward distill-diffusion`: a diffusion model into a one-step generator."""

@@ -1,0 +1,1 @@
+"""`pushforward distill-lm`: a language model into a smaller one."""

@@ -1,0 +1,1 @@
+"""`pushforward fit-map`: a transport map from points of two distributions."""

@@ -1,0 +1,1 @@
+"""`pushforward solve`: one transport problem from files."""

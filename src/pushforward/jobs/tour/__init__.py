@@ -1,0 +1,1 @@
+"""`pushforward tour`: what the library does, on real data, as one page."""

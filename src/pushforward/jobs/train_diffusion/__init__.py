@@ -1,0 +1,1 @@
+"""`pushforward train-diffusion`: a diffusion model of images."""
