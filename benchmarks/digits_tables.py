@@ -1,50 +1,44 @@
-"""Tables of the digits' and MNIST's teachers and students, from results/. Standard library only."""
+"""Tables of the digits' and MNIST's teachers and students, from results/digits_*.json and mnist_students.json."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
 from itertools import product
-from statistics import mean, stdev
-from typing import Any
+from statistics import mean
 
-from maps_tables import markdown
-
-__all__ = ["TABLES"]
+from lib import Results, Row, Tables, estimate, grouped, listed, markdown, measured_on, where
 
 
-def teacher_table(results: dict[str, Any]) -> str:
+def teacher_table(results: Results) -> str:
     """A line a number of steps, averaged over seeds, with what the draws and seeds lay between."""
-    header = ["trained on", "steps", "FD, 10,000 samples", "FD, 1,400", "precision", "recall", "density", "coverage"]
-    kinds = sorted({(row["half"], row["steps"]) for row in results["rows"]})
-    body, floors, copying = [], set(), []
-    for half, steps in kinds:
-        rows = [row for row in results["rows"] if (row["half"], row["steps"]) == (half, steps)]
-        floors |= {row["frechet_floor"] for row in rows}
-        copying += [row["copying"] for row in rows if "copying" in row]
-        figures = [f"{mean(row[name] for row in rows):.2f}" for name in ("precision", "recall", "density", "coverage")]
-        seeds = f" ({len(rows)} seeds)" if len(rows) > 1 else ""
-        body.append(
-            [
-                "the half not measured by" if half else "all digits",
-                f"{steps:,}{seeds}",
-                spread([value for row in rows for value in row["draws"]]),
-                spread([value for row in rows for value in row["small"]]),
-                *figures,
-                f"{mean(row['seconds'] for row in rows):.0f}",
-            ]
-        )
-    floor = ", ".join(f"{value:.2f}" for value in sorted(floors))
-    near = (
-        f"; samples of the half's teacher are {mean(copying):.2f} times as far from that half as unseen digits are"
-        if copying
-        else ""
-    )
-    about = f"The floor, real against real, is {floor}{near}. One seed where no number of seeds is given"
-    where = f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {results['commit']}"
-    return f"{markdown([*header, 'CPU seconds'], body)}\n{about}. {where}.\n"
+    rows = results["rows"]
+    body = [teacher_line(group) for _, group in sorted(grouped(rows, "half", "steps").items())]
+    floor = ", ".join(f"{value:.2f}" for value in sorted(grouped(rows, "frechet_floor")))
+    copying = [row["copying"] for row in rows if "copying" in row]
+    if copying:
+        far = f"{mean(copying):.2f} times as far"
+        floor += f"; samples of the half's teacher are {far} from that half as unseen digits are"
+    about = f"The floor, real against real, is {floor}. One seed where no number of seeds is given"
+    header = ["trained on", "steps", "FD, 10,000 samples", "FD, 1,400", *JUDGED, "CPU seconds"]
+    return f"{markdown(header, body)}\n{about}. {measured_on(results)}.\n"
 
 
+def teacher_line(rows: list[Row]) -> list[str]:
+    return [
+        "the half not measured by" if rows[0]["half"] else "all digits",
+        f"{rows[0]['steps']:,}" + (f" ({len(rows)} seeds)" if len(rows) > 1 else ""),
+        *(spread([value for row in rows for value in row[name]]) for name in ("draws", "small")),
+        *(averaged(rows, name) for name in JUDGED),
+        averaged(rows, "seconds", 0),
+    ]
+
+
+def averaged(rows: list[Row], name: str, places: int = 2) -> str:
+    return f"{mean(row[name] for row in rows):.{places}f}"
+
+
+JUDGED = ("precision", "recall", "density", "coverage")
 STUDENTS = {
     "reverse_kl": "reverse KL",
     "softened_reverse_kl": "softened reverse KL",
@@ -55,8 +49,7 @@ STUDENTS = {
 }
 
 
-# Quantiles of Student's t at 97.5 %, by how many values the mean is of.
-T_QUANTILES = {3: 4.303, 4: 3.182, 5: 2.776}
+LEAST = 3  # seeds: of fewer there is no interval
 # At which the comparisons are made.
 STEPS, GAN = 800, 1e-3
 # What is compared seed by seed, and its decimals.
@@ -64,16 +57,13 @@ PLACES = {"FD": 2, "precision": 3, "recall": 3, "class_distance": 3, "modes": 1,
 COMMON = ("FD", "precision", "recall", "class_distance")
 COMPARED = {"digits": COMMON, "imbalanced": (*COMMON, "modes", "rare"), "stacked": (*COMMON, "modes")}
 
-Row = dict[str, Any]
 
-
-def students_table(results: dict[str, Any], data: str) -> str:
+def students_table(results: Results, data: str) -> str:
     """A line a divergence, GAN weight and number of steps: means over seeds."""
     rows = rows_of(results, data)
     if not rows:
         return "Not measured yet.\n"
     own = {"imbalanced": {"rare": 2}, "stacked": {"class_distance": 3}}.get(data, {})
-    header = ["generator", "GAN", "steps", "FD", "precision", "recall", "density", "coverage", "modes", *map(said, own)]
     body = [
         student_line(group, own)
         for divergence in ("teacher", *STUDENTS)
@@ -81,36 +71,35 @@ def students_table(results: dict[str, Any], data: str) -> str:
         if (group := chosen(rows, divergence, gan, steps))
     ]
     setting = results["setting"]
-    floor = rows[0].get("class_distance_floor")
     about = (
         f"FD: mean of {setting['draws']} draws of {setting['samples']:,} images, then over seeds, with a 95 % interval "
         "(t) from three seeds on. It is measured from half of the images that the judge has; their other half, real "
         f"against real, is {rows[0]['frechet_floor']:.2f} away. The teacher is asked 35 times an image."
     )
-    if floor is not None:
+    if (floor := rows[0].get("class_distance_floor")) is not None:
         about += f" Of as many real images the shares are off by {floor:.3f}."
-    return f"{markdown([*header, 'CPU s', 'seeds'], body)}\n{about} {stamp(results, rows)}.\n"
+    header = ["generator", "GAN", "steps", "FD", *JUDGED, "modes", *map(heading, own), "CPU s", "seeds"]
+    return f"{markdown(header, body)}\n{about} {measured_on(results, listed(rows, 'commit', 7))}.\n"
 
 
 def student_line(group: list[Row], more: dict[str, int]) -> list[str]:
     """Of rows of one kind; `more` are figures of this data alone, and their decimals."""
     first = group[0]
     own = first["divergence"] == "teacher"
-    figures = [f"{mean(row[name] for row in group):.2f}" for name in ("precision", "recall", "density", "coverage")]
     return [
         "the teacher" if own else STUDENTS[first["divergence"]],
         "" if own else f"{first['gan']:g}",
         f"{first['steps']:,}",
         interval([value_of(row, "FD") for row in group]),
-        *figures,
+        *(averaged(group, name) for name in JUDGED),
         f"{mean(row['modes'] for row in group):.4g} of {first['of']:,}",
-        *(f"{mean(row[name] for row in group):.{places}f}" for name, places in more.items()),
-        f"{mean(row['seconds'] for row in group):.0f}",
+        *(averaged(group, name, places) for name, places in more.items()),
+        averaged(group, "seconds", 0),
         str(len(group)),
     ]
 
 
-def paired_table(results: dict[str, Any], data: str) -> str:
+def paired_table(results: Results, data: str) -> str:
     """Each divergence less the reverse KL of the same seed and GAN weight."""
     rows = rows_of(results, data)
     figures, body = COMPARED[data], []
@@ -118,16 +107,16 @@ def paired_table(results: dict[str, Any], data: str) -> str:
         base = chosen(rows, "reverse_kl", gan, STEPS)
         for divergence in list(STUDENTS)[1:]:
             pairs = matched(chosen(rows, divergence, gan, STEPS), base)
-            if len(pairs) in T_QUANTILES:
+            if len(pairs) >= LEAST:
                 body.append([STUDENTS[divergence], f"{gan:g}", *(difference(pairs, name) for name in figures)])
     about = (
         f"Differences to the reverse KL of the same seed and GAN weight, after {STEPS} steps: mean with a 95 % "
         "interval (t, one comparison at a time), then how many of the seeds have the mean's sign."
     )
-    return f"{markdown(['less reverse KL', 'GAN', *map(said, figures)], body)}\n{about}\n"
+    return f"{markdown(['less reverse KL', 'GAN', *map(heading, figures)], body)}\n{about}\n"
 
 
-def gan_table(results: dict[str, Any]) -> str:
+def gan_table(results: Results) -> str:
     """Each divergence with the GAN term less the same without it."""
     about = f"With the GAN term ({GAN}) less without it, same seed, {STEPS} steps, at the levels of the training"
 
@@ -138,7 +127,7 @@ def gan_table(results: dict[str, Any]) -> str:
     return compared_table(pairs, about)
 
 
-def levels_table(results: dict[str, Any]) -> str:
+def levels_table(results: Results) -> str:
     """Each divergence matched at the distiller's levels of noise less the same at those of the teacher's training."""
     about = f"Raised levels less those of the training, same seed, {STEPS} steps, with the GAN term ({GAN})"
 
@@ -154,25 +143,25 @@ def compared_table(pairs_of: Callable[[str, str], list[tuple[Row, Row]]], about:
     body = []
     for data, divergence in product(("digits", "imbalanced"), STUDENTS):
         pairs = pairs_of(data, divergence)
-        if len(pairs) in T_QUANTILES:
+        if len(pairs) >= LEAST:
             body.append([data, STUDENTS[divergence], *(difference(pairs, name) for name in COMMON)])
-    table = markdown(["data", "divergence", *map(said, COMMON)], body)
+    table = markdown(["data", "divergence", *map(heading, COMMON)], body)
     return f"{table}\n{about}; intervals and counts as above.\n"
 
 
-def said(name: str) -> str:
+def heading(name: str) -> str:
     """A figure's name, as a table's head has it."""
     return {"class_distance": "shares off"}.get(name, name)
 
 
-def rows_of(results: dict[str, Any], data: str, *, levels: str = "raised") -> list[Row]:
+def rows_of(results: Results, data: str, *, levels: str = "raised") -> list[Row]:
     """The teacher's and the students' at some levels of noise that came to an end."""
-    rows = [row for row in results["rows"] if row["data"] == data and row["status"] == "ok"]
+    rows = where(results["rows"], data=data, status="ok")
     return [row for row in rows if row["divergence"] == "teacher" or row["levels"] == levels]
 
 
 def chosen(rows: list[Row], divergence: str, gan: float, steps: int) -> list[Row]:
-    return [row for row in rows if (row["divergence"], row["gan"], row["steps"]) == (divergence, gan, steps)]
+    return where(rows, divergence=divergence, gan=gan, steps=steps)
 
 
 def matched(group: list[Row], base: list[Row]) -> list[tuple[Row, Row]]:
@@ -189,20 +178,13 @@ def difference(pairs: list[tuple[Row, Row]], name: str) -> str:
     """The mean difference and its interval, and in how many pairs it has the mean's sign."""
     differences = [value_of(one, name) - value_of(other, name) for one, other in pairs]
     same = sum(one * mean(differences) > 0 for one in differences)
-    return f"{interval(differences, places=PLACES[name], signed=True)}, {same} of {len(pairs)}"
+    return f"{interval(differences, places=PLACES[name], sign='+')}, {same} of {len(pairs)}"
 
 
-def interval(values: list[float], *, places: int = 2, signed: bool = False) -> str:
+def interval(values: list[float], *, places: int = 2, sign: str = "") -> str:
     """The mean, with a 95 % interval where there are values enough."""
-    shown = f"{mean(values):{'+' if signed else ''}.{places}f}"
-    if len(values) not in T_QUANTILES:
-        return shown
-    return f"{shown} ± {T_QUANTILES[len(values)] * stdev(values) / len(values) ** 0.5:.{places}f}"
-
-
-def stamp(results: dict[str, Any], rows: list[Row]) -> str:
-    commits = ", ".join(sorted({str(row["commit"])[:7] for row in rows}))
-    return f"{results['machine']['processor']}, one thread; {results['date'][:10]}, commit {commits}"
+    found = estimate(values, least=LEAST)
+    return "" if found is None else found.text(places, sign=sign)
 
 
 def spread(values: list[float]) -> str:
@@ -210,7 +192,7 @@ def spread(values: list[float]) -> str:
     return f"{mean(values):.2f} ({min(values):.2f} to {max(values):.2f})"
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+TABLES: Tables = {
     "digits-teacher": ("digits_teacher.json", teacher_table),
     "digits-students": ("digits_students.json", partial(students_table, data="digits")),
     "digits-students-paired": ("digits_students.json", partial(paired_table, data="digits")),

@@ -18,25 +18,21 @@ Rows that are there are kept, unless --again.
 
 from __future__ import annotations
 
-import argparse
-import json
+import itertools
 import tempfile
-import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from measure import conditions, say, write_json
+from digits_runs import draws
+from lib import RESULTS, Row, Store, conditions, cpu_seconds, parsed, say
 from torch import Tensor
 
 from pushforward import metrics, samples
 from pushforward.diffusion import TeacherTrainer
 from pushforward.diffusion.judge import Judge
-from pushforward.diffusion.samplers import STEPS, sample
+from pushforward.diffusion.samplers import STEPS
 from pushforward.training.random import generator
 
-RESULTS = Path(__file__).with_name("results") / "digits_teacher.json"
 COUNT, SMALL, DRAWS = 10_000, 1_400, 3
 
 
@@ -58,56 +54,43 @@ def copying(drawn: Tensor, seen: Tensor, unseen: Tensor) -> float:
     return float(near / held)
 
 
-def row(steps: int, seed: int, *, half: bool) -> dict[str, Any]:
-    """One training, judged."""
+def measured(steps: int, seed: int, *, half: bool) -> Row:
+    """The figures of one training."""
     images, labels = digits()
     judge = Judge(images, labels)
     unseen, seen = halves(images)
-    data = seen if half else images
     with tempfile.TemporaryDirectory() as out:
-        start = time.process_time()
-        teacher = TeacherTrainer(data, out=out, seed=seed, every=steps, progress=False).fit(steps)
-        seconds = time.process_time() - start
-    drawn = [sample(teacher, COUNT, (1, 8, 8), generator=torch.Generator().manual_seed(k)) for k in range(DRAWS)]
-    figures = judge(drawn[0])
+        trainer = TeacherTrainer(seen if half else images, out=out, seed=seed, every=steps, progress=False)
+        teacher, seconds = cpu_seconds(lambda: trainer.fit(steps))
+    drawn = draws(teacher, (1, 8, 8), COUNT, DRAWS)
     features = judge.features(drawn[0])
     parts = features[: COUNT // SMALL * SMALL].split(SMALL)
-    return {
-        "steps": steps,
-        "seed": seed,
-        "half": half,
-        "seconds": seconds,
-        **figures,
+    frechet = {
         "draws": [metrics.frechet_distance(judge.reference, judge.features(one)) for one in drawn],
         "small": [metrics.frechet_distance(judge.reference, part) for part in parts],
-        **({"copying": copying(drawn[0][:2000], seen, unseen)} if half else {}),
     }
+    near = {"copying": copying(drawn[0][:2000], seen, unseen)} if half else {}
+    return {"seconds": seconds} | judge(drawn[0]) | frechet | near
+
+
+def about() -> Row:
+    return conditions() | {"setting": {"samples": COUNT, "small": SMALL, "sampling_steps": STEPS}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, nargs="+", default=[3000, 6000])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--halves", action="store_true")
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    options = {"steps": (3000, 6000), "seeds": 3, "halves": False, "again": False}
+    asked = parsed(__doc__, options | {"out": RESULTS / "digits_teacher.json"})
     torch.set_num_threads(1)
-    rows = [] if arguments.again or not arguments.out.exists() else json.loads(arguments.out.read_text())["rows"]
-    done = {(one["steps"], one["seed"], one["half"]) for one in rows}
-    for seed in range(arguments.seeds):
-        for steps in arguments.steps:
-            if (steps, seed, arguments.halves) in done:
-                continue
-            rows.append(row(steps, seed, half=arguments.halves))
-            stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
-            setting = {"samples": COUNT, "small": SMALL, "sampling_steps": STEPS}
-            write_json(arguments.out, stamp | {"setting": setting, "rows": rows})
-            last = rows[-1]
-            say(
-                f"{steps} steps, seed {seed}: FD {np.mean(last['draws']):.3f}, floor {last['frechet_floor']:.3f}, "
-                f"recall {last['recall']:.3f}, {last['seconds']:.0f} CPU s"
-            )
+    store = Store(path=asked.out, key=("steps", "seed", "half"), about=about)
+    keys = itertools.product(range(asked.seeds), asked.steps)
+    wanted = [{"steps": steps, "seed": seed, "half": asked.halves} for seed, steps in keys]
+    for key in store.missing(wanted, again=asked.again):
+        row = key | measured(**key)
+        store.add(row)
+        say(
+            f"{key['steps']} steps, seed {key['seed']}: FD {np.mean(row['draws']):.3f}, floor "
+            f"{row['frechet_floor']:.3f}, recall {row['recall']:.3f}, {row['seconds']:.0f} CPU s"
+        )
 
 
 if __name__ == "__main__":

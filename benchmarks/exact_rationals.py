@@ -19,20 +19,18 @@ forbidden pairs (dense, and as a sparse matrix), clouds with outliers.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse
-from measure import conditions, say, write_json
+from lib import RESULTS, conditions, parsed, say, write_json
+from measure import TOLERANCE
 from numpy.typing import NDArray
 
-RESULTS = Path(__file__).with_name("results") / "exact_rationals.json"
 Array = NDArray[np.float64]
 Case = tuple[Any, Array, Array]
 NEAR, LOOSE = Fraction(1, 2**50), 1e-12
@@ -170,26 +168,21 @@ def faults(case: Case, family: str) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=1000)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+    asked = parsed(__doc__, {"problems": 1000, "out": RESULTS / "exact_rationals.json"})
     import torch
 
     torch.set_num_threads(1)
     counts = {make.__name__: Counter({"problems": 0}) for make in FAMILIES}
-    for k in range(arguments.problems):
+    for k in range(asked.problems):
         make = FAMILIES[k % len(FAMILIES)]
         found = set(faults(make(np.random.default_rng(k)), make.__name__))
         counts[make.__name__].update(["problems", *found])
         if found:
             say(f"{k} {make.__name__}: {sorted(found)}")
     total = {fault: sum(count[fault] for count in counts.values()) for fault in FAULTS}
-    write_json(
-        arguments.out,
-        conditions()
-        | {"problems": arguments.problems, "faults": total, "families": {k: dict(v) for k, v in counts.items()}},
-    )
+    by_family = {name: dict(count) for name, count in counts.items()}
+    found = {"problems": asked.problems, "faults": total, "families": by_family}
+    write_json(asked.out, conditions(tolerance=TOLERANCE) | found)
     say(json.dumps(total))
 
 

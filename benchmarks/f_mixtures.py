@@ -1,4 +1,4 @@
-"""What both benchmarks of f-divergences in the plane stand on: quadrature, intervals, names and colours.
+"""What both benchmarks of f-divergences in the plane stand on: the divergences, and quadrature.
 
 symbol  meaning                                              shape
 p, q    teacher and student, noised to time t                (...,)
@@ -14,29 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from pushforward.divergences import CATALOGUE, FDivergence
 
-__all__ = ["CLAIMED", "LOOKS", "SMOOTH", "Grid", "bootstrap", "legend", "log_normal_mixture"]
-
 # From the steadiest to the noisiest, as the paper's figure is read.
 CLAIMED = ("softened_reverse_kl", "js", "squared_hellinger", "jeffreys", "kl")
 SMOOTH: dict[str, FDivergence] = {name: CATALOGUE[name] for name in ("reverse_kl", *CLAIMED)}
-# Colour and dashes of a divergence, the same in every picture: colour alone does not tell lines apart for everyone.
-LOOKS: dict[str, tuple[str, str, Any]] = {
-    "reverse_kl": ("reverse KL", "C5", "-"),
-    "softened_reverse_kl": ("softened reverse KL", "C0", (0, (5, 1.5))),
-    "js": ("Jensen-Shannon", "C1", "-"),
-    "squared_hellinger": ("squared Hellinger", "C2", (0, (1.5, 1.2))),
-    "jeffreys": ("Jeffreys", "C3", (0, (6, 1.5, 1.5, 1.5))),
-    "kl": ("forward KL", "C4", "-"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,18 +66,3 @@ def log_normal_mixture(x: Tensor, weights: Tensor, means: Tensor, covariances: T
     dx, dy = (x[:, None] - means).unbind(-1)
     squared = (c * dx.square() - 2 * b * dx * dy + a * dy.square()) / determinant
     return (weights.log() - math.log(2 * math.pi) - 0.5 * determinant.log() - 0.5 * squared).logsumexp(-1)
-
-
-def bootstrap(values: ArrayLike, *, resamples: int = 4000) -> dict[str, float]:
-    """The mean of independent draws, and the middle 95 % of the means of their resamples."""
-    drawn = np.asarray(values, dtype=np.float64)
-    random = np.random.default_rng(0)
-    means = drawn[random.integers(len(drawn), size=(resamples, len(drawn)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(drawn.mean()), "low": float(low), "high": float(high)}
-
-
-def legend(figure: Any, ax: Any) -> None:
-    """One legend above all panels, from the lines of one."""
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=3, columnspacing=1.4, handlelength=2.2)

@@ -1,6 +1,6 @@
 """Which modes a student keeps under each f-divergence, exact scores and ratios given, in the plane.
 
-    python benchmarks/f_modes.py [--seeds N] [--again] [--pictures]
+    python benchmarks/f_modes.py [--seeds N] [--again]
 
 A student is an equal mixture of K Gaussians, G(z) = m_k + L_k z, trained by Adam on the theorem's gradient: batches of
 256, noise of standard deviation 0.2, 0.5 or 1 (variance exploding) on each sample, its exact score against the
@@ -20,23 +20,18 @@ global      whether that one is the least of the four
 held        how many of the four modes have at least half their share of the student's mass within 3 standard deviations
 stray       mass that is within 3 standard deviations of none
 
-Source: Xu et al. 2025 (f-distill, arXiv 2502.15681), theorem 1 and Table 1. `--pictures` runs nothing: it draws the
-pictures of docs/f-divergences.md from results/f_modes.json.
+Source: Xu et al. 2025 (f-distill, arXiv 2502.15681), theorem 1 and Table 1.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from f_mixtures import LOOKS, SMOOTH, Grid, bootstrap, legend, log_normal_mixture
-from measure import conditions, in_own_process, say, write_json
+from f_mixtures import SMOOTH, Grid, log_normal_mixture
+from lib import RESULTS, Row, bootstrap, conditions, parsed, read, result_of, say, where, write_json
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor, nn
@@ -45,8 +40,6 @@ from pushforward.diffusion import GaussianMixture, VarianceExploding
 from pushforward.diffusion.losses import score_difference_loss
 from pushforward.divergences import FDivergence
 
-RESULTS = Path(__file__).with_name("results") / "f_modes.json"
-DOCS = Path(__file__).parents[1] / "docs"
 PROCESS = VarianceExploding()
 NOISES = (0.2, 0.5, 1.0)
 STEPS, BATCH, RATE, SEEDS = 400, 256, 0.05, 6
@@ -185,15 +178,8 @@ def pair_run(name: str, a: float, seed: int, known: list[dict[str, Any]]) -> dic
 
     nearest = min(known, key=gap)
     is_least = nearest["value"] < known[0]["value"] + 1e-6
-    return {
-        "problem": "pair",
-        "a": a,
-        "divergence": name,
-        "seed": seed,
-        **ended,
-        "gap": gap(nearest),
-        "global": is_least,
-    }
+    key = {"problem": "pair", "a": a, "divergence": name, "seed": seed}
+    return key | ended | {"gap": gap(nearest), "global": is_least}
 
 
 def four_run(name: str, seed: int) -> dict[str, Any]:
@@ -223,47 +209,20 @@ def weight_gap(name: str) -> float:
 
 def references() -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Every divergence's minimisers on the pair, by half distance, the least first. Runs in its own process."""
-    torch.set_num_threads(1)
     return {name: {str(a): minimisers(divergence, a) for a in DRAWN_AT} for name, divergence in SMOOTH.items()}
 
 
-def rows_of(seed: int, known: dict[str, dict[str, list[dict[str, Any]]]]) -> dict[str, Any]:
+def rows_of(seed: int, known: dict[str, dict[str, list[Row]]]) -> list[Row]:
     """Every divergence on every problem from one seed. Runs in its own process."""
-    torch.set_num_threads(1)
-    began = time.process_time()
     rows = [pair_run(name, a, seed, known[name][str(a)]) for a in TRAINED_AT for name in SMOOTH]
-    rows += [four_run(name, seed) for name in SMOOTH]
-    return {"rows": rows, "seconds": time.process_time() - began}
+    return rows + [four_run(name, seed) for name in SMOOTH]
 
 
-def run(seeds: int, *, again: bool, out: Path) -> None:
-    """Seed after seed, each written at once; goes on where it stopped."""
-    done = {} if again or not out.exists() else json.loads(out.read_text())
-    known = done.get("minimisers") or in_own_process(references, wall_limit=1800.0)
-    rows, seconds = done.get("rows", []), done.get("seconds", 0.0)
-    for seed in sorted(set(range(seeds)) - {row["seed"] for row in rows}):
-        answer = in_own_process(rows_of, seed, known, wall_limit=3600.0)
-        if "rows" not in answer:
-            raise SystemExit(f"seed {seed}: {answer['status']}")
-        rows, seconds = rows + answer["rows"], seconds + answer["seconds"]
-        stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
-        setting = {"steps": STEPS, "batch": BATCH, "rate": RATE, "noises": NOISES}
-        found = {
-            "weights": {name: weight_gap(name) for name in SMOOTH},
-            "minimisers": known,
-            "summary": {name: summary(rows, name) for name in SMOOTH},
-            "rows": rows,
-            "seconds": seconds,
-        }
-        write_json(out, stamp | {"setting": setting} | found)
-        say(f"seed {seed}: {answer['seconds']:.0f} CPU seconds")
-
-
-def summary(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+def summary(rows: list[Row], name: str) -> Row:
     """What the tables say of a divergence: means with intervals, over seeds."""
-    own = [row for row in rows if row["divergence"] == name]
-    base = {row["seed"]: row["held"] for row in rows if (row["problem"], row["divergence"]) == ("four", "reverse_kl")}
-    on_four = [row for row in own if row["problem"] == "four"]
+    own = where(rows, divergence=name)
+    base = {row["seed"]: row["held"] for row in where(rows, problem="four", divergence="reverse_kl")}
+    on_four = where(own, problem="four")
     found: dict[str, Any] = {
         "held": bootstrap([row["held"] for row in on_four]),
         "more_than_reverse_kl": bootstrap([row["held"] - base[row["seed"]] for row in on_four]),
@@ -271,7 +230,7 @@ def summary(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
         "pair": {},
     }
     for a in TRAINED_AT:
-        at = [row for row in own if row.get("a") == a]
+        at = where(own, a=a)
         found["pair"][str(a)] = {
             "width": bootstrap([row["width"][0] for row in at]),
             "gap": bootstrap([row["gap"] for row in at]),
@@ -281,58 +240,24 @@ def summary(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return found
 
 
-def draw_pictures(results: dict[str, Any], folder: Path) -> None:
-    """The width of the fit to the pair, and the students of the four modes."""
-    from pushforward import report
-
-    report.draw(folder, "f-width", lambda figure: _widths(figure, results), size=(6.4, 4.2), alt="")
-    report.draw(folder, "f-modes", lambda figure: _students(figure, results), size=(9.0, 6.4), alt="")
-
-
-def _widths(figure: Any, results: dict[str, Any]) -> None:
-    ax = figure.subplots()
-    for name, (label, colour, dashes) in LOOKS.items():
-        least = [results["minimisers"][name][str(a)][0]["width"][0] for a in DRAWN_AT]
-        ax.plot(DRAWN_AT, least, color=colour, linestyle=dashes, label=label)
-        rows = [row for row in results["rows"] if row["problem"] == "pair" and row["divergence"] == name]
-        across = list(LOOKS).index(name) * 0.03 - 0.075
-        ax.plot(
-            [row["a"] + across for row in rows], [row["width"][0] for row in rows],
-            color=colour, marker="o", markersize=4, alpha=0.6, linestyle="none",
-        )  # fmt: skip
-    ax.set(xlabel="half the distance of the modes", ylabel="width of the Gaussian")
-    ax.grid(axis="y")
-    legend(figure, ax)
-
-
-def _students(figure: Any, results: dict[str, Any], seed: int = 0) -> None:
-    from matplotlib.patches import Ellipse
-
-    panels = figure.subplots(2, 3, sharex=True, sharey=True).ravel()
-    for ax, (name, (label, colour, _)) in zip(panels, LOOKS.items(), strict=True):
-        for corner in CORNERS:
-            ax.add_patch(Ellipse(corner, 2.0, 2.0, color="0.5", alpha=0.35, linewidth=0))
-        for row in results["rows"]:
-            if (row["problem"], row["divergence"], row["seed"]) == ("four", name, seed):
-                for mean, covariance in zip(row["means"], row["covariances"], strict=True):
-                    values, axes = np.linalg.eigh(covariance)
-                    angle = np.degrees(np.arctan2(axes[1, 1], axes[0, 1]))
-                    wide, narrow = 4 * np.sqrt(values[1]), 4 * np.sqrt(values[0])
-                    ax.add_patch(Ellipse(mean, wide, narrow, angle=angle, fill=False, edgecolor=colour, linewidth=2))
-        held = results["summary"][name]["held"]["mean"]
-        ax.set(xlim=(-4.6, 4.6), ylim=(-4.6, 4.6), title=f"{label}: {held:.1f} of 4", aspect="equal")
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--again", action="store_true", help="forget what is there")
-    parser.add_argument("--pictures", action="store_true", help="draw what is there, run nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    if not arguments.pictures:
-        run(arguments.seeds, again=arguments.again, out=arguments.out)
-    draw_pictures(json.loads(arguments.out.read_text()), DOCS)
+    asked = parsed(__doc__, {"seeds": SEEDS, "again": False, "out": RESULTS / "f_modes.json"})
+    done = {} if asked.again else read(asked.out)
+    known = done.get("minimisers") or result_of(references, wall_limit=1800.0)[0]
+    rows, seconds = done.get("rows", []), done.get("seconds", 0.0)
+    for seed in sorted(set(range(asked.seeds)) - {row["seed"] for row in rows}):
+        new, taken = result_of(rows_of, seed, known, wall_limit=3600.0)
+        rows, seconds = rows + new, seconds + taken
+        setting = {"steps": STEPS, "batch": BATCH, "rate": RATE, "noises": NOISES}
+        found = {
+            "weights": {name: weight_gap(name) for name in SMOOTH},
+            "minimisers": known,
+            "summary": {name: summary(rows, name) for name in SMOOTH},
+            "rows": rows,
+            "seconds": seconds,
+        }
+        write_json(asked.out, conditions() | {"setting": setting} | found)
+        say(f"seed {seed}: {taken:.0f} CPU seconds")
 
 
 if __name__ == "__main__":

@@ -23,19 +23,14 @@ Source: Xu et al. 2025 (f-distill, arXiv 2502.15681), algorithm 1; Yin et al. 20
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import statistics
-import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from f_mixtures import bootstrap
-from measure import conditions, in_own_process, say, write_json
+from lib import RESULTS, Row, bootstrap, conditions, cpu_seconds, parsed, result_of, say, write_json
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -43,7 +38,6 @@ from pushforward.diffusion import Denoiser, Discriminator, Distiller, VarianceEx
 from pushforward.diffusion.networks import MLPConfig, NetworkConfig, build, config_for
 from pushforward.diffusion.teachers import from_edm
 
-RESULTS = Path(__file__).with_name("results") / "f_step.json"
 PROBLEMS: dict[str, tuple[NetworkConfig, int]] = {
     "digits": (MLPConfig(shape=(1, 8, 8)), 256),
     "images": (config_for((1, 28, 28)), 32),
@@ -82,10 +76,7 @@ class Published(nn.Module):
     ) -> None:
         super().__init__()
         self.teacher, self.process = teacher, teacher.process
-        self.student, self.fake = (
-            copy.deepcopy(teacher).requires_grad_(True),
-            copy.deepcopy(teacher).requires_grad_(True),
-        )
+        self.student, self.fake = (copy.deepcopy(teacher).requires_grad_(True) for _ in range(2))
         self.head, self.taps = head, head.taps
         self.start, self.sigma_data, self.decay = start, sigma_data, decay
         self.register_buffer("bins", torch.ones(bins))
@@ -204,18 +195,16 @@ def _step(loss: Callable[[Tensor], Tensor], parameters: list[nn.Parameter]) -> S
     return step
 
 
-def measured(problem: str) -> dict[str, Any]:
+def measured(problem: str) -> list[Row]:
     """A row a step. Runs in its own process."""
-    torch.set_num_threads(1)
     steps, data = both(problem)
     rows = []
     for kind in ("student", "critics"):
         taken: dict[str, list[float]] = {who: [] for who in steps}
         for turn in range(UNTIMED + TURNS):
             for who in steps if turn % 2 else reversed(steps):
-                began = time.process_time()
-                steps[who][kind](data)
-                taken[who] += [time.process_time() - began] if turn >= UNTIMED else []
+                _, seconds = cpu_seconds(partial(steps[who][kind], data))
+                taken[who] += [seconds] if turn >= UNTIMED else []
         ratio = bootstrap([theirs / ours for ours, theirs in zip(taken["ours"], taken["published"], strict=True)])
         for who, kinds in steps.items():
             rows.append({
@@ -223,7 +212,7 @@ def measured(problem: str) -> dict[str, Any]:
                 "runs": taken[who], "flops": flops(kinds[kind], data), "peak": peak(kinds[kind], data),
             })  # fmt: skip
         rows[-2]["faster"] = ratio
-    return {"rows": rows}
+    return rows
 
 
 def flops(step: Step, x: Tensor) -> int:
@@ -249,21 +238,14 @@ def peak(step: Step, x: Tensor) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS), metavar="NAME")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    rows = []
-    for problem in arguments.problems:
-        answer = in_own_process(measured, problem, wall_limit=1800.0)
-        if "rows" not in answer:
-            raise SystemExit(f"{problem}: {answer['status']}")
-        rows += answer["rows"]
-        for row in answer["rows"]:
-            say(json.dumps({name: value for name, value in row.items() if name != "runs"}))
-    stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
+    asked = parsed(__doc__, {"problems": PROBLEMS, "out": RESULTS / "f_step.json"})
+    rows: list[Row] = []
+    for problem in asked.problems:
+        rows += result_of(measured, problem, wall_limit=1800.0)[0]
+        for row in rows[-4:]:
+            say(str({name: value for name, value in row.items() if name != "runs"}))
     setting = {"divergence": DIVERGENCE, "gan_weight": GAN_WEIGHT, "turns": TURNS}
-    write_json(arguments.out, stamp | {"setting": setting, "rows": rows})
+    write_json(asked.out, conditions() | {"setting": setting, "rows": rows})
 
 
 if __name__ == "__main__":

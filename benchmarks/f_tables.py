@@ -1,4 +1,4 @@
-"""The tables of f-divergences in the plane and of a step of distilling, from results/f_*.json. Standard library only.
+"""The tables of f-divergences in the plane and of a step of distilling, from results/f_*.json.
 
 An interval is the middle 95 % of a bootstrap over draws or seeds, as the benchmark wrote it.
 """
@@ -6,12 +6,8 @@ An interval is the middle 95 % of a bootstrap over draws or seeds, as the benchm
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
-from maps_tables import digits, markdown
-
-__all__ = ["TABLES"]
+from lib import Results, Row, Tables, digits, grouped, markdown, measured_on, where
 
 NAMES = {
     "reverse_kl": "reverse KL",
@@ -52,16 +48,15 @@ def interval(found: dict[str, float]) -> str:
     return mean if low == high else f"{mean} [{low}, {high}]"
 
 
-def note(results: dict[str, Any], about: str) -> str:
-    day, commit = results["date"][:10], results["commit"] or "not committed"
-    return f"\n{about}; {results['machine']['processor']}, one thread; {day}, commit {commit}.\n"
+def note(results: Results, about: str) -> str:
+    return f"\n{about}; {measured_on(results)}.\n"
 
 
-def variance_table(results: dict[str, Any]) -> str:
+def variance_table(results: Results) -> str:
     """The weight's and the normalised gradient's variance at one point of three scenarios."""
     header, columns = ["divergence", "h"], []
     for scenario, (value, said) in SHOWN.items():
-        (row,) = [row for row in results["rows"] if (row["scenario"], row["value"]) == (scenario, value)]
+        (row,) = where(results["rows"], scenario=scenario, value=value)
         for figure, name in (("weight", "h"), ("normalised", "gradient")):
             header.append(f"{name}: {said}")
             columns.append((row["divergences"], figure))
@@ -77,22 +72,19 @@ def variance_table(results: dict[str, Any]) -> str:
     return markdown(header, body) + note(results, about)
 
 
-def order_table(results: dict[str, Any]) -> str:
+def order_table(results: Results) -> str:
     """At how many points of a scenario the noisier neighbour is noisier, draw by draw."""
     claimed = results["setting"]["claimed"]
     pairs = [f"{NAMES[one]} < {NAMES[other]}" for one, other in zip(claimed, claimed[1:], strict=False)]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in results["rows"]:
-        groups.setdefault(_student(row), []).append(row)
     body = []
-    for scenario, own in groups.items():
+    for scenario, own in grouped(({"student": _student(row)} | row for row in results["rows"]), "student").items():
         for figure, label in FIGURES.items():
             said = [Counter(row["in_order"][figure][k] for row in own) for k in range(len(pairs))]
             body.append([scenario, label, *map(_counted, said)])
     return markdown(["student", "variance of", *pairs], body)
 
 
-def _student(row: dict[str, Any]) -> str:
+def _student(row: Row) -> str:
     """The scenario; of widths, on which side of the teacher's."""
     if row["scenario"] != "width":
         return row["scenario"]
@@ -104,7 +96,7 @@ def _counted(said: Counter[str]) -> str:
     return parts[0].replace("yes", "of " + parts[0].split()[0]) if list(said) == ["yes"] else ", ".join(parts)
 
 
-def modes_table(results: dict[str, Any]) -> str:
+def modes_table(results: Results) -> str:
     """The weight against the paper's, how far one Gaussian covers two modes, and how many of four are held."""
     header = [
         "divergence", "h in the paper", "h derived, differs by", "in the paper", "one Gaussian covers to a =",
@@ -120,14 +112,14 @@ def modes_table(results: dict[str, Any]) -> str:
     return markdown(header, body) + note(results, f"mean and 95 % bootstrap interval of {seeds} paired seeds")
 
 
-def covers_to(least: dict[str, list[dict[str, Any]]]) -> str:
+def covers_to(least: dict[str, list[Row]]) -> str:
     """The largest half distance at which the least minimiser lies over both modes: as wide as half of it, or wider."""
     covering = [a for a in least if least[a][0]["width"][0] > 0.5 * float(a)]
     ended = max(covering, key=float)
     return f"{float(ended):g}" + (" or more" if ended == max(least, key=float) else "")
 
 
-def gaps_table(results: dict[str, Any]) -> str:
+def gaps_table(results: Results) -> str:
     """Width of the least minimiser and of the trained students, and how near these came to a minimiser."""
     body = []
     for a in results["summary"]["kl"]["pair"]:
@@ -139,11 +131,11 @@ def gaps_table(results: dict[str, Any]) -> str:
     return markdown(["divergence", "a", "least width", "trained width", "gap", "at the least"], body)
 
 
-def step_table(results: dict[str, Any]) -> str:
+def step_table(results: Results) -> str:
     """Time, operations and memory of one step, ours and the published algorithm's."""
     header = ["data", "step", "ours, ms", "published, ms", "published / ours", "ours, MFLOP", "published, MFLOP"]
     header += ["ours, peak MiB", "published, peak MiB"]
-    cells: dict[tuple[str, str], dict[str, Any]] = {}
+    cells: dict[tuple[str, str], Row] = {}
     for row in results["rows"]:
         cells.setdefault((row["problem"], row["step"]), {})[row["who"]] = row
     body = []
@@ -156,7 +148,7 @@ def step_table(results: dict[str, Any]) -> str:
     return markdown(header, body) + note(results, f"median CPU time of {results['setting']['turns']} turns")
 
 
-TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
+TABLES: Tables = {
     "f-variance": ("f_variance.json", variance_table),
     "f-order": ("f_variance.json", order_table),
     "f-modes": ("f_modes.json", modes_table),

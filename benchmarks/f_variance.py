@@ -1,6 +1,6 @@
 """How noisy each f-divergence's gradient is, exact scores and ratios given: the variance figure of f-distill, in 2-D.
 
-    python benchmarks/f_variance.py [--draws N] [--pictures]
+    python benchmarks/f_variance.py [--draws N]
 
 Teacher: two equal modes at (-2, 0) and (2, 0), variance 1/4. The student is the same mixture but for one thing, the
 scenario. Variance-exploding noise of standard deviation t is added to both.
@@ -23,31 +23,23 @@ normalised  the same of batch means of 256 with both normalisations of f-distill
             batch (in the limit E_q[r] is 1), then h by its own
 
 The first two are computed by quadrature, too. Each draw is 256 independent batches; intervals are bootstrapped over
-draws, and two divergences are compared draw by draw, by the logarithm of the ratio of their figures. `--pictures` runs
-nothing: it draws the pictures of docs/f-divergences.md from results/f_variance.json.
+draws, and two divergences are compared draw by draw, by the logarithm of the ratio of their figures.
 
 Source: Xu et al. 2025 (f-distill, arXiv 2502.15681).
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from f_mixtures import CLAIMED, LOOKS, SMOOTH, Grid, bootstrap, legend, log_normal_mixture
-from measure import conditions, in_own_process, say, write_json
+from f_mixtures import CLAIMED, SMOOTH, Grid, log_normal_mixture
+from lib import RESULTS, Row, bootstrap, conditions, parsed, result_of, say, write_json
 from torch import Tensor
 
 from pushforward.diffusion import GaussianMixture, VarianceExploding
 
-RESULTS = Path(__file__).with_name("results") / "f_variance.json"
-DOCS = Path(__file__).parents[1] / "docs"
 DRAWS, BATCHES, BATCH = 8, 256, 256
 FIGURES = ("weight", "gradient", "normalised")
 
@@ -167,7 +159,7 @@ def compared(draws: list[dict[str, dict[str, float]]]) -> dict[str, list[str]]:
     return verdicts
 
 
-def point(scenario: str, value: float, draws: int) -> dict[str, Any]:
+def point(scenario: str, value: float, draws: int) -> Row:
     """A row: one scenario's student at one value."""
     pair = SCENARIOS[scenario][0](value)
     drawn = []
@@ -182,77 +174,17 @@ def point(scenario: str, value: float, draws: int) -> dict[str, Any]:
     return {"scenario": scenario, "value": value, "divergences": rows, "in_order": compared(drawn)}
 
 
-def every_point(draws: int) -> dict[str, Any]:
+def every_point(draws: int) -> list[Row]:
     """All rows. Runs in its own process."""
-    torch.set_num_threads(1)
-    began = time.process_time()
-    rows = [point(name, value, draws) for name, (_, values) in SCENARIOS.items() for value in values]
-    return {"rows": rows, "seconds": time.process_time() - began}
-
-
-def draw_pictures(rows: list[dict[str, Any]], folder: Path) -> None:
-    """The weight's variance above, the normalised gradient's below, a column a scenario."""
-    from pushforward import report
-
-    axes = {"shift": "how far a mode is off", "share": "mass in the second mode", "width": "width of the modes"}
-    said = {"weight": "Var h / (E h)²", "normalised": "gradient variance\nover reverse KL's"}
-
-    def paint(figure: Any) -> None:
-        panels = figure.subplots(2, 3, sharex="col", squeeze=False)
-        for line, (kind, label) in zip(panels, said.items(), strict=True):
-            line[0].set_ylabel(label)
-            for ax, scenario in zip(line, axes, strict=True):
-                own = [row for row in rows if row["scenario"] == scenario]
-                _curves(ax, own, kind)
-        for ax, (scenario, label) in zip(panels[1], axes.items(), strict=True):
-            ax.set_xlabel(label)
-            if scenario == "share":
-                ax.set_xscale("log")
-                ax.invert_xaxis()
-                ax.set_xticks([0.5, 0.2, 0.1, 0.05, 0.02], ["0.5", "0.2", "0.1", "0.05", "0.02"])
-                ax.minorticks_off()
-        legend(figure, panels[1, 0])
-
-    report.draw(folder, "f-variance", paint, size=(9.0, 5.6), alt="")
-
-
-def _curves(ax: Any, rows: list[dict[str, Any]], kind: str) -> None:
-    values = [row["value"] for row in rows]
-    for name in CLAIMED:
-        label, colour, dashes = LOOKS[name]
-        found = [row["divergences"][name][kind] for row in rows]
-        exact = [row["divergences"][name]["exact"].get(kind) for row in rows]
-        line = exact if None not in exact else [each["mean"] for each in found]
-        ax.plot(values, line, color=colour, linestyle=dashes, label=label)
-        low, high = ([each[side] for each in found] for side in ("low", "high"))
-        ax.vlines(values, low, high, color=colour, linewidth=3, alpha=0.6)
-    if kind == "normalised":
-        label, colour, dashes = LOOKS["reverse_kl"]
-        ax.axhline(1.0, color=colour, linestyle=dashes, linewidth=1, label=label)
-    ax.set_yscale("log")
-    if kind == "normalised":
-        low, high = ax.get_ylim()
-        ticks = [tick for tick in (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0) if low <= tick <= high]
-        ax.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
-        ax.minorticks_off()
-    ax.grid(axis="y")
+    return [point(name, value, draws) for name, (_, values) in SCENARIOS.items() for value in values]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--draws", type=int, default=DRAWS)
-    parser.add_argument("--pictures", action="store_true", help="draw what is there, run nothing")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    if not arguments.pictures:
-        answer = in_own_process(every_point, arguments.draws, wall_limit=1800.0)
-        if "rows" not in answer:
-            raise SystemExit(answer["status"])
-        stamp = {name: value for name, value in conditions().items() if name != "tolerance"}
-        setting = {"draws": arguments.draws, "batches": BATCHES, "batch": BATCH, "claimed": CLAIMED}
-        write_json(arguments.out, stamp | {"setting": setting} | answer)
-        say(f"{answer['seconds']:.0f} CPU seconds")
-    draw_pictures(json.loads(arguments.out.read_text())["rows"], DOCS)
+    asked = parsed(__doc__, {"draws": DRAWS, "out": RESULTS / "f_variance.json"})
+    rows, seconds = result_of(every_point, asked.draws, wall_limit=1800.0)
+    setting = {"draws": asked.draws, "batches": BATCHES, "batch": BATCH, "claimed": CLAIMED}
+    write_json(asked.out, conditions() | {"setting": setting, "rows": rows, "seconds": seconds})
+    say(f"{seconds:.0f} CPU seconds")
 
 
 if __name__ == "__main__":

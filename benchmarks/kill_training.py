@@ -15,7 +15,6 @@ with one process and with two (gloo). A kill that came too late, after the run's
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import random
 import shutil
@@ -25,9 +24,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measure import conditions, say, write_json
+from lib import RESULTS, ROOT, conditions, parsed, say, write_json
 
-ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from resume import launch  # noqa: E402
@@ -77,12 +75,7 @@ def summary(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=100, help="of each of the six cases")
-    parser.add_argument("--minutes", type=float, default=60, help="stop drawing after this long")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "kill_training.json")
-    flags = parser.parse_args()
+    flags = parsed(__doc__, {"trials": 100, "minutes": 60.0, "seed": 0, "out": RESULTS / "kill_training.json"})
     began, draw, rows = time.monotonic(), random.Random(flags.seed), []
     with tempfile.TemporaryDirectory() as place:
         undisturbed: dict[tuple[int, int], dict[str, Any]] = {}
@@ -103,9 +96,7 @@ def main() -> None:
     for line in summary(rows):
         say(f"{line['where']:7} {line['processes']} process(es): {line['identical']}/{line['kills']} identical")
     asked = {"trials": flags.trials, "minutes": flags.minutes, "seed": flags.seed}
-    where = {key: conditions()[key] for key in ("machine", "date", "commit", "threads")}
-    versions = {name: conditions()["versions"][name] for name in ("python", "torch", "numpy")}
-    write_json(flags.out, where | {"versions": versions, "asked": asked, "summary": summary(rows), "rows": rows})
+    write_json(flags.out, conditions() | {"asked": asked, "summary": summary(rows), "rows": rows})
 
 
 if __name__ == "__main__":

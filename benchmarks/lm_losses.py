@@ -1,6 +1,6 @@
 """The Sinkhorn distance of a batch: the paper's unrolled form beside ours, forward and backward, in one process.
 
-    python benchmarks/lm_losses.py [--large]
+    python benchmarks/lm_losses.py [--large] [--out FILE]
 
 One thread, median CPU milliseconds of the loss and its gradient in the student's logits, and the bytes that the graph
 keeps between the two. The published form solves one problem with 20 normalisations; ours solves three, to a marginal
@@ -9,18 +9,14 @@ error of 1e-6. `--large` adds 1024 x 32,000, which takes minutes. Writes results
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
 import statistics
-import time
 import weakref
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from measure import conditions
+from lib import RESULTS, conditions, cpu_seconds, parsed, say, write_json
 from torch import Tensor
 
 from pushforward.lm import KD, DistillationLoss, SinkhornKD
@@ -70,39 +66,25 @@ def milliseconds(run: Callable[[], Any]) -> list[float]:
     """Repeated for a second of CPU time, three times at least; once where one call takes longer than ten."""
     taken: list[float] = []
     while len(taken) < 4 or (sum(taken) < 1000 and len(taken) < 200):
-        began = time.process_time()
-        run()
-        taken.append(1000 * (time.process_time() - began))
+        taken.append(1000 * cpu_seconds(run)[1])
         if taken[0] > 10_000:
             return taken
     return taken[1:]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--large", action="store_true")
-    sizes = SIZES + (LARGE if parser.parse_args().large else [])
+    asked = parsed(__doc__, {"large": False, "out": RESULTS / "lm_losses.json"})
     torch.set_num_threads(1)
     rows = []
-    for samples, classes in sizes:
+    for samples, classes in SIZES + (LARGE if asked.large else []):
         student, teacher = pair(samples, classes)
         for name, loss in LOSSES.items():
             taken = milliseconds(functools.partial(value_and_gradient, loss, student, teacher))
-            rows.append(
-                {
-                    "samples": samples,
-                    "classes": classes,
-                    "loss": name,
-                    "milliseconds": statistics.median(taken),
-                    "all": [round(each, 3) for each in taken],
-                    "kept_bytes": kept_bytes(loss, student, teacher),
-                }
-            )
-            print({key: value for key, value in rows[-1].items() if key != "all"}, flush=True)
-    file = Path(__file__).with_name("results") / "lm_losses.json"
-    file.write_text(
-        json.dumps({**conditions(), "losses": {k: repr(v) for k, v in LOSSES.items()}, "rows": rows}, indent=1)
-    )
+            row = {"samples": samples, "classes": classes, "loss": name, "milliseconds": statistics.median(taken)}
+            row["all"] = [round(each, 3) for each in taken]
+            rows.append(row | {"kept_bytes": kept_bytes(loss, student, teacher)})
+            say(str({key: value for key, value in rows[-1].items() if key != "all"}))
+    write_json(asked.out, conditions() | {"losses": {k: repr(v) for k, v in LOSSES.items()}, "rows": rows})
 
 
 if __name__ == "__main__":

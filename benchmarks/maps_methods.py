@@ -18,8 +18,6 @@ from typing import Any
 from maps_peers import TUTORIAL, OttSettings, chosen, ott_monge_gap
 from maps_problems import BATCH, STEPS, Pair, Points
 
-__all__ = ["METHODS", "SEEDS", "Fitted", "seeds_of"]
-
 NOTED = ("epsilon_", "share_", "stage_")  # what an estimator chose itself
 BUDGETED = ("gaussian-32", "mixture")
 SEEDS = (0, 1, 2, 3, 4)

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TRIED", "TUTORIAL", "OttSettings", "chosen", "ott_estimator", "ott_monge_gap"]
-
 Points = NDArray[np.float32]
 CHOSEN = Path(__file__).with_name("maps_peer_settings.json")
 HIDDEN = (256, 256, 256)

@@ -14,18 +14,16 @@ a method draws; the W2 benchmark's points are fixed, there it is the methods' al
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lib import data_folder
 from numpy.typing import NDArray
 
 from pushforward.maps.truths import FiveToFour, GaussianPair, w2_benchmark
-
-__all__ = ["BATCH", "EXACT", "PAIRS", "PATIENTS", "STEPS", "Pair", "Points", "load"]
 
 Points = NDArray[np.float32]
 PATIENTS = ("PW030", "PW032", "PW034", "PW036", "PW040")
@@ -59,13 +57,6 @@ class Pair:
     variance: float | None = None
     condition: tuple[Points, Points, Points] | None = None
     genes: tuple[Points, Points] | None = None
-
-
-def _folder() -> Path:
-    folder = os.environ.get("PUSHFORWARD_DATA")
-    if not folder:
-        raise SystemExit("set PUSHFORWARD_DATA to the folder that holds w2_benchmark/ and cells/")
-    return Path(folder)
 
 
 def load(name: str, seed: int) -> Pair:
@@ -105,7 +96,7 @@ def _mixture(seed: int) -> Pair:
 
 
 def _w2(dimension: int) -> Pair:
-    pair = w2_benchmark(_folder() / "w2_benchmark", dimension)
+    pair = w2_benchmark(data_folder("w2_benchmark/") / "w2_benchmark", dimension)
     # The true map of the test points is a sample of the target, independent of `target`: its second half stands against
     # the image of the first, and against the first for the floor.
     true = pair.map_test
@@ -115,16 +106,21 @@ def _w2(dimension: int) -> Pair:
     )  # fmt: skip
 
 
-def _cells(held_out: str, seed: int) -> Pair:
-    arrays = np.load(_folder() / "cells" / "gbm_panobinostat.npz")
+def expression_of(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.str_], NDArray[np.bool_]]:
+    """Expression of all cells (n, genes), whose they are (n,), and which of them are control (n,)."""
+    arrays = np.load(folder / "cells" / "gbm_panobinostat.npz")
     counts = arrays["counts"].astype(np.float64)
-    expression = np.log1p(1000 * counts / counts.sum(1, keepdims=True))
-    own, control = arrays["patient"] == held_out, arrays["condition"] == "ctrl"
+    return np.log1p(1000 * counts / counts.sum(1, keepdims=True)), arrays["patient"], arrays["condition"] == "ctrl"
+
+
+def _cells(held_out: str, seed: int) -> Pair:
+    expression, patients, control = expression_of(data_folder("cells/"))
+    own = patients == held_out
     mean = expression[~own].mean(0)
     components = np.linalg.svd(expression[~own] - mean, full_matrices=False)[2][:COMPONENTS]
     cells = _points((expression - mean) @ components.T)
     # A patient is described by the mean of the control cells, which exist for a patient who was never treated.
-    described = np.stack([cells[control & (arrays["patient"] == patient)].mean(0) for patient in arrays["patient"]])
+    described = np.stack([cells[control & (patients == patient)].mean(0) for patient in patients])
     draw = np.random.default_rng(seed)
     source, target = draw.permutation(np.flatnonzero(own & control)), draw.permutation(np.flatnonzero(own & ~control))
     half = len(source) // 2

@@ -15,8 +15,6 @@ from typing import Any
 import numpy as np
 from maps_peers import HIDDEN, OttSettings, ott_estimator
 
-__all__ = ["STEPS", "step_times"]
-
 # Epsilons of fit and gap, in units of the mean cost.
 STEPS = {
     "0.1 and 0.01 (tutorial)": OttSettings(fit=0.1, gap=0.01),

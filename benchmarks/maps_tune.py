@@ -10,14 +10,12 @@ after every trial; one that is there is not run again.
 
 from __future__ import annotations
 
-import argparse
-import json
 from dataclasses import asdict
 from typing import Any
 
+from lib import conditions, in_own_process, parsed, read, say, write_json
 from maps_peers import CHOSEN, TRIED, OttSettings, ott_monge_gap
 from maps_problems import BATCH, EXACT, load
-from measure import conditions, in_own_process, say, write_json
 
 SEARCHED = ("gaussian-32", "w2-16", "mixture")
 BORROWED = {"w2-2": "mixture", "w2-64": "w2-16"}
@@ -40,12 +38,8 @@ def trial(pair: str, settings: dict[str, Any], steps: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", nargs="+", default=list(SEARCHED), choices=list(SEARCHED), metavar="NAME")
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--limit", type=float, default=900.0, help="seconds that one candidate may take")
-    arguments = parser.parse_args()
-    found = json.loads(CHOSEN.read_text()) if CHOSEN.exists() else {"chosen": {}, "trials": []}
+    arguments = parsed(__doc__, {"pairs": SEARCHED, "steps": 400, "limit": 900.0})
+    found = {"chosen": {}, "trials": []} | read(CHOSEN)
     found |= conditions() | {"steps": arguments.steps, "batch_size": BATCH}
     for pair in arguments.pairs:
         rows = [row for row in found["trials"] if row["pair"] == pair]

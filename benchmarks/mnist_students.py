@@ -5,7 +5,7 @@
 The networks see the 60,000 training images of $PUSHFORWARD_DATA/mnist/mnist.npz, by area average brought from 28 x 28
 to 16 x 16 pixels, in [-1, 1]. The judge is `diffusion.judge.Judge` on the 10,000 test images, which no network has
 seen. It is a short run with one seed: what it shows is that the method works on a U-Net, and not which divergence is
-the better one. Rows are those of `digits_students.py`, whose parts it uses; `--work` keeps the networks, from which
+the better one. Rows are those of `digits_students.py`; `--work` keeps the networks, from which
 `--picture` draws data, teacher and students beside one another.
 
 figure       meaning
@@ -18,26 +18,20 @@ Rows that are there are kept, unless --again.
 
 from __future__ import annotations
 
-import argparse
-import os
-import time
 import warnings
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from digits_students import TEACHER, Row, add, distilled, key_of, save_beside
-from maps import read
-from measure import conditions, in_own_process, say
+from digits_runs import TEACHER, distilled, draws, picture, run
+from lib import RESULTS, Row, cpu_seconds, data_folder, parsed
 from torch import Tensor
 
 from pushforward.diffusion import OneStepPipeline, TeacherTrainer
 from pushforward.diffusion.judge import Judge
-from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import load_teacher
 
-RESULTS = Path(__file__).with_name("results") / "mnist_students.json"
 DIVERGENCES = ("reverse_kl", "js")
 PIXELS, SEED, GAN = 16, 0, 1e-3
 TEACHER_STEPS, TEACHER_BATCH, STEPS = 1500, 64, 400
@@ -58,35 +52,26 @@ def area_averaged(images: Tensor, pixels: int) -> Tensor:
 @cache
 def data(part: str) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 16, 16) in [-1, 1] and labels, of "train" or "test"."""
-    folder = os.environ.get("PUSHFORWARD_DATA")
-    if not folder:
-        raise SystemExit("set PUSHFORWARD_DATA to the folder that holds mnist/mnist.npz")
-    with np.load(Path(folder) / "mnist" / "mnist.npz", allow_pickle=False) as arrays:
+    with np.load(data_folder("mnist/mnist.npz") / "mnist" / "mnist.npz", allow_pickle=False) as arrays:
         images, labels = (torch.from_numpy(arrays[f"{name}_{part}"]) for name in "xy")
     return area_averaged(images.float() / 255, PIXELS)[:, None] * 2 - 1, labels.long()
 
 
-def measured(divergence: str, steps: int, work: Path) -> Row:
-    """One row. Runs in its own process, and leaves the network in `work`."""
-    torch.set_num_threads(1)
+def measured(key: Row, work: Path) -> Row:
+    """The row of a key. Runs in its own process, and leaves the network in `work`."""
     warnings.simplefilter("ignore")
     images, _ = data("train")
-    shape, out = tuple(images.shape[1:]), work / divergence
-    seeds = [torch.Generator().manual_seed(k) for k in range(DRAWS)]
+    divergence, steps = key["divergence"], key["steps"]
+    out = work / divergence
     if divergence == TEACHER:
-        start = time.process_time()
         trainer = TeacherTrainer(images, out=out, batch_size=TEACHER_BATCH, every=steps, seed=SEED, progress=False)
-        teacher = trainer.fit(steps)
-        seconds = time.process_time() - start
-        drawn = [sample(teacher, COUNT, shape, generator=seed, batch_size=500) for seed in seeds]
+        network, seconds = cpu_seconds(lambda: trainer.fit(steps))
     else:
         teacher, _ = load_teacher(work / TEACHER / "teacher")
-        student, seconds = distilled(
+        network, seconds = distilled(
             teacher, images, divergence=divergence, gan=GAN, seed=SEED, steps=steps, out=out, setting=SETTING
         )
-        pipe = OneStepPipeline(student, shape=shape)
-        drawn = [pipe(COUNT, generator=seed, output_type="raw", batch_size=500).images for seed in seeds]
-    return {"status": "ok", "seconds": seconds, **figures(drawn)}
+    return {"status": "ok", "seconds": seconds} | figures(draws(network, tuple(images.shape[1:]), COUNT, DRAWS))
 
 
 def figures(drawn: list[Tensor]) -> Row:
@@ -100,38 +85,20 @@ def figures(drawn: list[Tensor]) -> Row:
     }
 
 
-def picture(file: Path, work: Path, *, count: int = 40) -> None:
-    """Data, the teacher and the students that are in `work`, in this order, `count` of each in rows of 8."""
-    images, _ = data("train")
-    shape = tuple(images.shape[1:])
-    teacher, _ = load_teacher(work / TEACHER / "teacher")
-    parts = [images[:count], sample(teacher, count, shape, generator=torch.Generator().manual_seed(0))]
-    for divergence in DIVERGENCES:
-        pipe = OneStepPipeline.from_pretrained(work / divergence / "student")
-        parts.append(pipe(count, generator=torch.Generator().manual_seed(0), output_type="raw").images)
-    save_beside(file, parts)
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--divergences", nargs="+", default=[TEACHER, *DIVERGENCES], metavar="NAME")
-    parser.add_argument("--again", action="store_true")
-    parser.add_argument("--work", type=Path, default=Path("runs/mnist-students"))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--picture", type=Path)
-    arguments = parser.parse_args()
-    for divergence in arguments.divergences:
-        steps, gan = (TEACHER_STEPS, 0.0) if divergence == TEACHER else (STEPS, GAN)
-        key = {"data": "mnist", "divergence": divergence, "gan": gan, "seed": SEED, "steps": steps, "levels": "raised"}
-        if not arguments.again and key_of(key) in {key_of(row) for row in read(arguments.out)["rows"]}:
-            continue
-        row = in_own_process(measured, divergence, steps, arguments.work, wall_limit=3600.0)
-        stamp = {field: conditions()[field] for field in ("date", "commit")}
-        setting = SETTING | {"teacher_batch": TEACHER_BATCH, "samples": COUNT, "draws": DRAWS}
-        add(key | row | stamp, arguments.out, setting)
-        say(f"mnist {divergence}: FD {row.get('draws')}, {row['status']}")
-    if arguments.picture:
-        picture(arguments.picture, arguments.work)
+    options = {"divergences": (TEACHER, *DIVERGENCES), "again": False, "work": Path("runs/mnist-students")}
+    asked = parsed(__doc__, options | {"out": RESULTS / "mnist_students.json", "picture": Path})
+    keys = [
+        {"data": "mnist", "divergence": name, "gan": gan, "seed": SEED, "steps": steps, "levels": "raised"}
+        for name in asked.divergences
+        for steps, gan in [(TEACHER_STEPS, 0.0) if name == TEACHER else (STEPS, GAN)]
+    ]
+    setting = SETTING | {"teacher_batch": TEACHER_BATCH, "samples": COUNT, "draws": DRAWS}
+    run(keys, measured, asked.work, out=asked.out, setting=setting, again=asked.again)
+    if asked.picture:
+        teacher, _ = load_teacher(asked.work / TEACHER / "teacher")
+        pipes = [OneStepPipeline.from_pretrained(asked.work / name / "student") for name in DIVERGENCES]
+        picture(asked.picture, data("train")[0], [teacher, *(pipe.generator for pipe in pipes)])
 
 
 if __name__ == "__main__":

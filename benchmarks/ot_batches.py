@@ -11,27 +11,18 @@ says so. The loop is ours, called 1024 times.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import itertools
-import statistics
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import TOLERANCE, Answer, conditions, in_own_process, marginal_error, plan_of, say, times, write_json
-from peers import UNLIMITED, Prepared
+from lib import RESULTS, Row, conditions, in_own_process, parsed, say, times, write_json
+from measure import TOLERANCE, Answer, from_duals, judged, tightened
+from peer_calls import UNLIMITED, Prepared
 from problems import BATCHES, Batch, load_batch
 
-RESULTS = Path(__file__).with_name("results") / "ot_batches.json"
-TIGHTENINGS = 8
 TUNED_ON = 128  # problems: the search for settings takes the first of the batch
-
-
-def _broadcast(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    count = len(batch.cost)
-    return np.tile(batch.a, (count, 1)), np.tile(batch.b, (count, 1))
 
 
 def ott_vmap(batch: Batch, *, lse: bool, momentum: float, check_every: int, tolerance: float) -> Prepared:
@@ -68,9 +59,8 @@ def pot_batch(batch: Batch, *, method: str, backend: str, tolerance: float) -> P
     import ot.batch
     import torch
 
-    torch.set_num_threads(1)
     convert = torch.from_numpy if backend == "torch" else np.asarray
-    a, b = (convert(weights) for weights in _broadcast(batch))
+    a, b = (convert(np.tile(weights, (len(batch.cost), 1))) for weights in (batch.a, batch.b))
     cost = convert(batch.cost)
 
     def run() -> Any:
@@ -81,30 +71,18 @@ def pot_batch(batch: Batch, *, method: str, backend: str, tolerance: float) -> P
     return run, lambda result: Answer(plan=np.asarray(result.plan))
 
 
-def _potentials(batch: Batch, f: Any, g: Any, claim: str) -> Answer:
-    u = np.asarray(f) / batch.epsilon + np.log(batch.a)
-    v = np.asarray(g) / batch.epsilon + np.log(batch.b)
-    return Answer(u=u, v=v, claim=claim)
-
-
 def pushforward_batch(batch: Batch) -> Prepared:
     """`pushforward.solve` on the whole batch, at its defaults."""
-    import torch
-
-    torch.set_num_threads(1)
     import pushforward
 
     def run() -> Any:
         return pushforward.solve(batch.cost, batch.a, batch.b, epsilon=batch.epsilon, throw=False)
 
-    return run, lambda solution: _potentials(batch, solution.f, solution.g, str(solution.status))
+    return run, lambda solution: from_duals(batch, solution.f, solution.g, claim=str(solution.status))
 
 
 def pushforward_loop(batch: Batch) -> Prepared:
     """`pushforward.solve` on one problem after the other, at its defaults."""
-    import torch
-
-    torch.set_num_threads(1)
     import pushforward
 
     def run() -> Any:
@@ -112,7 +90,7 @@ def pushforward_loop(batch: Batch) -> Prepared:
 
     def read(solutions: Any) -> Answer:
         failures = sorted({solution.status.name for solution in solutions})
-        return _potentials(batch, [s.f for s in solutions], [s.g for s in solutions], ", ".join(failures))
+        return from_duals(batch, [s.f for s in solutions], [s.g for s in solutions], claim=", ".join(failures))
 
     return run, read
 
@@ -131,30 +109,18 @@ TRIED: dict[str, dict[str, tuple[Any, ...]]] = {
 
 def measured(
     batch_name: str, solver: str, settings: dict[str, Any], repeats: int, limit: float, count: int | None = None
-) -> dict[str, Any]:
+) -> Row:
     """One row, its threshold (where the solver has one) tightened first. Runs in its own process."""
     whole = load_batch(batch_name)
     batch = dataclasses.replace(whole, cost=whole.cost[:count])
-    tolerance = settings.get("tolerance", TOLERANCE)
-    row: dict[str, Any] = {}
-    for _ in range(TIGHTENINGS):
+
+    def attempt(tolerance: float) -> Row:
         used = settings | ({"tolerance": tolerance} if solver in TRIED else {})
         run, read = SOLVERS[solver](batch, **used)
         result, seconds = times(run, repeats=repeats, limit=limit)
-        answer = read(result)
-        error = marginal_error(plan_of(answer, batch.cost, batch.epsilon), batch.a, batch.b)
-        row = {
-            "status": "ok" if error <= TOLERANCE else "not at the tolerance",
-            "seconds": statistics.median(seconds),
-            "runs": seconds,
-            "error": error if np.isfinite(error) else None,
-            "settings": used,
-            "claim": answer.claim,
-        }
-        if row["status"] == "ok" or solver not in TRIED or not np.isfinite(error) or error > 1.0:
-            break
-        tolerance *= max(0.7 * TOLERANCE / error, 1e-3)
-    return row
+        return judged(batch, read(result), seconds) | {"settings": used}
+
+    return tightened(attempt, TOLERANCE) if solver in TRIED else attempt(TOLERANCE)
 
 
 def best_settings(batch: str, solver: str, limit: float) -> dict[str, Any]:
@@ -172,24 +138,17 @@ def best_settings(batch: str, solver: str, limit: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", nargs="+", default=list(BATCHES), choices=list(BATCHES), metavar="NAME")
-    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS), metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=120.0, help="CPU seconds that one call may take")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    run = conditions() | {"limit": arguments.limit, "repeats": arguments.repeats}
-    rows: list[dict[str, Any]] = []
-    for batch in arguments.batches:
-        for solver in arguments.solvers:
-            settings = best_settings(batch, solver, arguments.limit)
-            row = in_own_process(
-                measured, batch, solver, settings, arguments.repeats, arguments.limit, wall_limit=20 * arguments.limit
-            )
-            rows.append({"batch": batch, "solver": solver, "settings": settings} | row | {"limit": arguments.limit})
-            say(f"{batch:20} {solver:18} {row['status']} {row.get('seconds')} s, error {row.get('error')}")
-            write_json(arguments.out, run | {"rows": rows})
+    options = {"batches": BATCHES, "solvers": SOLVERS, "repeats": 3, "limit": 120.0, "out": RESULTS / "ot_batches.json"}
+    asked = parsed(__doc__, options)
+    repeats, limit = asked.repeats, asked.limit
+    run = conditions(tolerance=TOLERANCE) | {"limit": limit, "repeats": repeats}
+    rows: list[Row] = []
+    for batch, solver in itertools.product(asked.batches, asked.solvers):
+        settings = best_settings(batch, solver, limit)
+        row = in_own_process(measured, batch, solver, settings, repeats, limit, wall_limit=20 * limit)
+        rows.append({"batch": batch, "solver": solver, "settings": settings} | row | {"limit": limit})
+        say(f"{batch:20} {solver:18} {row['status']} {row.get('seconds')} s, error {row.get('error')}")
+        write_json(asked.out, run | {"rows": rows})
 
 
 if __name__ == "__main__":

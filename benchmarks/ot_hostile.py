@@ -18,22 +18,18 @@ file is written as the run goes; one that stops is continued by the same command
 
 from __future__ import annotations
 
-import argparse
 import collections
 import json
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import TOLERANCE, conditions, say, write_json
+from lib import RESULTS, Lines, Row, conditions, cpu_seconds, parsed, read, say, write_json
+from measure import TOLERANCE
 from numpy.typing import NDArray
 
-__all__ = ["Hostile", "drawn", "hopeless", "sinkhorn"]
-
 Array = NDArray[np.float64]
-RESULTS = Path(__file__).with_name("results") / "ot_hostile.json"
 LARGEST, STEPS = 300, 50_000
 ROUNDING = 1e-12  # that the sums and products of this file may add
 SMALLEST = 1e-300
@@ -175,9 +171,7 @@ def answered(p: Hostile, **more: Any) -> dict[str, Any]:
     import pushforward as pf
 
     cost: Any = p.cost if p.grid is None else pf.GridCost(p.grid, p=2)
-    began = time.process_time()
-    sol = pf.solve(cost, p.a, p.b, epsilon=p.epsilon, throw=False, **more)
-    seconds = time.process_time() - began
+    sol, seconds = cpu_seconds(lambda: pf.solve(cost, p.a, p.b, epsilon=p.epsilon, throw=False, **more))
     plan = sol.plan.to_dense()
     numbers = (sol.f, sol.g, sol.value, sol.transport_cost, sol.marginal_error, sol.duality_gap, plan)
     error = error_of(plan, p)
@@ -211,49 +205,49 @@ def summary(rows: list[dict[str, Any]], admitted: list[bool]) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=10_000)
-    parser.add_argument("--hopeless", type=int, default=1_000)
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
+def doubtful(row: Row) -> bool:
+    return not row["converged"] or row["lies"] or row["not finite"]
 
+
+def row_of(k: int) -> Row:
+    """Problem k, what `solve` answers, and what Sinkhorn's iteration does where `solve` gives up."""
+    p = drawn(k)
+    row = {"k": k, "family": p.family} | answered(p)
+    if not row["converged"]:
+        taken, error = sinkhorn(p)
+        row |= {"sinkhorn steps": taken, "sinkhorn error": error}
+    return row
+
+
+def main() -> None:
+    options = {"problems": 10_000, "hopeless": 1_000, "minutes": 60.0, "out": RESULTS / "ot_hostile.json"}
+    asked = parsed(__doc__, options)
     import torch
 
     torch.set_num_threads(1)
     from pushforward.ot import _native
 
     path = _native.instruction_set() or "torch"
-    everything = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-    ends = time.monotonic() + 60 * arguments.minutes
-    rows_file = arguments.out.with_suffix(f".{path}.jsonl")
-    rows = [json.loads(line) for line in rows_file.read_text().splitlines()] if rows_file.is_file() else []
-    with rows_file.open("a") as lines:
-        for k in range(len(rows), arguments.problems):
-            if time.monotonic() > ends:
-                break
-            p = drawn(k)
-            row = {"k": k, "family": p.family} | answered(p)
-            if not row["converged"]:
-                taken, error = sinkhorn(p)
-                row |= {"sinkhorn steps": taken, "sinkhorn error": error}
-            if not row["converged"] or row["lies"] or row["not finite"]:
-                say(json.dumps(row))
-            rows.append(row)
-            lines.write(json.dumps(row) + "\n")
-            lines.flush()
+    ends = time.monotonic() + 60 * asked.minutes
+    lines = Lines(asked.out.with_suffix(f".{path}.jsonl"))
+    rows = lines.rows()
+    for k in range(len(rows), asked.problems):
+        if time.monotonic() > ends:
+            break
+        rows.append(row_of(k))
+        lines.add(rows[-1])
+        if doubtful(rows[-1]):
+            say(json.dumps(rows[-1]))
     admitted = []
-    for k in range(arguments.hopeless):
+    for k in range(asked.hopeless):
         p, more = hopeless(k)
         found = answered(p, **more)
         admitted.append(not found["converged"])
         if found["converged"]:
             say(f"hopeless {k} ({p.family}): {found}")
-    failed = [row for row in rows if not row["converged"] or row["lies"] or row["not finite"]]
-    paths = everything.get("paths", {}) | {path: conditions() | {"summary": summary(rows, admitted), "failed": failed}}
-    write_json(arguments.out, {"paths": paths})
-    say(json.dumps(summary(rows, admitted), indent=1))
+    run = conditions(tolerance=TOLERANCE) | {"summary": summary(rows, admitted), "failed": list(filter(doubtful, rows))}
+    write_json(asked.out, {"paths": read(asked.out).get("paths", {}) | {path: run}})
+    say(json.dumps(run["summary"], indent=1))
 
 
 if __name__ == "__main__":

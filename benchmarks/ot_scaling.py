@@ -12,18 +12,16 @@ own. Two threads need two cores at rest: wall-clock seconds of a busy machine me
 
 from __future__ import annotations
 
-import argparse
+import itertools
 import os
 import statistics
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import conditions, in_own_process, say, write_json
+from lib import RESULTS, Row, conditions, cpu_seconds, in_own_process, parsed, say, write_json
 from problems import PAPER_EPSILON, squared_distances, uniform
 
-RESULTS = Path(__file__).with_name("results") / "ot_scaling.json"
 SOLVERS = ("compiled, 1 thread", "compiled, 2 threads", "torch, 1 thread", "pot emd")
 
 
@@ -58,10 +56,10 @@ def measured(name: str, n: int, solver: str, repeats: int) -> dict[str, Any]:
 
     walls, cpus = [], []
     for _ in range(repeats + 1):
-        wall, cpu = time.perf_counter(), time.process_time()
-        result = run()
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
+        began = time.perf_counter()
+        result, cpu = cpu_seconds(run)
+        walls.append(time.perf_counter() - began)
+        cpus.append(cpu)
         if len(walls) == 1 and walls[0] > 20.0:
             break
     kept = slice(1, None) if len(walls) > 1 else slice(None)
@@ -72,22 +70,17 @@ def measured(name: str, n: int, solver: str, repeats: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 1000, 2000, 4000, 8000])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=60.0)
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for name in ("random", "cloud"):
-        for solver in SOLVERS:
-            for n in arguments.sizes:
-                row = in_own_process(measured, name, n, solver, arguments.repeats, wall_limit=arguments.limit)
-                rows.append({"problem": name, "n": n, "solver": solver} | row)
-                say(f"{name:8}{n:6} {solver:20} {row}")
-                write_json(arguments.out, conditions() | {"rows": rows})
-                if row["status"] != "ok" or row["wall"] > arguments.limit / 4:
-                    break
+    sizes = (500, 1000, 2000, 4000, 8000)
+    asked = parsed(__doc__, {"sizes": sizes, "repeats": 3, "limit": 60.0, "out": RESULTS / "ot_scaling.json"})
+    rows: list[Row] = []
+    for name, solver in itertools.product(("random", "cloud"), SOLVERS):
+        for n in asked.sizes:
+            row = in_own_process(measured, name, n, solver, asked.repeats, wall_limit=asked.limit)
+            rows.append({"problem": name, "n": n, "solver": solver} | row)
+            say(f"{name:8}{n:6} {solver:20} {row}")
+            write_json(asked.out, conditions() | {"rows": rows})
+            if row["status"] != "ok" or row["wall"] > asked.limit / 4:
+                break
 
 
 if __name__ == "__main__":

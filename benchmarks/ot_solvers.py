@@ -22,21 +22,16 @@ below it. `roofline` is that of the work done (`traffic.py`), of which bytes and
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-from measure import conditions, in_own_process, judged, plan_of, say, times, write_json
+from lib import RESULTS, Row, conditions, in_own_process, median_seconds, parsed, read, say, times, write_json
+from measure import TOLERANCE, judged, plan_of
 from ours import OURS
 from peers import PEERS
-from problems import PROBLEMS, MissingData, load
+from problems import PROBLEMS, available, load
 from tune_peers import SETTINGS
 
-RESULTS = Path(__file__).with_name("results") / "ot_solvers.json"
 SOLVERS = OURS | PEERS
 BUILDS = 5  # plan evaluations in the floor
 SURELY = 0.02  # an L2 error below this share of a bound keeps the L1 error of 2000 entries below the bound
@@ -46,7 +41,6 @@ def passes(problem_name: str) -> dict[str, Any]:
     """CPU seconds of one exponential and one matrix-vector product over the matrix. Runs in its own process."""
     import torch
 
-    torch.set_num_threads(1)
     problem = load(problem_name)
     exponents = torch.from_numpy(-problem.cost / problem.epsilon).clamp(min=-60)
     plan, vector = torch.empty_like(exponents), torch.ones(exponents.shape[1], dtype=exponents.dtype)
@@ -56,20 +50,11 @@ def passes(problem_name: str) -> dict[str, Any]:
         for block, out in zip(exponents.split(rows), plan.split(rows), strict=True):
             torch.exp(block, out=out)
 
-    def median(work: Any) -> float:
-        seconds = []
-        for _ in range(8):
-            start = time.process_time()
-            work()
-            seconds.append(time.process_time() - start)
-        return statistics.median(seconds[1:])
-
-    return {"exp_pass": median(exp_pass), "mv_pass": median(lambda: plan @ vector), "pairs": exponents.numel()}
+    passes = {"exp_pass": exp_pass, "mv_pass": lambda: plan @ vector}
+    return {name: median_seconds(run, 7) for name, run in passes.items()} | {"pairs": exponents.numel()}
 
 
-def measured(
-    problem_name: str, solver_name: str, settings: dict[str, Any], repeats: int, limit: float
-) -> dict[str, Any]:
+def measured(problem_name: str, solver_name: str, settings: dict[str, Any], repeats: int, limit: float) -> Row:
     """One row: the timed calls, judged. Runs in its own process."""
     problem, solver = load(problem_name), SOLVERS[solver_name]
     run, read = solver.prepare(problem, **settings)
@@ -106,9 +91,7 @@ def settings_of(problem: str, solver: str, tuned: dict[str, Any]) -> dict[str, A
     return settings
 
 
-def compare(
-    problem: str, solvers: list[str], tuned: dict[str, Any], repeats: int, limit: float
-) -> Iterator[dict[str, Any]]:
+def compare(problem: str, solvers: list[str], tuned: dict[str, Any], repeats: int, limit: float) -> Iterator[Row]:
     """The rows of one problem, as they come."""
     passed = in_own_process(passes, problem, wall_limit=120)
     for solver in solvers:
@@ -123,35 +106,24 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS), metavar="NAME")
-    parser.add_argument("--solvers", nargs="+", default=list(SOLVERS), choices=list(SOLVERS), metavar="NAME")
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=120.0, help="CPU seconds that one call may take")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--keep", action="store_true", help="keep the rows of an earlier file that are not run again")
-    arguments = parser.parse_args()
-
-    tuned = json.loads(SETTINGS.read_text())
-    run = conditions() | {"limit": arguments.limit, "repeats": arguments.repeats}
-    earlier = json.loads(arguments.out.read_text()) if arguments.keep and arguments.out.is_file() else {"rows": []}
+    options = {"problems": PROBLEMS, "solvers": SOLVERS, "repeats": 3, "limit": 120.0, "keep": False}
+    asked = parsed(__doc__, options | {"out": RESULTS / "ot_solvers.json"})
+    tuned = read(SETTINGS)
+    run = conditions(tolerance=TOLERANCE) | {"limit": asked.limit, "repeats": asked.repeats}
+    earlier = read(asked.out) if asked.keep else {"rows": []}
     there, here = (one["processor"] for one in (earlier.get("machine", run["machine"]), run["machine"]))
     if there != here:  # seconds of two machines in one table compare nothing
-        parser.error(f"--keep: {arguments.out} was measured on {there}, this is {here}; choose another --out")
-    rows = earlier["rows"]
-    skipped: dict[str, str] = {}
-    for problem in arguments.problems:
-        try:
-            has_grid = load(problem).grid is not None
-        except MissingData as missing:
-            skipped[problem] = str(missing)
-            say(f"{problem} skipped: {missing}")
+        raise SystemExit(f"--keep: {asked.out} was measured on {there}, this is {here}; choose another --out")
+    rows, skipped = earlier["rows"], {}
+    for name in asked.problems:
+        problem = available(name, skipped)
+        if problem is None:
             continue
-        solvers = [name for name in arguments.solvers if has_grid or not SOLVERS[name].grids_only]
-        rows = [row for row in rows if row["problem"] != problem or row["solver"] not in solvers]
-        for row in compare(problem, solvers, tuned, arguments.repeats, arguments.limit):
+        solvers = [solver for solver in asked.solvers if problem.grid is not None or not SOLVERS[solver].grids_only]
+        rows = [row for row in rows if row["problem"] != name or row["solver"] not in solvers]
+        for row in compare(name, solvers, tuned, asked.repeats, asked.limit):
             rows.append(row | {"date": run["date"], "commit": run["commit"]})
-            write_json(arguments.out, run | {"skipped": skipped, "rows": rows})
+            write_json(asked.out, run | {"skipped": skipped, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-from measure import Answer
-from peers import Prepared, Solver
+from measure import Answer, from_duals
+from peer_calls import Prepared
+from peers import Solver
 from problems import Problem
-
-__all__ = ["OURS", "counts_of"]
 
 
 def counts_of(iterations: Any) -> dict[str, int]:
@@ -19,9 +17,6 @@ def counts_of(iterations: Any) -> dict[str, int]:
 
 def solve(problem: Problem, *, method: str, grid: bool = False) -> Prepared:
     """`pushforward.solve` at its default settings; a failure that it admits is returned and judged like any other."""
-    import torch
-
-    torch.set_num_threads(1)
     import pushforward
 
     cost: Any = problem.cost
@@ -34,18 +29,14 @@ def solve(problem: Problem, *, method: str, grid: bool = False) -> Prepared:
         return pushforward.solve(cost, problem.a, problem.b, epsilon=problem.epsilon, method=method, throw=False)
 
     def read(solution: Any) -> Answer:
-        u = np.asarray(solution.f) / problem.epsilon + np.log(problem.a)
-        v = np.asarray(solution.g) / problem.epsilon + np.log(problem.b)
-        return Answer(u=u, v=v, counts=counts_of(solution.iterations), claim=solution.status.name)
+        counts, claim = counts_of(solution.iterations), solution.status.name
+        return from_duals(problem, solution.f, solution.g, counts=counts, claim=claim)
 
     return run, read
 
 
 def exact(problem: Problem) -> Prepared:
     """`pushforward.exact`, the unregularised optimum, beside POT's emd."""
-    import torch
-
-    torch.set_num_threads(1)
     import pushforward
 
     def run() -> Any:

@@ -12,19 +12,15 @@ section 5); the clouds are two different Gaussian samples with the squared Eucli
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
+from lib import data_folder, say
 from numpy.typing import NDArray
 
-__all__ = ["BATCHES", "PROBLEMS", "Batch", "MissingData", "Problem", "load", "load_batch"]
-
 Array = NDArray[np.float64]
-DATA_VARIABLE = "PUSHFORWARD_DATA"
 PAPER_EPSILON = 1 / 1200
 
 
@@ -74,10 +70,10 @@ def random_costs(name: str, n: int) -> Problem:
 
 def mnist_pair() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The first two test images of MNIST, a seven and a two, from `mnist/mnist.npz` below $PUSHFORWARD_DATA."""
-    folder = os.environ.get(DATA_VARIABLE)
-    if not folder:
-        raise MissingData(f"set {DATA_VARIABLE} to the folder that holds mnist/mnist.npz")
-    path = Path(folder) / "mnist" / "mnist.npz"
+    try:
+        path = data_folder("mnist/mnist.npz") / "mnist" / "mnist.npz"
+    except SystemExit as unset:
+        raise MissingData(str(unset)) from None
     if not path.is_file():
         raise MissingData(f"{path} is not there")
     with np.load(path, allow_pickle=False) as arrays:
@@ -146,6 +142,17 @@ BATCHES: dict[str, Callable[[str], Batch]] = {"clouds-1024x64x64": cloud_batch, 
 def load(name: str) -> Problem:
     """The problem called `name`. Raises MissingData where its data file is not at hand."""
     return PROBLEMS[name](name)
+
+
+def available(name: str, skipped: dict[str, str] | None = None) -> Problem | None:
+    """The problem, or None where its data file is not at hand: that is printed, and entered into `skipped`."""
+    try:
+        return load(name)
+    except MissingData as missing:
+        say(f"{name} skipped: {missing}")
+        if skipped is not None:
+            skipped[name] = str(missing)
+        return None
 
 
 def load_batch(name: str) -> Batch:

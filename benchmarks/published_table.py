@@ -13,16 +13,13 @@ own.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from measure import Answer, conditions, in_own_process, judged, say, times, write_json
+from lib import RESULTS, Row, conditions, in_own_process, parsed, say, times, write_json
+from measure import TOLERANCE, from_duals, judged
 from ours import counts_of
-from problems import MissingData, load
+from problems import available, load
 
-RESULTS = Path(__file__).with_name("results") / "published_table.json"
 FAMILIES: dict[str, dict[str, Any]] = {
     "random-500": {"sinkhorn_steps": 20, "kept": 2, "published": {"sinkhorn": [56_199, 233.0], "sns": [20 + 9, 0.34]}},
     "images-l2": {"sinkhorn_steps": 20, "kept": 2, "published": {"sinkhorn": [2_041, 18.8], "sns": [20 + 33, 2.33]}},
@@ -33,9 +30,6 @@ METHODS = ("sinkhorn", "sns", "sns, 15/n", "newton")
 
 def measured(family: str, method: str, repeats: int, limit: float) -> dict[str, Any]:
     """One cell of the table. Runs in its own process."""
-    import torch
-
-    torch.set_num_threads(1)
     import pushforward
     from pushforward.ot import SNS, Sinkhorn
 
@@ -50,51 +44,29 @@ def measured(family: str, method: str, repeats: int, limit: float) -> dict[str, 
     }[method]
 
     def run() -> Any:
-        return pushforward.solve(
-            problem.cost,
-            problem.a,
-            problem.b,
-            epsilon=problem.epsilon,
-            method=settings,
-            max_iterations=1_000_000,
-            throw=False,
-        )
+        more = {"method": settings, "max_iterations": 1_000_000, "throw": False}
+        return pushforward.solve(problem.cost, problem.a, problem.b, epsilon=problem.epsilon, **more)
 
     solution, seconds = times(run, repeats=repeats, limit=limit)
-    answer = Answer(
-        u=np.asarray(solution.f) / problem.epsilon + np.log(problem.a),
-        v=np.asarray(solution.g) / problem.epsilon + np.log(problem.b),
-        counts=counts_of(solution.iterations),
-        claim=solution.status.name,
-    )
+    counts, claim = counts_of(solution.iterations), solution.status.name
+    answer = from_duals(problem, solution.f, solution.g, counts=counts, claim=claim)
     return judged(problem, answer, seconds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=300.0, help="CPU seconds that one call may take")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    arguments = parser.parse_args()
-    run = conditions() | {"limit": arguments.limit, "repeats": arguments.repeats}
-    rows: list[dict[str, Any]] = []
-    for family, parameters in FAMILIES.items():
-        try:
-            load(family)
-        except MissingData as missing:
-            say(f"{family} skipped: {missing}")
-            continue
+    asked = parsed(__doc__, {"repeats": 3, "limit": 300.0, "out": RESULTS / "published_table.json"})
+    run = conditions(tolerance=TOLERANCE) | {"limit": asked.limit, "repeats": asked.repeats}
+    rows: list[Row] = []
+    for family in filter(available, FAMILIES):
         for method in METHODS:
-            if method == "sns, 15/n" and parameters["kept"] == 15:
+            if method == "sns, 15/n" and FAMILIES[family]["kept"] == 15:
                 continue
-            row = in_own_process(
-                measured, family, method, arguments.repeats, arguments.limit, wall_limit=20 * arguments.limit
-            )
-            published = parameters["published"].get(method)
+            row = in_own_process(measured, family, method, asked.repeats, asked.limit, wall_limit=20 * asked.limit)
+            published = FAMILIES[family]["published"].get(method)
             rows.append({"family": family, "method": method} | row | ({"published": published} if published else {}))
             figures = f"{row.get('counts')} {row.get('seconds')} s, error {row.get('error')}"
             say(f"{family:12} {method:9} {row['status']} {figures}")
-            write_json(arguments.out, run | {"rows": rows})
+            write_json(asked.out, run | {"rows": rows})
 
 
 if __name__ == "__main__":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import sys
 from typing import Any
 
-from score_reached import RESULTS, ROOT, Reached, committed, held_by, python, quiet
+from lib import RESULTS, ROOT, read
+from score_reached import Reached, committed, run_python, source_of
 
 CLOUD = """
 import resource, sys, torch, pushforward as pf
@@ -33,49 +32,22 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / cop
 """
 
 
-def _hostile() -> tuple[list[dict[str, Any]], dict[str, str]] | None:
+def hostile_runs() -> tuple[list[dict[str, Any]], dict[str, str]]:
     """The summaries of `ot_hostile.py`, one a path of the code (compiled, torch), and where they were measured."""
-    path = RESULTS / "ot_hostile.json"
-    if not path.exists():
-        return None
-    runs = json.loads(path.read_text())["paths"]
+    runs = read(RESULTS / "ot_hostile.json")["paths"]
     newest = max(runs.values(), key=lambda run: run["date"])
-    source = {
-        "date": newest["date"],
-        "commit": newest["commit"],
-        "machine": newest["machine"]["processor"],
-        "command": "python benchmarks/ot_hostile.py",
-    }
-    return [{"path": name} | run["summary"] for name, run in runs.items()], source
+    return [{"path": name} | run["summary"] for name, run in runs.items()], source_of(newest, "ot_hostile")
 
 
-def _of_hostile(key: str) -> Reached:
+def of_hostile(key: str) -> Reached:
     """How often something that must not happen did, on each path."""
-    found = _hostile()
-    if found is None:
-        return Reached(text="benchmarks/ot_hostile.py has not been run", met=None)
-    summaries, source = found
+    summaries, source = hostile_runs()
     text = "; ".join(f"{s[key]} of {s['problems']:,} ({s['path']})" for s in summaries)
     return Reached(text=text, met=all(s[key] == 0 for s in summaries), **source)
 
 
-def non_finite_converged() -> Reached:
-    return _of_hostile("not finite")
-
-
-def false_converged() -> Reached:
-    return _of_hostile("lies")
-
-
-def left_unconverged() -> Reached:
-    return _of_hostile("unconverged where Sinkhorn's iteration converges")
-
-
 def hopeless_admitted() -> Reached:
-    found = _hostile()
-    if found is None:
-        return Reached(text="benchmarks/ot_hostile.py has not been run", met=None)
-    summaries, source = found
+    summaries, source = hostile_runs()
     counts = [(s["hopeless problems admitted"], s["hopeless problems"], s["path"]) for s in summaries]
     text = "; ".join(f"{admitted:,} of {all_of:,} ({path})" for admitted, all_of, path in counts)
     return Reached(text=text, met=all(admitted == all_of for admitted, all_of, _ in counts), **source)
@@ -85,24 +57,14 @@ def bad_inputs() -> Reached:
     code = (
         "import json, sys; sys.path.insert(0, 'tests'); from robustness import table; print(json.dumps(table.count()))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=quiet(), capture_output=True, text=True, check=True
-    )
-    good, total, failures = json.loads(done.stdout.splitlines()[-1].replace(f"{ROOT}/", ""))
+    last = run_python("-c", code, check=True).stdout.splitlines()[-1]
+    good, total, failures = json.loads(last.replace(f"{ROOT}/", ""))
     return Reached(
         text=f"{good:,} of {total:,}, {100 * good / total:.1f} %",
         met=good == total,
         command="PYTHONPATH=tests python -m robustness.table",
         details=failures or None,
     )
-
-
-def leaves_no_trace() -> Reached:
-    return held_by("tests/properties/test_leaves_no_trace.py")
-
-
-def bad_flags() -> Reached:
-    return held_by("tests/cli/test_bad_input.py")
 
 
 def closed_forms() -> Reached:
@@ -173,18 +135,6 @@ def references() -> Reached:
     return Reached(text=f"{limit:.1e} / {same:.1e}", met=bool(limit <= 1e-3 and same <= 1e-6))
 
 
-def gradchecks() -> Reached:
-    return held_by("tests/ot/test_gradients.py", "tests/maps/test_gap.py", "tests/lm/test_losses.py", what="tests")
-
-
-def laws() -> Reached:
-    return held_by(
-        "tests/properties/test_laws.py",
-        environment={"HYPOTHESIS_PROFILE": "thousand"},
-        what="laws of 1,000 problems each",
-    )
-
-
 def divergences() -> Reached:
     import torch
 
@@ -224,7 +174,7 @@ def half_precision_logits() -> Reached:
 
 
 def peak_memory() -> Reached:
-    peak, before, status = python(CLOUD, 100_000, 64, 3)
+    peak, before, status = run_python("-c", CLOUD, 100_000, 64, 3, check=True).stdout.split()
     text = f"{int(peak) / 1e9:.2f} GB of which {int(before) / 1e9:.2f} are torch's ({status.lower()} after 3 steps)"
     return Reached(text=text, met=int(peak) <= 2e9)
 
@@ -232,33 +182,18 @@ def peak_memory() -> Reached:
 def memory_growth() -> Reached:
     taken = []
     for n in (25_000, 50_000):
-        peak, before, _ = python(CLOUD, n, 64, 3)
+        peak, before, _ = run_python("-c", CLOUD, n, 64, 3, check=True).stdout.split()
         taken.append(int(peak) - int(before))
     return Reached(text=f"{taken[1] / taken[0]:.2f}x", met=taken[1] <= 2.2 * taken[0], details=taken)
 
 
-def dense_refused() -> Reached:
-    return held_by("tests/ot", "-k", "do_not_fit or what_was_promised or too_large or before_it_is")
-
-
 def loss_memory() -> Reached:
-    found = {name: float(python(LOSS, name)[-1]) for name in ("kl", "js")}
+    found = {name: float(run_python("-c", LOSS, name, check=True).stdout.split()[-1]) for name in ("kl", "js")}
     return Reached(text=", ".join(f"{v:.1f}x" for v in found.values()), met=max(found.values()) <= 1.3, details=found)
 
 
-def killed_at_a_step() -> Reached:
-    return _kills("step")
-
-
-def killed_in_a_save() -> Reached:
-    return _kills("call", "moment")
-
-
-def _kills(*where: str) -> Reached:
-    found = committed("kill_training.json")
-    if found is None:
-        return Reached(text="benchmarks/kill_training.py has not been run", met=None)
-    result, source = found
+def kills(*where: str) -> Reached:
+    result, source = committed("kill_training")
     rows = [row for row in result["summary"] if row["where"] in where]
     kills, identical = (sum(row[key] for row in rows) for key in ("kills", "identical"))
     return Reached(text=f"{identical} of {kills}", met=identical == kills, **source)
@@ -267,7 +202,7 @@ def _kills(*where: str) -> Reached:
 def first_use() -> Reached:
     def seconds(source: str) -> float:
         clock = f"import time; began = time.perf_counter(); {source}; print(time.perf_counter() - began)"
-        return statistics.median(float(python(clock)[-1]) for _ in range(5))
+        return statistics.median(float(run_python("-c", clock, check=True).stdout.split()[-1]) for _ in range(5))
 
     over = seconds("import torch, pushforward; pushforward.solve") - seconds("import torch")
     command = "[sys.executable, '-m', 'pushforward.cli.main', '--help']"
@@ -278,56 +213,13 @@ def first_use() -> Reached:
 
 
 def exact_in_rationals() -> Reached:
-    found = committed("exact_rationals.json")
-    if found is None:
-        return Reached(text="benchmarks/exact_rationals.py has not been run", met=None)
-    result, source = found
+    result, source = committed("exact_rationals")
     faults = sum(result["faults"].values())
     return Reached(text=f"{faults} of {result['problems']:,}", met=faults == 0, details=result["faults"], **source)
 
 
 def tables_read_wrong() -> Reached:
-    command = [sys.executable, "tests/cli/table_kinds.py"]
-    done = subprocess.run(command, cwd=ROOT, env=quiet(), capture_output=True, text=True, check=False)
+    done = run_python("tests/cli/table_kinds.py")
     lines = done.stdout.splitlines()
-    return Reached(
-        text=lines[-1], met=done.returncode == 0, command="python tests/cli/table_kinds.py", details=lines[:-1] or None
-    )
-
-
-def losers_reported() -> Reached:
-    return held_by("tests/maps", "tests/cli", "tests/diffusion", "-k", "loses or worse or floor or noise_is or beats")
-
-
-def one_or_two_processes() -> Reached:
-    return held_by("tests/distributed", "tests/resume", "tests/lm/test_trainer.py", "-k", "process or whole_batch")
-
-
-def memory_promises() -> Reached:
-    return held_by("tests/ot/test_memory.py", "tests/ot/test_points.py", "-k", "promised or memory")
-
-
-def damaged_checkpoints() -> Reached:
-    return held_by("tests/robustness/test_damaged_files.py")
-
-
-def full_disks() -> Reached:
-    return held_by("tests/robustness/test_full_disks.py")
-
-
-def reproducible() -> Reached:
-    return held_by(
-        "tests/resume",
-        "tests/distributed",
-        "tests/lm/test_trainer.py",
-        "-k",
-        "same or identical or accumul or whole_batch or bit",
-    )
-
-
-def hostile_files() -> Reached:
-    return held_by("tests/robustness/test_hostile_files.py")
-
-
-def examples() -> Reached:
-    return held_by("src/pushforward", "tests/test_house.py", "--doctest-modules", "-k", "not layout and not imports")
+    command = "python tests/cli/table_kinds.py"
+    return Reached(text=lines[-1], met=done.returncode == 0, command=command, details=lines[:-1] or None)

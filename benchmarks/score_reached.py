@@ -1,12 +1,11 @@
 """What a measurement of the scoreboard gives, and the three ways to come by it.
 
 `held_by` runs the tests that hold a figure and counts them; `committed` reads the result of a benchmark that takes
-longer than a scoreboard should; `python` runs what has to be measured in a process of its own.
+longer than a scoreboard should; `run_python` runs what has to be measured in a process of its own.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -16,10 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RESULTS", "ROOT", "Reached", "committed", "held_by", "python", "quiet"]
-
-ROOT = Path(__file__).parents[1]
-RESULTS = Path(__file__).with_name("results")
+from lib import RESULTS, ROOT, read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,16 +39,11 @@ class Reached:
     machine: str = ""
 
 
-def python(source: str, *arguments: object, environment: dict[str, str] | None = None) -> list[str]:
-    """The words that a fresh Python prints when it runs `source`."""
-    command = [sys.executable, "-c", source, *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {})
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout.split()
-
-
-def quiet() -> dict[str, str]:
-    """The environment of a process that is to be measured."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+def run_python(*arguments: object, check: bool = False) -> subprocess.CompletedProcess[str]:
+    """A fresh Python's run with these arguments, on one thread and without warnings."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=check)
 
 
 def held_by(*selection: str, environment: dict[str, str] | None = None, what: str = "tests") -> Reached:
@@ -77,15 +68,13 @@ def held_by(*selection: str, environment: dict[str, str] | None = None, what: st
     )
 
 
-def committed(name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
-    """A committed result, and where and when it was measured; None where there is none."""
-    path = RESULTS / name
-    if not path.exists():
-        return None
-    result = json.loads(path.read_text())
-    return result, {
-        "date": result["date"],
-        "commit": result["commit"],
-        "machine": result["machine"]["processor"],
-        "command": f"python benchmarks/{path.stem}.py",
-    }
+def source_of(result: dict[str, Any], script: str) -> dict[str, str]:
+    """Where and when a committed result was measured, for `Reached`."""
+    source = {"date": result["date"], "commit": result["commit"], "machine": result["machine"]["processor"]}
+    return source | {"command": f"python benchmarks/{script}.py"}
+
+
+def committed(script: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A script's committed result, and where and when it was measured."""
+    result = read(RESULTS / f"{script}.json")
+    return result, source_of(result, script)

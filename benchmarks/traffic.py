@@ -19,8 +19,6 @@ from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.geometry.sparse import SparseKernel, SparsePattern
 from pushforward.ot.solvers import native
 
-__all__ = ["traffic"]
-
 # A dense kernel of this many pairs is rounded to floats before the sixth CG iteration of a descent (kernels.cpp).
 LARGE, HALVED_AT = 1 << 18, 5
 

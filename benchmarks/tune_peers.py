@@ -12,17 +12,14 @@ search, one run each; the figures to quote are those of `ot_solvers.py`).
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-from measure import TOLERANCE, in_own_process, judged, say, times, write_json
+from lib import BENCHMARKS, Row, in_own_process, parsed, read, say, times, write_json
+from measure import judged, tightened
 from peers import PEERS, Solver
-from problems import PROBLEMS, MissingData, load
+from problems import PROBLEMS, available, load
 
-SETTINGS = Path(__file__).with_name("peer_settings.json")
-TIGHTENINGS = 8
+SETTINGS = BENCHMARKS / "peer_settings.json"
 HOPELESS = 10
 SHORTEST_LIMIT = 5.0  # seconds
 BUDGET = 3  # trials that may fail or run into the time limit before a search that found nothing ends
@@ -30,20 +27,17 @@ BUDGET = 3  # trials that may fail or run into the time limit before a search th
 
 def trial(problem_name: str, solver_name: str, settings: dict[str, Any], limit: float) -> dict[str, Any]:
     """One run with these settings, its threshold tightened until the error is small enough. In its own process."""
-    solver = PEERS[solver_name]
-    problem = load(problem_name)
-    tolerance = settings.get("tolerance", solver.tolerance)
-    searches = solver.tolerance is not None
-    for _ in range(TIGHTENINGS if searches else 1):
-        used = settings | ({"tolerance": tolerance} if searches else {})
-        run, read = solver.prepare(problem, **used)
+    solver, problem = PEERS[solver_name], load(problem_name)
+
+    def attempt(tolerance: float | None) -> Row:
+        used = settings | ({} if solver.tolerance is None else {"tolerance": tolerance})
+        run, read_result = solver.prepare(problem, **used)
         result, seconds = times(run, repeats=0, limit=limit)
-        row = judged(problem, read(result), seconds) | {"settings": used}
-        if row["status"] == "ok" or row["error"] is None or row["error"] > 1.0:
-            break
-        if searches:
-            tolerance *= max(0.7 * TOLERANCE / row["error"], 1e-3)
-    return row
+        return judged(problem, read_result(result), seconds) | {"settings": used}
+
+    if solver.tolerance is None:
+        return attempt(None)
+    return tightened(attempt, settings.get("tolerance", solver.tolerance))
 
 
 def better(row: dict[str, Any], best: dict[str, Any]) -> bool:
@@ -78,32 +72,23 @@ def search(problem: str, name: str, solver: Solver, limit: float) -> dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS), metavar="NAME")
-    parser.add_argument("--solvers", nargs="+", default=list(PEERS), choices=list(PEERS), metavar="NAME")
-    parser.add_argument("--limit", type=float, default=30.0, help="CPU seconds that one trial may take")
-    parser.add_argument("--out", type=Path, default=SETTINGS)
-    parser.add_argument("--keep", action="store_true", help="search only where the file has nothing yet")
-    arguments = parser.parse_args()
-    for problem in arguments.problems:
-        try:
-            has_grid = load(problem).grid is not None
-        except MissingData as missing:
-            say(f"{problem} skipped: {missing}")
+    options = {"problems": PROBLEMS, "solvers": PEERS, "limit": 30.0, "keep": False, "out": SETTINGS}
+    asked = parsed(__doc__, options)
+    everything = read(asked.out) if asked.out.exists() else {}
+    for name in asked.problems:
+        problem = available(name)
+        if problem is None:
             continue
-        say(problem)
-        for name in arguments.solvers:
-            solver = PEERS[name]
-            if not solver.axes or (solver.grids_only and not has_grid):
+        say(name)
+        rows = everything.setdefault(name, {})
+        for peer in asked.solvers:
+            solver = PEERS[peer]
+            if not solver.axes or (solver.grids_only and problem.grid is None) or (asked.keep and peer in rows):
                 continue
-            everything = json.loads(arguments.out.read_text()) if arguments.out.is_file() else {}
-            rows = everything.setdefault(problem, {})
-            best = min((row["seconds"] for row in rows.values() if row["status"] == "ok"), default=arguments.limit)
-            if arguments.keep and name in rows:
-                continue
-            limit = min(max(HOPELESS * best, SHORTEST_LIMIT), arguments.limit)
-            rows[name] = search(problem, name, solver, limit)
-            write_json(arguments.out, everything)
+            best = min((row["seconds"] for row in rows.values() if row["status"] == "ok"), default=asked.limit)
+            limit = min(max(HOPELESS * best, SHORTEST_LIMIT), asked.limit)
+            rows[peer] = search(name, peer, solver, limit)
+            write_json(asked.out, everything)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import digits_students
+import digits_judges
+import digits_runs
 import digits_tables
 import mnist_students
 import numpy as np
@@ -92,9 +93,7 @@ def test_a_coarser_pixel_is_the_mean_of_what_it_covers():
 
 
 def test_groups_stand_beside_one_another_in_their_order(tmp_path: Path):
-    digits_students.save_beside(
-        tmp_path / "a.png", [torch.full((4, 1, 32, 32), grey) for grey in (-1.0, 0.0)], columns=2
-    )
+    digits_runs.save_beside(tmp_path / "a.png", [torch.full((4, 1, 32, 32), grey) for grey in (-1.0, 0.0)], columns=2)
     sheet = np.asarray(Image.open(tmp_path / "a.png").convert("L"))
     # Two columns of black, one that is white, two of grey.
     width = sheet.shape[1] // 5
@@ -103,13 +102,13 @@ def test_groups_stand_beside_one_another_in_their_order(tmp_path: Path):
 
 
 def test_three_digits_are_judged_together_and_each_alone():
-    images, labels = digits_students.data_of("stacked")
-    judge = digits_students.judge_of("stacked")
+    images, labels = digits_judges.data_of("stacked")
+    judge = digits_judges.judge_of("stacked")
     rows = torch.arange(3000)
     assert (judge.classes(images[rows]) == labels[rows]).float().mean() > 0.95
-    right = digits_students.figures("stacked", [images[rows]])
+    right = digits_judges.figures("stacked", [images[rows]])
     # The same three digits in one image after another: each is real, and no two of an image go together by chance.
-    wrong = digits_students.figures("stacked", [images[rows, :1].expand(-1, 3, -1, -1)])
+    wrong = digits_judges.figures("stacked", [images[rows, :1].expand(-1, 3, -1, -1)])
     assert right["precision"] > 0.9
     assert wrong["precision"] == pytest.approx(right["precision"], abs=0.02)
     assert wrong["frechet"] > 20 * right["frechet"]

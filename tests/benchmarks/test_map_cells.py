@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import map_cells
+import map_cells_methods
+import map_cells_tables
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ def patients(slope: float) -> list[Any]:
         control = (described + 0.1 * random.standard_normal((30, 3))).astype(np.float32)
         treated = (described + 1.0 + 0.1 * random.standard_normal((30, 3))).astype(np.float32)
         treated[:, 0] += slope * description
-        found.append(map_cells.Patient(control=control, treated=treated, described=described))
+        found.append(map_cells_methods.Patient(control=control, treated=treated, described=described))
     return found
 
 
@@ -26,10 +28,10 @@ def patients(slope: float) -> list[Any]:
 def test_the_recipe_is_the_one_that_predicts_known_patients(slope: float, expected: str) -> None:
     recipes = {
         "none": lambda _patients, _seed: lambda cells, _: cells,
-        "by description": map_cells.regressed(1, 0.01),
-        "plain": map_cells.shifted(1.0),
+        "by description": map_cells_methods.regressed(1, 0.01),
+        "plain": map_cells_methods.shifted(1.0),
     }
-    name, scores = map_cells.chosen(map_cells.Method(recipes=recipes), patients(slope))
+    name, scores = map_cells.chosen(map_cells_methods.Method(recipes=recipes), patients(slope))
     assert name == expected
     assert scores["none"] == max(scores.values())
 
@@ -41,7 +43,7 @@ def test_a_recipe_is_not_shown_the_patient_it_is_asked_about() -> None:
         shown.append(given)
         return lambda cells, described: cells * 0 + described.astype(np.float32)
 
-    map_cells.chosen(map_cells.Method(recipes={"one": recipe, "other": recipe}), known)
+    map_cells.chosen(map_cells_methods.Method(recipes={"one": recipe, "other": recipe}), known)
     numbers = {id(each): number for number, each in enumerate(known)}
     assert [[numbers[id(each)] for each in given] for given in shown[:4]] == [
         [1, 2, 3],
@@ -61,9 +63,9 @@ def test_a_gain_is_paired_by_seed_and_bold_where_it_is_clear() -> None:
         }
         for patient in map_cells.PATIENTS
         for seed in map_cells.SEEDS
-        for method, gain in ((map_cells.SHIFT, 0.0), ("`LinearMap`", -2.0))
+        for method, gain in ((map_cells_tables.SHIFT, 0.0), ("`LinearMap`", -2.0))
     ]
-    assert map_cells.gains(rows, "`LinearMap`", "w2", "PW030") == pytest.approx([-2.0, -1.8, -1.6, -1.4, -1.2])
-    table = map_cells.gain_table(rows, "w2")
+    assert map_cells_tables.gains(rows, "`LinearMap`", "w2", "PW030") == pytest.approx([-2.0, -1.8, -1.6, -1.4, -1.2])
+    table = map_cells_tables.gain_table({"rows": rows}, "w2")
     assert table.splitlines()[2].startswith("| `LinearMap` | **-1.60 ± 0.39**")
     assert "0 of 5" in table

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import map_costs
+import map_costs_tables
 import pytest
 import torch
 
@@ -47,7 +48,7 @@ def test_a_table_has_a_line_for_each_map_and_an_interval_over_seeds() -> None:
         for method in map_costs.METHODS
         for seed in range(3)
     ]
-    lines = map_costs.table(rows, "radial").splitlines()
+    lines = map_costs_tables.problem_table({"rows": rows}, "radial").splitlines()
     assert len(lines) == 2 + len(map_costs.METHODS)
     assert lines[0] == "| map | cost over the optimum's, % | CPU s |"
     assert lines[4] == "| **`MongeMap(cost)`** | 0.0 ± 2.5 | 9 |"

@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+import scoreboard
 import tables
+from lib import RESULTS, ROOT, filled
 
-SOURCE = Path(__file__).parents[2] / "benchmarks" / "tables.py"
 MARKS = "before\n<!-- table:ot-solvers -->\nold\n<!-- /table:ot-solvers -->\nafter\n"
 
 
@@ -30,7 +31,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_the_best_peer_is_the_fastest_entropic_one_at_the_tolerance(results: Path) -> None:
-    text = tables.filled(MARKS, results)
+    text = filled(MARKS, tables.TABLES, results)
     (line,) = [line for line in text.splitlines() if "500 x 500" in line]
     assert [cell.strip() for cell in line.strip("|").split("|")] == [
         "random costs, 500 x 500", "0.100", "regot ssns 0.250", "2.5x", "0.0500", "3.2",
@@ -38,19 +39,32 @@ def test_the_best_peer_is_the_fastest_entropic_one_at_the_tolerance(results: Pat
 
 
 def test_a_solver_that_failed_says_how(results: Path) -> None:
-    text = tables.filled(MARKS.replace("ot-solvers", "ot-solvers-all"), results)
+    text = filled(MARKS.replace("ot-solvers", "ot-solvers-all"), tables.TABLES, results)
     assert "| pot log | over 120 |" in text
     assert "| mdot-tnt | error 5e-06 in 0.0100 |" in text
 
 
 def test_only_the_marked_part_changes_and_a_second_filling_changes_nothing(results: Path) -> None:
-    text = tables.filled(MARKS, results)
+    text = filled(MARKS, tables.TABLES, results)
     assert text.startswith("before\n<!-- table:ot-solvers -->\n|")
     assert text.endswith("<!-- /table:ot-solvers -->\nafter\n")
     assert "old" not in text
-    assert tables.filled(text, results) == text
+    assert filled(text, tables.TABLES, results) == text
 
 
 def test_an_unknown_table_is_an_error(results: Path) -> None:
     with pytest.raises(KeyError, match="no-such"):
-        tables.filled(MARKS.replace("ot-solvers", "no-such"), results)
+        filled(MARKS.replace("ot-solvers", "no-such"), tables.TABLES, results)
+
+
+def test_the_committed_tables_are_those_of_the_committed_results() -> None:
+    marked = [page for page in tables.pages() if "<!-- table:" in page.read_text()]
+    assert len(marked) >= 8
+    for page in marked:
+        text = page.read_text()
+        assert filled(text, tables.TABLES, RESULTS) == text, f"{page.name}: run python benchmarks/tables.py"
+
+
+def test_the_scoreboard_is_that_of_the_committed_result() -> None:
+    results = json.loads((RESULTS / "scoreboard.json").read_text())
+    assert scoreboard.page(results) == (ROOT / "SCOREBOARD.md").read_text()
