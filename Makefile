@@ -57,6 +57,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_words.py
 
 # The kernels' tests under the address and undefined behaviour sanitizers, in a copy of the package that holds such a build.
 SANITIZED := build/sanitize

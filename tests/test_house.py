@@ -101,15 +101,6 @@ def test_the_readme_has_code_to_run():
     assert _python_blocks(ROOT / "README.md")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_within_the_repository_lead_somewhere(page: Path):
-    text = page.read_text()
-    links = re.findall(r"\]\(([^)#\s]+)", text) + re.findall(r'(?:src|srcset)="([^"]+)"', text)
-    for link in links:
-        if not link.startswith(("http:", "https:", "mailto:")):
-            assert (page.parent / link).exists(), link
-
-
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

@@ -42,10 +42,10 @@ _OF_TORCH = "PytorchStreamWriter|inline_container|iostream error"  # as `lm.trai
 
 def refusal(error: Exception) -> str | None:
     """Why something could not be written, if that is what the error says."""
-    said = f"{error} {error.__cause__ or error.__context__ or ''}"
+    message = f"{error} {error.__cause__ or error.__context__ or ''}"
     number = error.errno if isinstance(error, OSError) else None
-    named = re.search(r"os error (\d+)", said)
-    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or re.search(_OF_TORCH, said):
+    named = re.search(r"os error (\d+)", message)
+    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or re.search(_OF_TORCH, message):
         return f"cannot be written: {error}"
     return None
 

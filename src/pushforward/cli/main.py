@@ -90,7 +90,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 class _Output:
-    """Standard output, of which it is said in one line that it cannot be written to."""
+    """Standard output; an error in writing to it is reported in one line."""
 
     def __init__(self, stream: TextIO):
         self._stream = stream
@@ -126,9 +126,9 @@ def _parse(args: Sequence[str] | None) -> _Verb:
         Annotated[verb, tyro.conf.subcommand(name, description=summary if listed else None)]
         for verb, (name, summary) in _VERBS.items()
     ]
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(output):
             return tyro.cli(
                 cast(Any, Union[tuple(verbs)]),  # noqa: UP007  made of a list
                 prog="pushforward",
@@ -138,7 +138,7 @@ def _parse(args: Sequence[str] | None) -> _Verb:
             )
     except SystemExit as stop:
         if stop.code == BAD_INPUT:
-            raise InputError(_plainly(_first_sentence(said.getvalue()))) from None
+            raise InputError(_plainly(_first_sentence(output.getvalue()))) from None
         raise
 
 

@@ -29,7 +29,7 @@ class Doctor:
     """For --teacher: how many samples to look at."""
 
     def run(self) -> int:
-        """Print the findings."""
+        """Check the installation, or a teacher, and print the result."""
         if self.teacher is not None and self.data is not None:
             from pushforward.jobs.teacher_check import check_teacher
 

@@ -69,7 +69,7 @@ class Evaluate:
     """Print the figures as JSON."""
 
     def run(self) -> int:
-        """Judge and print."""
+        """Compute and print the metrics; returns the exit code."""
         if not self.model.is_dir():
             raise InputError(f"MODEL {self.model}: there is no such folder")
         if find_generator(self.model) is not None:
@@ -110,11 +110,11 @@ class Evaluate:
             return OK
         from pushforward.diffusion.judge import written
 
-        said, about = found.pop("remarks"), ("features", "samples", "seed")
+        warned, about = found.pop("remarks"), ("features", "samples", "seed")
         figures = {name: value for name, value in found.items() if name not in about}
         lines = {name: str(found[name]) for name in about}
         lines |= written(figures, rows=min(len(images.samples) // 2, found["samples"]))
-        print("\n".join(f"{name:<18}{text}" for name, text in [*lines.items(), *(("warning", one) for one in said)]))
+        print("\n".join(f"{name:<18}{text}" for name, text in [*lines.items(), *(("warning", one) for one in warned)]))
         return OK
 
     def _judge(self, name: TaskName | None, place: Path) -> dict[str, float]:

@@ -159,15 +159,15 @@ def draw(
     from pushforward.diffusion.samplers import STEPS, sample
 
     generator = torch.Generator().manual_seed(seed)
-    told = None if labels is None else labels.to(device)
+    condition = None if labels is None else labels.to(device)
     if isinstance(source, OneStepPipeline):
-        return source(count, told, generator=generator, output_type="raw", batch_size=BATCH).images
+        return source(count, condition, generator=generator, output_type="raw", batch_size=BATCH).images
     return sample(
         source,
         count,
         shape,
         steps=steps or STEPS,
-        condition=told,
+        condition=condition,
         generator=generator,
         batch_size=BATCH,
         device=device,
@@ -175,7 +175,7 @@ def draw(
 
 
 def judged_of(network: nn.Module) -> int:
-    """How many samples of a network are judged unless it is said: convolutions take long."""
+    """The default number of samples for the metrics of a network; fewer for a U-Net, whose convolutions take long."""
     from pushforward.diffusion.networks import MLP
 
     return JUDGED if isinstance(network, MLP) else JUDGED_UNET
@@ -207,7 +207,7 @@ def duration(seconds: float) -> str:
 def judge_generator(
     source: Source, images: Images, count: int | None, *, seed: int, steps: int | None = None
 ) -> dict[str, Any]:
-    """A generator's figures, in which features they are, and what has to be said beside them.
+    """A generator's metrics, the features that they are computed in, and warnings about them.
 
     Args:
         source: What draws.
@@ -241,5 +241,5 @@ def judge_generator(
         figures = judge(drawn)
     except PushforwardError as error:
         raise InputError(f"{images.name}: {error}") from None
-    said = remarks(figures, name="the model")
-    return {"features": judge.name, "samples": count, "seed": seed, **figures, "remarks": said}
+    warnings_found = remarks(figures, name="the model")
+    return {"features": judge.name, "samples": count, "seed": seed, **figures, "remarks": warnings_found}

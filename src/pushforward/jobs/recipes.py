@@ -63,8 +63,8 @@ def read_recipe(file: Path, flags: Settings, *, example: str) -> Settings:
         first = error.errors(include_url=False)[0]
         known = ", ".join(f.name for f in fields(flags))
         msg = f"{first['msg'][0].lower()}{first['msg'][1:]}, which {str(first['input'])[:80]} is not"
-        said = f"is no setting; there are {known}" if first["type"] == "unexpected_keyword_argument" else msg
-        raise InputError(f"{first['loc'][0]}: {said}") from None
+        message = f"is no setting; there are {known}" if first["type"] == "unexpected_keyword_argument" else msg
+        raise InputError(f"{first['loc'][0]}: {message}") from None
 
 
 def _refuse_other_kinds(content: dict[Any, Any], flags: DataclassInstance) -> None:
@@ -84,7 +84,7 @@ def as_json(settings: DataclassInstance) -> dict[str, Any]:
     return json.loads(json.dumps({f.name: getattr(settings, f.name) for f in fields(settings)}, default=str))
 
 
-def check_resumed(out: Path, recipe: dict[str, Any], *, resume: bool, free: tuple[str, ...], told: str = "") -> None:
+def check_resumed(out: Path, recipe: dict[str, Any], *, resume: bool, free: tuple[str, ...], note: str = "") -> None:
     """See that a run's folder is free, or holds the run to be resumed, whose settings are in its recipe.json.
 
     Args:
@@ -92,7 +92,7 @@ def check_resumed(out: Path, recipe: dict[str, Any], *, resume: bool, free: tupl
         recipe: The settings now, as `as_json` gives them.
         resume: Whether a run there is to be gone on with.
         free: Settings that may differ.
-        told: What to say of those.
+        note: What the message adds about those.
 
     Raises:
         InputError: It is not.
@@ -109,5 +109,5 @@ def check_resumed(out: Path, recipe: dict[str, Any], *, resume: bool, free: tupl
         name = changed[0]
         raise InputError(
             f"--resume: the run in {out} has {name} {before.get(name)}, not {recipe[name]}; a run is resumed with "
-            f"its own settings{told}"
+            f"its own settings{note}"
         )

@@ -44,7 +44,7 @@ class Sample:
     """The same one draws the same images."""
 
     def run(self) -> int:
-        """Load, draw, write."""
+        """Draw the images and write them; returns the exit code."""
         out = self._check_flags()
 
         import torch

@@ -41,9 +41,9 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
         found = examine(teacher.eval(), data, labels)
     except (RuntimeError, ValueError, IndexError) as error:  # a network says in its own way that images do not fit it
         raise InputError(f"--teacher {folder}: {error}") from None
-    told = "" if labels is None else ", with labels"
+    with_labels = "" if labels is None else ", with labels"
     print(f"{'teacher':<18}{folder}: {found.declared}, {type(teacher.process).__name__}")
-    print(f"{'data':<18}{source}: {len(data)} samples of {tuple(data.shape[1:])}{told}")
+    print(f"{'data':<18}{source}: {len(data)} samples of {tuple(data.shape[1:])}{with_labels}")
     for level in found.levels:
         print(
             f"{f't = {level.t:.4g}':<18}noise {level.noise:.3g}: mean squared error of x0 {level.error:.4g}, "

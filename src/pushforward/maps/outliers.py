@@ -51,7 +51,7 @@ class Outliers:
     count: int
 
     def sentence(self, name: str, *, kept: bool) -> str:
-        """What is to be said of those rows that are left out, or of those that are kept."""
+        """The warning about the rows that are left out, or about those that are kept."""
         rows = self.rows[self.grouped == kept].tolist()
         it, named = ("them", "rows") if len(rows) > 1 else ("it", "row")
         text = (

@@ -51,7 +51,7 @@ _CURVES = {
     "check_frechet": ("Frechet distance", "The averaged student's, on {checked} images, while it trained."),
     "check_recall": ("recall", "How much of the data the student reaches: where it falls, modes are being lost."),
     "score_gap": ("score gap", "|teacher's answer - fake's| over |image - teacher's answer|, under noise."),
-    "accuracy": ("discriminator's accuracy", "One half where data and student cannot be told apart."),
+    "accuracy": ("discriminator's accuracy", "One half where the discriminator cannot separate data and student."),
     "effective_share": ("effective share of a batch", "How many of its samples carry a step, under the weight h."),
     "mean_ratio": ("mean ratio", "Of data to student on the student's samples: 1 if the ratio is calibrated."),
     "student_norm": ("gradient's length", "Of the student, before it is clipped."),
@@ -89,13 +89,13 @@ class Job:
 
     def draw(self, source: Generator | Teacher, count: int) -> Tensor:
         """Images of the student or the teacher, on the CPU, in the data's classes where the run is conditional."""
-        told = self.images.labels if self.settings.conditional else None
+        labels = self.images.labels if self.settings.conditional else None
         return draw(
             OneStepPipeline(source, shape=self.shape) if isinstance(source, Generator) else source,
             count,
             self.shape,
             seed=self.settings.seed,
-            labels=None if told is None else evenly(told, count),
+            labels=None if labels is None else evenly(labels, count),
             device=next(self.trainer.distiller.student.parameters()).device,
         ).cpu()
 
@@ -113,12 +113,12 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
             f"--data {settings.data}: images are {tuple(images.samples.shape[1:])} (channels, height, width), but "
             f"the teacher's are {shape}"
         )
-    told = _told(settings, teacher, images)
-    _probe(settings, told, images)
+    configured = _configured(settings, teacher, images)
+    _probe(settings, configured, images)
     try:
         with seeded(settings.seed, "weights"):  # of the discriminator
             distiller = Distiller(
-                told,
+                configured,
                 divergence=settings.divergence,
                 steps=settings.generator_steps,
                 gan_weight=settings.gan_weight,
@@ -139,7 +139,7 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
         )
     except PushforwardError as error:
         raise InputError(str(error)) from None
-    return Job(settings=settings, out=out, teacher=told, images=images, trainer=trainer)
+    return Job(settings=settings, out=out, teacher=configured, images=images, trainer=trainer)
 
 
 def run(job: Job) -> str:
@@ -153,18 +153,18 @@ def run(job: Job) -> str:
     job.trainer.check = lambda step, student: _look(job, judge, step, student)
     began = time.perf_counter()
     try:
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             student = job.trainer.fit(job.settings.steps)
     except PushforwardError as error:
         raise InputError(str(error)) from None
-    if any("interrupted" in str(warning.message) for warning in said):
+    if any("interrupted" in str(warning.message) for warning in caught):
         again = f": pushforward distill-diffusion {job.out / 'recipe.json'} --resume"
         raise KeyboardInterrupt(interruption(job.out, again))
     if not is_main():
         return ""
     results = _results(job, judge, student, time.perf_counter() - began)
-    results["warnings"] = [*sorted({str(warning.message) for warning in said}), *results.pop("remarks")]
+    results["warnings"] = [*sorted({str(warning.message) for warning in caught}), *results.pop("remarks")]
     (job.out / "results.json").write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
     page = _page(job, student, results)
     names = ("frechet", "frechet_floor", "frechet_noise", "precision", "recall", "evaluations", "seconds")
@@ -176,8 +176,8 @@ def run(job: Job) -> str:
     return "\n".join([*lines, f"student     {job.out / 'student'}", f"page        {page}"])
 
 
-def _told(settings: Settings, teacher: Denoiser, images: Images) -> Teacher:
-    """The teacher as it is asked: with labels, under guidance, or as it is."""
+def _configured(settings: Settings, teacher: Denoiser, images: Images) -> Teacher:
+    """The teacher with the settings' labels and guidance, as the distiller calls it."""
     if not settings.conditional:
         return teacher
     known = labels_of(teacher)
@@ -192,26 +192,26 @@ def _told(settings: Settings, teacher: Denoiser, images: Images) -> Teacher:
 
 
 def _probe(settings: Settings, teacher: Teacher, images: Images) -> None:
-    """See that the teacher can be asked for these images, before anything is trained.
+    """Check that the teacher can denoise these images, before the training.
 
     Raises:
         InputError: It cannot; in the network's own words.
     """
     x = images.samples[:2]
-    told = images.labels[:2] if settings.conditional and images.labels is not None else None
+    labels = images.labels[:2] if settings.conditional and images.labels is not None else None
     try:
         with torch.no_grad():
-            teacher.x0(x, teacher.process.timesteps(1)[0], told)
+            teacher.x0(x, teacher.process.timesteps(1)[0], labels)
     except (PushforwardError, ValueError, TypeError, RuntimeError, IndexError, AttributeError) as error:
-        said = " ".join(str(error).split())[:300]
-        if "class_labels should be provided" in said and told is None:
+        message = " ".join(str(error).split())[:300]
+        if "class_labels should be provided" in message and labels is None:
             raise InputError(f"--teacher {settings.teacher}: was trained with labels; give --conditional") from None
-        if "class_labels should be provided" in said:
+        if "class_labels should be provided" in message:
             raise InputError(
                 f"--guidance: {settings.teacher} knows no label that stands for none, so it cannot be guided"
             ) from None
         raise InputError(
-            f"--teacher {settings.teacher}: cannot be asked for images of {tuple(x.shape[1:])}: {said}"
+            f"--teacher {settings.teacher}: cannot denoise images of {tuple(x.shape[1:])}: {message}"
         ) from None
 
 
@@ -236,11 +236,11 @@ def _results(job: Job, judge: Judge, student: Generator, seconds: float) -> dict
         took = time.perf_counter() - began
         rows[name] = judge(drawn) | {"evaluations": evaluations[name], "seconds": took}
     theirs, ours = rows["teacher"], rows["student"]
-    said = [*remarks(ours, name="the student"), *remarks(theirs, name="the teacher")]
+    found = [*remarks(ours, name="the student"), *remarks(theirs, name="the teacher")]
     return {
         "student": ours,
         "teacher": theirs,
-        "remarks": said or comparison(ours, theirs),
+        "remarks": found or comparison(ours, theirs),
         "features": judge.name,
         "seed": job.settings.seed,
         "times": list(student.times),
@@ -270,7 +270,7 @@ def _page(job: Job, student: Generator, results: dict[str, Any]) -> Path:
     )
     blocks: list[report.Block] = [
         report.Facts(facts=tuple(facts.items())),
-        *(samples_picture(job.out, name, images, caption=told) for name, images, told in grids),
+        *(samples_picture(job.out, name, images, caption=text) for name, images, text in grids),
         generators_table(rows, caption=caption),
         *(report.Text(text=text) for text in results["warnings"]),
     ]
@@ -291,7 +291,7 @@ def _curves(out: Path) -> list[report.Picture]:
         if len(found) > 1:
             steps, values = zip(*found, strict=True)
             curve = {"student": (steps, values)}
-            told = caption.format(checked=_CHECKED)
+            text = caption.format(checked=_CHECKED)
             file = name.replace("_", "-")
-            pictures.append(curves_picture(out, file, curve, quantity=quantity, caption=told))
+            pictures.append(curves_picture(out, file, curve, quantity=quantity, caption=text))
     return pictures

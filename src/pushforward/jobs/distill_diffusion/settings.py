@@ -95,7 +95,7 @@ class DistillDiffusion:
 
     def _distil(self, settings: Settings) -> int:
         out, recipe = _check(settings), as_json(settings)
-        check_resumed(out, recipe, resume=self.resume, free=("out", "judged", "steps"), told=" (but for steps)")
+        check_resumed(out, recipe, resume=self.resume, free=("out", "judged", "steps"), note=" (but for steps)")
         from pushforward.jobs.distill_diffusion.run import prepare, run
 
         job = prepare(settings, out, progress=not self.quiet)

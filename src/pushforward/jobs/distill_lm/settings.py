@@ -99,7 +99,7 @@ class DistillLm:
     def _distil(self, settings: Settings) -> int:
         out = _check(settings)
         recipe = as_json(settings)
-        check_resumed(out, recipe, resume=self.resume, free=("out", "seeds"), told=" (but for the number of seeds)")
+        check_resumed(out, recipe, resume=self.resume, free=("out", "seeds"), note=" (but for the number of seeds)")
         with quiet():
             from pushforward.jobs.distill_lm.run import prepare, run
             from pushforward.training.distributed import barrier, is_main, setup
@@ -111,12 +111,12 @@ class DistillLm:
                     make_folder(out)
                     (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
                 try:
-                    said = run(job)
+                    summary = run(job)
                 except KeyboardInterrupt:
                     again = f": pushforward distill-lm {out / 'recipe.json'} --resume"
                     raise KeyboardInterrupt(interruption(out, again)) from None
                 if is_main():
-                    print(said)
+                    print(summary)
         return OK
 
 

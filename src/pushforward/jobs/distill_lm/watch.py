@@ -64,7 +64,7 @@ class Watch(TrainerCallback):
         self._interrupted = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Open the log, and look at the model as it starts."""
+        """Open the log, and evaluate the model as it starts."""
         step = state.global_step
         if is_main():
             self._log = Log(self.file, resumed=step or None)
@@ -73,11 +73,11 @@ class Watch(TrainerCallback):
             self._take_a_look(0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Start the clock."""
+        """Start the clock of a step."""
         self._start = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Stop the clock, look, and end the training if that was asked for."""
+        """Stop the clock, evaluate where a check is due, and end the training after Ctrl-C."""
         self._steps.append(time.perf_counter() - self._start)
         self._bar.update()
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
@@ -89,13 +89,13 @@ class Watch(TrainerCallback):
             control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **unused: Any) -> None:
-        """Keep the losses."""
+        """Keep the losses for the log."""
         if logs and "loss" in logs and is_main():
             self._log.write(state.global_step, logs)
             self._bar.set_postfix(loss=f"{logs['loss']:.3g}", refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Close everything."""
+        """Close the log and the clock."""
         self._bar.close()
         if is_main():
             self._log.close()

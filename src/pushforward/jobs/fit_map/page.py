@@ -91,14 +91,14 @@ def _facts(result: dict[str, Any]) -> report.Facts:
 
 
 def _photographs(folder: Path, photographs: tuple[Array, Array, Array]) -> list[report.Picture]:
-    told = (
+    texts = (
         ("source", "The source picture.", "Before."),
         ("target", "The target picture.", "The picture whose colours are wanted."),
         ("recoloured", "The source picture in the target's colours.", "After: every colour of the source, mapped."),
     )
     return [
         photograph_picture(folder, name, colours, alt=alt, caption=caption)
-        for (name, alt, caption), colours in zip(told, photographs, strict=True)
+        for (name, alt, caption), colours in zip(texts, photographs, strict=True)
     ]
 
 

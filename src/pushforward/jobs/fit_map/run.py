@@ -129,7 +129,7 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
     parts, doubts = _prepared(flags, source, target)
     recipe = {"verb": "fit-map", "version": pf.__version__, **flags.recipe()}
     (out / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
-    fitted, seconds, said = _learn(flags, out, parts)
+    fitted, seconds, warned = _learn(flags, out, parts)
     fitted.save(out / "map")
     save_origin(out, origin)
 
@@ -158,7 +158,7 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
         "kept": _kept(fitted),
         "figures": rows,
         "floor": floor,
-        "warnings": [*doubts, *said, *judged],
+        "warnings": [*doubts, *warned, *judged],
         "seconds": seconds,
         "picture": None if colours is None else "recoloured.png",
     }
@@ -169,7 +169,7 @@ def run(flags: FitMap, out: Path, origin: Origin, source: Cloud, target: Cloud) 
 
 
 def _prepared(flags: FitMap, source: Cloud, target: Cloud) -> tuple[Split, list[str]]:
-    """The points that the map learns from and is judged by, and what is to be said of them, which is said at once.
+    """The points for the fit and for the evaluation, and warnings about them, which are printed at once.
 
     Rows far from all others are left out on both sides: they would set the scale of every map and every figure.
 
@@ -230,12 +230,12 @@ def _learn(flags: FitMap, out: Path, parts: Split) -> tuple[TransportMap, float,
             fitted = _unfitted(flags, checkpoint=out / "checkpoints", watch=watch).fit(parts.x, parts.y)
         except UserWarning:
             raise KeyboardInterrupt from None
-    # A run that was resumed has told of its later checks alone; the map knows all.
+    # A resumed run has reported its later checks only; the map has all.
     with Log(file) as log:
         for check in getattr(fitted, "validation_", getattr(fitted, "history_", ())):
             log.write(check["step"], check)
-    said = [str(warning.message) for warning in caught if warning.category is UserWarning]
-    return fitted, time.perf_counter() - start, list(dict.fromkeys(said))
+    messages = [str(warning.message) for warning in caught if warning.category is UserWarning]
+    return fitted, time.perf_counter() - start, list(dict.fromkeys(messages))
 
 
 def _unfitted(flags: FitMap, *, checkpoint: Path, watch: Callable[[Mapping[str, Any]], None]) -> TransportMap:

@@ -176,7 +176,7 @@ def looks_like(cells: AnnData, rep: str, values: Array) -> Looks:
 
 
 def scale_doubt(file: Path, cells: AnnData, rep: str, *, log1p: bool) -> str | None:
-    """What is to be said where numbers do not look like what --log1p, or its absence, takes them for; None for nothing.
+    """A warning where the numbers do not look like the input that --log1p, or its absence, expects; else None.
 
     Args:
         file: Where the cells are from, for the message.

@@ -244,7 +244,7 @@ def _read_cell_pair(
 
 
 def _scale_doubts(file: Path, cells: AnnData, origin: Origin) -> tuple[str, ...]:
-    """What is to be said where new cells do not look like those that the map was learned from."""
+    """A warning where new cells do not look like those that the map was fitted on; else nothing."""
     looks = looks_like(cells, origin.rep, cell_numbers(file, cells, origin.rep))
     if "other" in (looks, origin.looks) or looks == origin.looks:
         return ()

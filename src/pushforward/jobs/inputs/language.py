@@ -234,7 +234,7 @@ def _check_folder(flag: str, folder: Path) -> None:
 
 
 def _settle_classes(flag: str, folder: Path, model: PreTrainedModel, task: Task, *, anew: bool) -> None:
-    """See that the model's classes are the task's in its order; a new head is told their names."""
+    """Check that the model's classes are the task's in its order; a new head gets their names."""
     if model.config.pad_token_id is None:  # as its tokenizer, see above
         model.config.pad_token_id = model.config.eos_token_id
     classes = len(task.labels) or 1
@@ -244,8 +244,8 @@ def _settle_classes(flag: str, folder: Path, model: PreTrainedModel, task: Task,
     if anew and task.labels:
         model.config.id2label = dict(enumerate(task.labels))
         model.config.label2id = {name: number for number, name in enumerate(task.labels)}
-    said = [str(name).lower() for _, name in sorted((model.config.id2label or {}).items())]
-    if said != list(task.labels) and set(said) == set(task.labels):
+    named = [str(name).lower() for _, name in sorted((model.config.id2label or {}).items())]
+    if named != list(task.labels) and set(named) == set(task.labels):
         raise InputError(
-            f"{flag} {folder}: numbers its labels {', '.join(said)} but {task.name} {', '.join(task.labels)}"
+            f"{flag} {folder}: numbers its labels {', '.join(named)} but {task.name} {', '.join(task.labels)}"
         )

@@ -77,7 +77,7 @@ def read_pictures(first: Path, second: Path, *, background: float, ink: Ink | No
 
 
 def _refuse_unclear_ink(files: tuple[Path, Path], grey: list[Array], ink: Ink | None) -> None:
-    """Refuse pictures on light paper, unless it was said what is mass, and pairs of which the one is on dark ground."""
+    """Raise for a picture on light paper without --ink, and for a pair of which one picture is on dark ground."""
     on_light = [_has_light_ground(picture) for picture in grey]
     on_dark = [_has_light_ground(picture.max() - picture) for picture in grey]
     for here, there in ((0, 1), (1, 0)):

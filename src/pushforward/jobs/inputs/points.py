@@ -1,6 +1,6 @@
 """Files -> points, one a row: .npy (n, d); .npz with `points` and perhaps `weights`; .csv .tsv, perhaps with `weight`.
 
-What a table in a text file may look like is said in `tables.py`.
+`tables.py` describes the tables in text files.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ on the Python language reference, which every Python carries for its help; the s
 layers, and a tenth of the text is kept for judging."""
 _WAYS = """Both students learn from the same batches, and with a weight of 0.1 from the right tokens too. One minimises
 0.9 of the divergence KL from teacher to student at every position. For the other, 0.8 of the Sinkhorn distance is
-added: what it costs to move a block's distributions onto the teacher's, without being told which belongs to which."""
+added: what it costs to move a block's distributions onto the teacher's, without knowing which belongs to which."""
 _TABLE = """On held-out text. Perplexity is the number of equally likely tokens that would be as hard to guess, of
 {vocabulary}; agreement is the share of tokens at which student and teacher have the same first guess; KL is in nats a
 token. One run each, so that differences in the last digits mean nothing."""

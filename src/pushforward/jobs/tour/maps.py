@@ -122,12 +122,12 @@ def _judged(
 
 
 def _arrows(folder: Path, parts: Split, arrows: Mapping[str, Array]) -> list[Picture]:
-    told = {
+    texts = {
         "linear": "The linear map: the best that a matrix and a shift can do.",
         "Monge": "The Monge map: it has found the pieces from unpaired points.",
         "true": "The true map, which none of the methods was shown.",
     }
     return [
-        show.moves_picture(folder, f"plane-{name.lower()}", (parts.x_test, mapped, parts.y_test), caption=told[name])
+        show.moves_picture(folder, f"plane-{name.lower()}", (parts.x_test, mapped, parts.y_test), caption=texts[name])
         for name, mapped in arrows.items()
     ]

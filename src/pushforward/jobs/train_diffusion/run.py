@@ -54,13 +54,13 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
     recipe = {"verb": "train-diffusion", "version": pf.__version__, **flags.recipe()}
     (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
     start = time.perf_counter()
-    told = flags.conditional and images.labels is not None
+    conditional = flags.conditional and images.labels is not None
     with warnings.catch_warnings():
         # What the library ends with a warning and the model until then is, for a command, an interruption.
         warnings.filterwarnings("error", message="interrupted", category=UserWarning)
         try:
             teacher = TeacherTrainer(
-                (images.samples, images.labels) if told and images.labels is not None else images.samples,
+                (images.samples, images.labels) if conditional and images.labels is not None else images.samples,
                 out=out,
                 batch_size=flags.batch_size or min(_BATCH, len(images.samples)),
                 learning_rate=flags.learning_rate,

@@ -50,7 +50,7 @@ class Group:
     c: Tensor | None = None
 
     def conditions(self, count: int) -> Tensor | None:
-        """The condition of so many points, (count, k)."""
+        """The condition repeated for `count` points, (count, k)."""
         return None if self.c is None else self.c.expand(count, -1)
 
 
@@ -78,7 +78,7 @@ class Conditions:
 
     @classmethod
     def of(cls, values: np.ndarray, names: tuple[str, ...] | None = None) -> Conditions:
-        """The encoding that fits conditions as `read` gives them, one a point."""
+        """The encoding for conditions as `read` returns them, one for each point."""
         if values.dtype.kind == "U":
             return cls(labels=tuple(np.unique(values).tolist()), mean=torch.zeros(0), scale=torch.ones(0))
         # Over groups, not points: a condition does not count for more because it has more points.
@@ -92,7 +92,7 @@ class Conditions:
         )
 
     def encode(self, values: np.ndarray) -> Tensor:
-        """Conditions as inputs, (n, k).
+        """Conditions as inputs of a network, (n, k).
 
         Raises:
             InvalidArgument: A label is unknown.
@@ -116,7 +116,7 @@ class Conditions:
         return c if self.reading is None else self.reading(c)
 
     def state(self) -> dict[str, Any]:
-        """As `save_state` takes it."""
+        """The encoding as `save_state` takes it."""
         return {
             "labels": None if self.labels is None else list(self.labels),
             "mean": self.mean,
@@ -127,7 +127,7 @@ class Conditions:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Conditions:
-        """What `state` gave."""
+        """The encoding from the state that `state` returned."""
         labels, reading, names = state["labels"], state["reading"], state.get("names")
         return cls(
             labels=None if labels is None else tuple(labels),

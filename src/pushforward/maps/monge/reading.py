@@ -92,7 +92,7 @@ class Reading:
 
     @classmethod
     def restore(cls, state: Mapping[str, Any]) -> Reading:
-        """What `state` gave."""
+        """The reading from the state that `state` returned."""
         return cls(kind=state["kind"], ridge=state["ridge"], known=state["known"])
 
 

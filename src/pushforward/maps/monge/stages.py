@@ -41,21 +41,21 @@ TARGETS = 2**15
 
 
 class Stage(Protocol):
-    """One thing to train on, for so many steps."""
+    """One stage of the training: a loss for a number of steps."""
 
     @property
     def name(self) -> str:
-        """What the stage is called in `validation_`."""
+        """The stage's name in `validation_`."""
         ...
 
     @property
     def steps(self) -> int:
-        """Steps at most."""
+        """The largest number of steps."""
         ...
 
     @property
     def learning_rate(self) -> float:
-        """Adam's, at the stage's start; it falls to 0 along a cosine."""
+        """Adam's learning rate at the stage's start; it falls to 0 along a cosine."""
         ...
 
     @property
@@ -65,16 +65,16 @@ class Stage(Protocol):
 
     @property
     def rising(self) -> int:
-        """Checks in a row, each judged worse than the one before, after which the stage ends; 0 for never."""
+        """Checks in a row, each worse than the one before, after which the stage ends; 0 for never."""
         ...
 
     @property
     def tolerance(self) -> float:
-        """By how much a later check may be judged worse than the best, and be kept for it (`fitting`)."""
+        """How much worse than the best a later check may be and still be kept (`fitting`)."""
         ...
 
     def loss(self, network: nn.Module, step: int) -> tuple[Tensor, dict[str, float]]:
-        """What to descend at this step, the same on every process, and its parts by name."""
+        """The loss of a step, the same on every process, and its parts by name."""
         ...
 
 

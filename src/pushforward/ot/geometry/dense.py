@@ -96,7 +96,7 @@ class DenseGeometry:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, n, m)."""
+        """The shape of the costs, (B, n, m)."""
         b, n, m = self.cost.shape
         return b, n, m
 
@@ -135,7 +135,7 @@ class DenseGeometry:
 
     @property
     def least(self) -> float:
-        """The smallest cost."""
+        """The smallest of the costs."""
         return float(self.cost.amin())
 
     def transposed(self) -> DenseGeometry:

@@ -198,23 +198,23 @@ class GridGeometry:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, n, m)."""
+        """The shape of the costs, (B, n, m)."""
         n = math.prod(len(cost) for cost in self.axis_costs)
         return self.batch, n, n
 
     @property
     def mean(self) -> float:
-        """Mean cost."""
+        """The mean of the costs over all pairs."""
         return float(sum(cost.mean() for cost in self.axis_costs))
 
     @property
     def peak(self) -> float:
-        """The largest cost."""
+        """The largest of the costs."""
         return float(sum(cost.amax() for cost in self.axis_costs))
 
     @property
     def least(self) -> float:
-        """The smallest cost."""
+        """The smallest of the costs."""
         return float(sum(cost.amin() for cost in self.axis_costs))
 
     def transposed(self) -> GridGeometry:

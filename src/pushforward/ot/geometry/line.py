@@ -149,7 +149,7 @@ class LineGeometry:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, n, m)."""
+        """The shape of the costs, (B, n, m)."""
         return len(self._x), self._x.shape[-1], self._y.shape[-1]
 
     def fits(self, epsilon: float) -> bool:
@@ -164,7 +164,7 @@ class LineGeometry:
 
     @property
     def peak(self) -> float:
-        """The largest cost."""
+        """The largest of the costs."""
         apart = torch.maximum(
             self._sorted_x[:, -1] - self._sorted_y[:, 0], self._sorted_y[:, -1] - self._sorted_x[:, 0]
         )
@@ -172,7 +172,7 @@ class LineGeometry:
 
     @property
     def least(self) -> float:
-        """The smallest cost."""
+        """The smallest of the costs."""
         return float(self.c_transform(torch.zeros_like(self._y)).amin())
 
     def transposed(self) -> LineGeometry:

@@ -68,7 +68,7 @@ class PointGeometry:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(1, n, m)."""
+        """The shape of the costs, (1, n, m)."""
         return 1, len(self.x), len(self.y)
 
     @property
@@ -119,17 +119,17 @@ class PointGeometry:
 
     @property
     def mean(self) -> float:
-        """Mean absolute cost."""
+        """The mean absolute value of the costs."""
         return self._statistics[0]
 
     @property
     def least(self) -> float:
-        """The smallest cost."""
+        """The smallest of the costs."""
         return self._statistics[1]
 
     @property
     def peak(self) -> float:
-        """The largest cost."""
+        """The largest of the costs."""
         return self._statistics[2]
 
     def matrix(self) -> Tensor:

@@ -144,7 +144,7 @@ class Geometry(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(B, n, m)."""
+        """The shape of the costs, (B, n, m)."""
         ...
 
     @property
@@ -164,7 +164,7 @@ class Geometry(Protocol):
 
     @property
     def least(self) -> float:
-        """The smallest cost."""
+        """The smallest of the costs."""
         ...
 
     @property
