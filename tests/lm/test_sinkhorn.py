@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
-from pushforward.lm import transport
+from pushforward.lm import between_samples
 from pushforward.lm.losses import Context
 from pushforward.lm.sinkhorn import SinkhornKD, TokenCost
+from pushforward.ot import small
 
 T = 2.0
 
@@ -110,7 +111,7 @@ def test_two_classes_take_the_line_and_agree_with_the_matrix(monkeypatch: pytest
     student, teacher = logits(64, 2, seed=8), logits(64, 2, seed=9)
     student[10:20] = student[0]  # ties
     on_line = value_and_gradient(SinkhornKD(tol=1e-11), student, teacher)
-    monkeypatch.setattr(transport, "_samples", lambda q, p, alike, epsilon: transport._InSpace(q, p, alike))
+    monkeypatch.setattr(between_samples, "_samples", lambda q, p, alike, epsilon: between_samples._InSpace(q, p, alike))
     torch.testing.assert_close(
         on_line, value_and_gradient(SinkhornKD(tol=1e-11), student, teacher), rtol=1e-8, atol=1e-11
     )
@@ -248,7 +249,7 @@ def test_the_bucket_keeps_the_mass_that_the_likeliest_tokens_leave():
 
 def test_a_plan_that_falls_short_is_said_to():
     with pytest.warns(RuntimeWarning, match="marginal error of .*, asked 1e-06"):
-        transport.warn_if_short(1e-3, 1e-6)
+        small.warn_if_short(1e-3, 1e-6)
 
 
 def test_what_is_refused():

@@ -5,11 +5,12 @@ Over the batch, q_i and p_i the student's and the teacher's probabilities of sam
     C_ij = |q_i - p_j|_1 + w |r_i - r_j|_2,     S = OT(q, p) - OT(q, q)/2 - OT(p, p)/2,
 
 OT the optimum of min <P, C> + epsilon KL(P | uniform) over plans between the N samples, solved to a tolerance and
-differentiated exactly (`transport.py`). S is 0 when the student is the teacher, and positive otherwise. It does not
-know which teacher's row belongs to which student's (with w = 0, a shuffled teacher scores the same): it is an addition
-to a loss that does.
+differentiated exactly (`between_samples.py`). S is 0 when the student is the teacher, and positive otherwise. It does
+not know which teacher's row belongs to which student's (with w = 0, a shuffled teacher scores the same): it is an
+addition to a loss that does.
 
-Over the classes it is one problem a sample, q_i against p_i with a cost between classes, and can stand alone.
+Over the classes it is one problem a sample, q_i against p_i with a cost between classes (`between_classes.py`), and can
+stand alone.
 
 symbol    meaning                                              shape      unit
 q, p      probabilities of student and teacher                 (N, K)
@@ -23,81 +24,21 @@ debiased form is Feydy et al.'s (arXiv 1810.08278).
 
 from __future__ import annotations
 
-import functools
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from pushforward._checks import check_choice, check_count, check_finite, check_positive, check_weight
+from pushforward._checks import check_choice, check_positive, check_weight
 from pushforward._interop import compute_dtype
-from pushforward._typed import typed, typed_fields
-from pushforward.errors import InvalidArgument, ShapeError
+from pushforward._typed import typed
+from pushforward.errors import InvalidArgument
+from pushforward.lm.between_classes import TokenCost, between_classes, check_ground_cost, with_costs
+from pushforward.lm.between_samples import assigned, between_samples, published, transport_cost
 from pushforward.lm.losses import Context, DistillationLoss, softened
-from pushforward.lm.transport import between_classes, between_samples, warn_if_short
-from pushforward.ot.solve import solve
 from pushforward.training.distributed import gather
 
 __all__ = ["SinkhornKD", "TokenCost"]
-
-# The paper's code: so many normalisations of exp(-C/epsilon), whatever they reach, and this factor.
-PUBLISHED_NORMALISATIONS, PUBLISHED_SCALE = 20, 0.001
-
-
-@typed_fields
-@dataclass(frozen=True, kw_only=True)  # no slots: `mean` is kept once computed
-class TokenCost:
-    """The cost between tokens of a vocabulary: the distance of their embeddings over its mean.
-
-    A sample's problem is solved between its `top_k` most probable tokens (by teacher and student together) and one
-    bucket for the rest, which lies at the mean distance 1 from all of them.
-
-    Args:
-        embeddings: (K, h), for instance the rows of the model's output layer.
-        top_k: The number of tokens outside the bucket.
-    """
-
-    embeddings: Tensor
-    top_k: int = 32
-
-    def __post_init__(self) -> None:
-        if self.embeddings.ndim != 2:
-            raise ShapeError(f"embeddings has shape {tuple(self.embeddings.shape)}; one row a token is needed")
-        if check_count("top_k", self.top_k) > len(self.embeddings):
-            raise InvalidArgument(f"top_k is {self.top_k} but there are {len(self.embeddings)} tokens")
-        check_finite("embeddings", self.embeddings)
-        if self.mean == 0:
-            raise InvalidArgument("embeddings are all the same, so that no token is nearer to another than the rest")
-
-    @functools.cached_property
-    def mean(self) -> float:
-        """The mean distance of two tokens, over all or over 512 spread evenly over a larger vocabulary."""
-        count = len(self.embeddings)
-        some = self._points(torch.linspace(0, count - 1, min(count, 512)).long())
-        return float(torch.cdist(some, some).sum()) / max(len(some) * (len(some) - 1), 1)
-
-    @typed
-    def between(self, tokens: Tensor) -> Tensor:
-        """The costs between the tokens of each sample and the bucket.
-
-        Args:
-            tokens: Token numbers, (N, k).
-
-        Returns:
-            (N, k + 1, k + 1), in units of the mean distance of two tokens.
-        """
-        chosen = self._points(tokens)
-        distances = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist") / self.mean
-        costs = distances.new_ones(len(tokens), tokens.shape[1] + 1, tokens.shape[1] + 1)
-        costs[:, :-1, :-1], costs[:, -1, -1] = distances, 0.0
-        return costs
-
-    def _points(self, tokens: Tensor) -> Tensor:
-        # Rows are taken first: a vocabulary's whole matrix is large, and in computing precision larger.
-        points = self.embeddings.detach()[tokens.to(self.embeddings.device)].to(tokens.device)
-        return points.to(compute_dtype(tokens.device))
 
 
 class SinkhornKD(DistillationLoss):
@@ -169,7 +110,7 @@ class SinkhornKD(DistillationLoss):
                     "representation_weight alone"
                 )
             if isinstance(self.cost, Tensor):
-                _check_ground_cost(self.cost)
+                check_ground_cost(self.cost)
         elif self.cost is not None:
             raise InvalidArgument('cost is between classes: it needs support="classes"')
         if self.published and (self.epsilon == 0 or self.value != "divergence" or self.representation_weight):
@@ -189,9 +130,10 @@ class SinkhornKD(DistillationLoss):
         q = softened(student_logits, self.temperature).softmax(-1)
         p = softened(teacher_logits, self.temperature).softmax(-1)
         if self.published:
-            return _published(q, p, self.epsilon)
+            return published(q, p, self.epsilon)
         if self.support == "classes":
-            return self._between_classes(q, p)
+            assert self.cost is not None
+            return between_classes(*with_costs(q, p, self.cost), epsilon=self.epsilon, tol=self.tol)
         r = self._representations(context)
         if context.group_ids is not None:
             members = [(context.group_ids == group).nonzero()[:, 0] for group in context.group_ids.unique()]
@@ -217,68 +159,7 @@ class SinkhornKD(DistillationLoss):
                 points, points, compute_mode="donot_use_mm_for_euclid_dist"
             )
         if self.epsilon == 0:
-            return _assigned(q, p, alike)
+            return assigned(q, p, alike)
         if self.value == "transport_cost":
-            cost = torch.cdist(q, p, p=1.0).to(compute_dtype(q.device))
-            solution = solve(cost if alike is None else cost + alike, epsilon=self.epsilon, tol=self.tol, throw=False)
-            warn_if_short(float(solution.marginal_error), self.tol)
-            return solution.transport_cost.to(q.dtype)
+            return transport_cost(q, p, alike, epsilon=self.epsilon, tol=self.tol)
         return between_samples(q, p, alike, epsilon=self.epsilon, tol=self.tol, debiased=self.value == "divergence")
-
-    def _between_classes(self, q: Tensor, p: Tensor) -> Tensor:
-        if isinstance(self.cost, TokenCost):
-            if q.shape[-1] != len(self.cost.embeddings):
-                raise ShapeError(f"cost has {len(self.cost.embeddings)} tokens but the logits {q.shape[-1]} classes")
-            tokens = (q.detach() + p).topk(self.cost.top_k, dim=-1).indices
-            costs = self.cost.between(tokens)
-            q, p = _with_bucket(q, tokens), _with_bucket(p, tokens)
-        else:
-            assert self.cost is not None
-            k = q.shape[-1]
-            if self.cost.shape != (k, k):
-                raise ShapeError(f"cost has shape {tuple(self.cost.shape)} but the logits {k} classes: ({k}, {k})")
-            costs = self.cost.detach().to(q.device, compute_dtype(q.device)).expand(len(q), k, k)
-        return between_classes(q, p, costs, epsilon=self.epsilon, tol=self.tol)
-
-
-def _check_ground_cost(cost: Tensor) -> None:
-    """Raise unless the costs are symmetric: between classes, both self-problems are solved as one."""
-    check_finite("cost", cost)
-    if cost.ndim != 2 or cost.shape[0] != cost.shape[1]:
-        raise ShapeError(f"cost has shape {tuple(cost.shape)}; one row and one column a class are needed")
-    if not torch.allclose(cost, cost.T):
-        i, j = divmod(int((cost - cost.T).abs().argmax()), len(cost))
-        raise InvalidArgument(
-            f"cost must be symmetric, but cost[{i}, {j}] is {float(cost[i, j]):g} and cost[{j}, {i}] "
-            f"{float(cost[j, i]):g}"
-        )
-
-
-def _published(q: Tensor, p: Tensor, epsilon: float) -> Tensor:
-    """The loss of the paper's code, whose marginals are ones, so that the value grows with the batch."""
-    cost = torch.cdist(q, p, p=1.0)
-    plan = torch.exp(-cost / epsilon)
-    for _ in range(PUBLISHED_NORMALISATIONS):
-        plan = plan / plan.sum(1, keepdim=True)
-        plan = plan / plan.sum(0, keepdim=True)
-    return PUBLISHED_SCALE * (plan * cost).sum()
-
-
-def _assigned(q: Tensor, p: Tensor, alike: Tensor | None) -> Tensor:
-    """The mean of |q_i - p_s(i)|_1 + w |r_i - r_s(i)|_2 over the best permutation s."""
-    with torch.no_grad():
-        if q.shape[-1] == 2 and alike is None:  # points on a line: the smallest goes to the smallest
-            s = torch.empty(len(q), dtype=torch.long, device=q.device)
-            s[q[:, 0].argsort()] = p[:, 0].argsort()
-        else:
-            cost = torch.cdist(q, p, p=1.0).to(compute_dtype(q.device))
-            s = torch.from_numpy(linear_sum_assignment((cost if alike is None else cost + alike).cpu().numpy())[1])
-            s = s.to(q.device)
-        moved = 0.0 if alike is None else alike[torch.arange(len(s), device=s.device), s].mean().to(q.dtype)
-    return (q - p[s]).abs().sum(-1).mean() + moved
-
-
-def _with_bucket(probabilities: Tensor, tokens: Tensor) -> Tensor:
-    """The probabilities of the tokens and of the rest, (N, k + 1)."""
-    kept = probabilities.gather(-1, tokens)
-    return torch.cat([kept, (1 - kept.sum(-1, keepdim=True)).clamp_min(0.0)], -1)

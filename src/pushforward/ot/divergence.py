@@ -21,10 +21,9 @@ from pushforward._interop import like_input, not_compiled, result_dtype, to_tens
 from pushforward._typed import check_flag, typed
 from pushforward.errors import NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.cost import GroundCost, PointCost
-from pushforward.ot.history import Recorder
+from pushforward.ot.small import self_potential
 from pushforward.ot.solution import Solution
 from pushforward.ot.solve import read_problem, solve, too_many
-from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 
 __all__ = ["SinkhornLoss", "sinkhorn_divergence"]
 
@@ -114,8 +113,8 @@ def _within(x: Tensor, a: Any, epsilon: float | Tensor, ask: _Settings) -> Solut
     fixed = epsilon.detach() if isinstance(epsilon, Tensor) else epsilon
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         problem = read_problem(cost, a, a, epsilon=fixed, unbalanced=None).problem
-        f, done = self_transport(problem, ask.tol, Recorder(MOST_STEPS))
-    return ask.solve(cost, (a, a), epsilon, f if done else None)
+        start = self_potential(problem, ask.tol)
+    return ask.solve(cost, (a, a), epsilon, start)
 
 
 def _warn(who: str, error: float, tol: float, *, stacklevel: int, once: str = "") -> None:

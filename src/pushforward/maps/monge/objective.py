@@ -33,19 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from pushforward.maps.costs import Cost
 from pushforward.maps.gap import Estimator, monge_gap
-from pushforward.ot.geometry.dense import DenseGeometry
-from pushforward.ot.history import Recorder
-from pushforward.ot.problem import Problem
-from pushforward.ot.solve import solve_detached
-from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
+from pushforward.ot.small import optimal_value
 
 __all__ = ["Objective", "crossed_cost", "transport_cost"]
 
@@ -124,30 +118,4 @@ def transport_cost(cost: Tensor, epsilon: float, *, symmetric: bool = False) -> 
         epsilon: In units of the cost.
         symmetric: Whether these are the costs within one cloud.
     """
-    return _Transport.apply(cost, epsilon, symmetric)
-
-
-class _Transport(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, epsilon: float, symmetric: bool) -> Tensor:
-        n, m = cost.shape
-        geometry = DenseGeometry.of(cost.detach()[None])
-        problem = Problem(
-            geometry=geometry,
-            a=cost.new_full((1, n), 1.0 / n),
-            b=cost.new_full((1, m), 1.0 / m),
-            epsilon=epsilon,
-        )
-        g, done = self_transport(problem, STEP_TOL, Recorder(MOST_STEPS)) if symmetric else (None, False)
-        if g is None or not done:  # the general solver, too, where a kernel is not positive definite
-            g = solve_detached(problem, STEP_TOL)
-        kernel, f, _ = geometry.kernel(g, epsilon, problem.a, problem.b)
-        # As the plan's rows are exact its mass is 1, and the dual's last term 0.
-        ctx.save_for_backward(kernel.matrix[0])
-        return (problem.a * f).sum() + (problem.b * g).sum()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (plan,) = ctx.saved_tensors
-        return grad * plan, None, None
+    return optimal_value(cost, epsilon, STEP_TOL, symmetric=symmetric)

@@ -1,45 +1,41 @@
-"""Sinkhorn divergences between probabilities, as the distillation losses need them: fast, and differentiable once.
+"""What the samples of a batch cost against one another: Sinkhorn divergences between two sets of probabilities.
 
     S = OT(q, p) - OT(q, q)/2 - OT(p, p)/2,     OT = min <P, C> + epsilon KL(P | a b^T)
 
-Between *samples* (`between_samples`) q and p are two sets of N points of equal weight, the probabilities of a batch,
-and C_ij = |q_i - p_j|_1 plus what the caller adds. By the envelope theorem
+q and p are two sets of N points of equal weight, the probabilities of a batch, and C_ij = |q_i - p_j|_1 plus what the
+caller adds. By the envelope theorem
 
     dS/dq_i = sum_j P_ij sign(q_i - p_j) - sum_j Q_ij sign(q_i - q_j),     P, Q the plans of (q, p) and (q, q).
-
-Between *classes* (`between_classes`) each sample is a problem of its own with weights a = q_i, b = p_i; dS/dq_i is
-the difference of the row potentials of (q_i, p_i) and (q_i, q_i).
 
 Nothing is unrolled: the gradient is taken in the forward pass, where the plans are at hand, and it alone, of q's
 shape, is kept for the backward pass.
 
 symbol    meaning                                              shape
 q, p      probabilities of student and teacher                 (N, K)
-P, Q, C   plans and costs                                      (B, N, N) or (N, K, K)
+P, Q, C   plans and costs                                      (B, N, N)
 """
 
 from __future__ import annotations
 
-import warnings
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pdist
 
 from pushforward._interop import compute_dtype
-from pushforward.ot.certificates import dual_value
 from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.geometry.line import LineGeometry
 from pushforward.ot.geometry.protocol import Geometry
-from pushforward.ot.history import Recorder
-from pushforward.ot.problem import Problem
-from pushforward.ot.solve import solve_detached
-from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
+from pushforward.ot.small import Optimum, optimum, uniform, warn_if_short
+from pushforward.ot.solve import solve
 
-__all__ = ["between_classes", "between_samples", "warn_if_short"]
+__all__ = ["assigned", "between_samples", "published", "transport_cost"]
+
+# The paper's code: so many normalisations of exp(-C/epsilon), whatever they reach, and this factor.
+PUBLISHED_NORMALISATIONS, PUBLISHED_SCALE = 20, 0.001
 
 
 def between_samples(
@@ -60,62 +56,40 @@ def between_samples(
     return _BetweenSamples.apply(q, p.detach(), alike, epsilon, tol, debiased)
 
 
-def between_classes(q: Tensor, p: Tensor, costs: Tensor, *, epsilon: float, tol: float) -> Tensor:
-    """The mean over samples of S between the weights q_i and p_i on the classes.
+def transport_cost(q: Tensor, p: Tensor, alike: Tensor | None, *, epsilon: float, tol: float) -> Tensor:
+    """<P, C> at the plan of OT(q, p), a scalar in q's dtype, differentiated by the implicit function theorem.
 
     Args:
-        q, p: Probabilities, (N, K); the gradient flows to q only.
-        costs: The costs between the classes of each sample, (N, K, K), symmetric, in computing precision.
-        epsilon: Regularisation, in units of the costs.
-        tol: L1 marginal error to which plans are solved; there is a warning where it is not reached.
-
-    Returns:
-        A scalar in q's dtype.
+        q, p, alike, epsilon, tol: As `between_samples` takes them.
     """
-    return _BetweenClasses.apply(q, p.detach(), costs, epsilon, tol)
+    cost = torch.cdist(q, p, p=1.0).to(compute_dtype(q.device))
+    solution = solve(cost if alike is None else cost + alike, epsilon=epsilon, tol=tol, throw=False)
+    warn_if_short(float(solution.marginal_error), tol)
+    return solution.transport_cost.to(q.dtype)
 
 
-def warn_if_short(error: float, tol: float) -> None:
-    """Warn where a plan is less exact than asked. NaN, which comes from NaN logits, is left to the loss's own error."""
-    if error > 2 * tol:
-        warnings.warn(
-            f"a plan of the Sinkhorn distance has a marginal error of {error:.2g}, asked {tol:.2g}; "
-            "raise epsilon or tol",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+def assigned(q: Tensor, p: Tensor, alike: Tensor | None) -> Tensor:
+    """The mean of |q_i - p_s(i)|_1 + w |r_i - r_s(i)|_2 over the best permutation s."""
+    with torch.no_grad():
+        if q.shape[-1] == 2 and alike is None:  # points on a line: the smallest goes to the smallest
+            s = torch.empty(len(q), dtype=torch.long, device=q.device)
+            s[q[:, 0].argsort()] = p[:, 0].argsort()
+        else:
+            cost = torch.cdist(q, p, p=1.0).to(compute_dtype(q.device))
+            s = torch.from_numpy(linear_sum_assignment((cost if alike is None else cost + alike).cpu().numpy())[1])
+            s = s.to(q.device)
+        moved = 0.0 if alike is None else alike[torch.arange(len(s), device=s.device), s].mean().to(q.dtype)
+    return (q - p[s]).abs().sum(-1).mean() + moved
 
 
-@dataclass(frozen=True, slots=True)
-class _Optimum:
-    """Solved problems of a batch: potentials f (B, n) and g (B, m) with exact rows, and the optimum (B,)."""
-
-    problem: Problem
-    f: Tensor
-    g: Tensor
-    value: Tensor
-
-    def plan(self) -> Tensor:
-        """The plans of the problems, (B, n, m)."""
-        p = self.problem
-        return p.geometry.plan(self.f, self.g, p.epsilon, p.a, p.b)
-
-
-def _optimum(problem: Problem, tol: float, *, symmetric: bool = False) -> _Optimum:
-    """Solve each problem of a batch; `symmetric` problems move a measure to itself."""
-    g, done = self_transport(problem, tol, Recorder(MOST_STEPS)) if symmetric else (problem.b, False)
-    if not done:
-        g = solve_detached(problem, tol)
-    measured = problem.measure(g)
-    warn_if_short(float(problem.error(measured, g).max()), tol)
-    return _Optimum(problem, measured.f, g, dual_value(problem, measured.f, g, measured.cols.sum(-1)))
-
-
-def _of_equal_weight(geometry: Geometry, epsilon: float, like: Tensor) -> Problem:
-    batch, n, m = geometry.shape
-    dtype = compute_dtype(like.device)
-    a, b = (torch.full((batch, size), 1 / size, dtype=dtype, device=like.device) for size in (n, m))
-    return Problem(geometry=geometry, a=a, b=b, epsilon=epsilon)
+def published(q: Tensor, p: Tensor, epsilon: float) -> Tensor:
+    """The loss of the paper's code, whose marginals are ones, so that the value grows with the batch."""
+    cost = torch.cdist(q, p, p=1.0)
+    plan = torch.exp(-cost / epsilon)
+    for _ in range(PUBLISHED_NORMALISATIONS):
+        plan = plan / plan.sum(1, keepdim=True)
+        plan = plan / plan.sum(0, keepdim=True)
+    return PUBLISHED_SCALE * (plan * cost).sum()
 
 
 class _Samples(Protocol):
@@ -131,7 +105,7 @@ class _Samples(Protocol):
         """Costs within q and within p, (2, N, N)."""
         ...
 
-    def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
+    def gradient(self, across: Optimum, within: Optimum | None) -> Tensor:
         """The gradient dS/dq, (N, K)."""
         ...
 
@@ -145,7 +119,7 @@ class _OnLine:
         both = torch.cat([x, y])
         self.within = LineGeometry(both, both, 2.0)
 
-    def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
+    def gradient(self, across: Optimum, within: Optimum | None) -> Tensor:
         """dS/dq, (N, 2): half of the derivative in q_i1 for each class, since both probabilities move."""
         slope = self._slope(self.across, across)[0]
         if within is not None:
@@ -153,7 +127,7 @@ class _OnLine:
         return torch.stack([slope, -slope], -1) / 2
 
     @staticmethod
-    def _slope(geometry: LineGeometry, optimum: _Optimum) -> Tensor:
+    def _slope(geometry: LineGeometry, optimum: Optimum) -> Tensor:
         problem = optimum.problem
         return geometry.displacement(optimum.f, optimum.g, problem.epsilon, problem.a, problem.b)
 
@@ -178,7 +152,7 @@ class _InSpace:
             across, within = across + alike, within + alike
         self.across, self.within = DenseGeometry.of(across[None]), DenseGeometry.of(within)
 
-    def gradient(self, across: _Optimum, within: _Optimum | None) -> Tensor:
+    def gradient(self, across: Optimum, within: Optimum | None) -> Tensor:
         """The gradient dS/dq, (N, K)."""
         slope = self._slope(across.plan()[0], self._p)
         return slope if within is None else slope - self._slope(within.plan()[0], self._q)
@@ -205,8 +179,9 @@ class _BetweenSamples(torch.autograd.Function):
         ctx: Any, q: Tensor, p: Tensor, alike: Tensor | None, epsilon: float, tol: float, debiased: bool
     ) -> Tensor:
         samples = _samples(q, p, alike, epsilon)
-        across = _optimum(_of_equal_weight(samples.across, epsilon, q), tol)
-        within = _optimum(_of_equal_weight(samples.within, epsilon, q), tol, symmetric=True) if debiased else None
+        across = optimum(uniform(samples.across, epsilon, q), tol)
+        within = optimum(uniform(samples.within, epsilon, q), tol, symmetric=True) if debiased else None
+        warn_if_short(max(solved.error for solved in (across, within) if solved is not None), tol)
         if ctx.needs_input_grad[0]:
             ctx.save_for_backward(samples.gradient(across, within).to(q.dtype))
         value = across.value.sum() - (0.0 if within is None else 0.5 * within.value.sum())
@@ -216,23 +191,3 @@ class _BetweenSamples(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *bars: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
         return bars[0] * ctx.saved_tensors[0], None, None, None, None, None
-
-
-class _BetweenClasses(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, p: Tensor, costs: Tensor, epsilon: float, tol: float) -> Tensor:
-        a, b = q.to(costs.dtype), p.to(costs.dtype)
-        geometry = DenseGeometry.of(costs)
-        # Softmax in float32 sums to one within rounding only, and a plan keeps mass.
-        a, b = a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True)
-        across = _optimum(Problem(geometry=geometry, a=a, b=b, epsilon=epsilon), tol)
-        own_q = _optimum(Problem(geometry=geometry, a=a, b=a, epsilon=epsilon), tol, symmetric=True)
-        own_p = _optimum(Problem(geometry=geometry, a=b, b=b, epsilon=epsilon), tol, symmetric=True)
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(((across.f - own_q.f) / len(q)).to(q.dtype))
-        return (across.value - 0.5 * (own_q.value + own_p.value)).mean().to(q.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *bars: Tensor) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return bars[0] * ctx.saved_tensors[0], None, None, None, None
