@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pushforward import diffusion, divergences, errors, lm, maps, metrics, ot, training
-    from pushforward.ot.cost import GridCost, PointCost
+    from pushforward.ot.costs import GridCost, PointCost
     from pushforward.ot.divergence import SinkhornLoss, sinkhorn_divergence
     from pushforward.ot.solution import Solution, Status
     from pushforward.ot.solve import solve
@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ExactSolution": "pushforward.ot.solvers.exact",
-    "GridCost": "pushforward.ot.cost",
-    "PointCost": "pushforward.ot.cost",
+    "GridCost": "pushforward.ot.costs",
+    "PointCost": "pushforward.ot.costs",
     "SinkhornLoss": "pushforward.ot.divergence",
     "Solution": "pushforward.ot.solution",
     "Status": "pushforward.ot.solution",

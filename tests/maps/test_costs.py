@@ -12,7 +12,6 @@ from scipy.optimize import minimize
 
 import pushforward as pf
 from pushforward.errors import InvalidArgument
-from pushforward.maps import costs, translation
 from pushforward.maps.costs import (
     CallableCost,
     Cosine,
@@ -30,6 +29,7 @@ from pushforward.maps.costs import (
     TranslationCost,
     resolve,
 )
+from pushforward.ot.costs import classes, displacements
 
 BASIS = torch.tensor([[1.0, 0.5], [0.0, 1.0], [2.0, -1.0]], dtype=torch.float64)
 CATALOGUE = [
@@ -124,7 +124,7 @@ def test_blocks_are_the_whole(cost, monkeypatch):
     weight = points(11, 14, 4)
     value = cost(x, y)
     whole = torch.autograd.grad((weight * value).sum(), (x, y))
-    monkeypatch.setattr(translation, "BLOCK", 3 * y.numel())
+    monkeypatch.setattr(displacements, "BLOCK", 3 * y.numel())
     torch.testing.assert_close(cost(x, y), value, rtol=1e-13, atol=1e-13)
     parts = torch.autograd.grad((weight * cost(x, y)).sum(), (x, y))
     torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
@@ -264,9 +264,16 @@ def test_names():
     names = ("sqeuclidean", "euclidean", "manhattan", "cosine", "geodesic")
     assert [type(resolve(name)) for name in names] == [SquaredEuclidean, Euclidean, Manhattan, Cosine, Geodesic]
     x, y = points(5, 21), points(4, 22)
-    for name in names[:4]:
+    for name in names:
         torch.testing.assert_close(resolve(name)(x, y), pf.ot.pairwise_cost(x, y, name), rtol=1e-13, atol=1e-13)
     assert resolve(resolve("cosine")) == Cosine()
+
+
+@pytest.mark.parametrize("name", ["sqeuclidean", "euclidean", "manhattan", "cosine", "geodesic"])
+def test_solve_takes_the_names_and_the_classes_of_maps(name):
+    x, y = points(5, 21), points(4, 22)
+    by_name, by_class = (pf.solve(pf.PointCost(x, y, cost), epsilon=0.1) for cost in (name, resolve(name)))
+    assert float(by_name.value) == float(by_class.value)
 
 
 def test_a_function_becomes_a_cost_without_its_whole_matrix():
@@ -279,7 +286,7 @@ def test_a_function_becomes_a_cost_without_its_whole_matrix():
     cost = resolve(wavy)
     x, y = points(100, 23), points(100, 24)
     torch.testing.assert_close(cost.paired(x, y), cost(x, y).diagonal())
-    assert max(n * m for n, m in asked[:-1]) <= costs.DIAGONAL_BLOCK**2
+    assert max(n * m for n, m in asked[:-1]) <= classes.DIAGONAL_BLOCK**2
 
 
 @pytest.mark.parametrize(

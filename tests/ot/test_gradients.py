@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import pushforward as pf
 from pushforward.errors import InvalidArgument
-from pushforward.ot.cost import pairwise_cost
+from pushforward.ot.costs import pairwise_cost
 
 TOL = 1e-14  # finite differences divide errors by 1e-6
 
@@ -174,7 +174,7 @@ def test_distances_from_a_point_to_itself_count_as_constant(rng):
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "manhattan", "cosine", "a function"])
 def test_no_graph_keeps_the_differences_of_all_pairs(rng, cost: str, monkeypatch):
     """What a forward pass saves, and what any operation of the backward pass makes, is below n m d numbers."""
-    monkeypatch.setattr("pushforward.ot.cost.HELD_DIFFERENCES", 1 << 15)
+    monkeypatch.setattr("pushforward.ot.costs.functions.HELD_DIFFERENCES", 1 << 15)
     n, m, d = 60, 50, 40
     x, y = leaf(rng.normal(size=(n, d))), leaf(rng.normal(size=(m, d)))
     ground = (lambda p, q: (p[:, None] - q).abs().pow(1.5).sum(-1)) if cost == "a function" else cost
@@ -215,7 +215,7 @@ def test_a_function_by_blocks_has_the_derivatives_of_one_call(rng, monkeypatch):
         return (pairwise_cost(p, q, cubes) * w).sum() + pairwise_cost(p, p, cubes).square().sum()
 
     expected = torch.autograd.grad(total(x, y), (x, y))
-    monkeypatch.setattr("pushforward.ot.cost.HELD_DIFFERENCES", 40)
+    monkeypatch.setattr("pushforward.ot.costs.functions.HELD_DIFFERENCES", 40)
     for one, two in zip(torch.autograd.grad(total(x, y), (x, y)), expected, strict=True):
         torch.testing.assert_close(one, two)
     assert gradgradcheck(total, (x, y))
@@ -231,7 +231,7 @@ def test_a_cost_that_depends_on_all_points_goes_by_no_blocks(rng, monkeypatch):
         return torch.cdist(p, q) / torch.cdist(p, q).mean()
 
     pf.solve(pf.PointCost(x, y, relative), epsilon=0.3)
-    monkeypatch.setattr("pushforward.ot.cost.HELD_DIFFERENCES", 40)
+    monkeypatch.setattr("pushforward.ot.costs.functions.HELD_DIFFERENCES", 40)
     with pytest.raises(InvalidArgument, match="for a pair of points among many"):
         pf.solve(pf.PointCost(x, y, relative), epsilon=0.3)
 

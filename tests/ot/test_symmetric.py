@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pushforward.ot.cost import pairwise_cost
+from pushforward.ot.costs import pairwise_cost
 from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.history import Recorder
 from pushforward.ot.problem import Problem

@@ -28,7 +28,7 @@ from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.maps import saved
 from pushforward.maps.outliers import without_outliers
 from pushforward.maps.points import by_name, column_names, in_dtype, read_points
-from pushforward.ot.cost import GroundCost, pairwise_cost
+from pushforward.ot.costs import GroundCost, pairwise_cost
 from pushforward.ot.divergence import sinkhorn_divergence
 
 __all__ = ["SCORE_EPSILON", "TransportMap", "score_images"]

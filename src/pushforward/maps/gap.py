@@ -43,7 +43,7 @@ from pushforward._interop import like_input, not_compiled, result_dtype, to_tens
 from pushforward._typed import typed
 from pushforward.errors import ShapeError
 from pushforward.maps.costs import Cost, SquaredEuclidean, resolve
-from pushforward.ot.cost import PointCost
+from pushforward.ot.costs import PointCost
 from pushforward.ot.divergence import sinkhorn_divergence
 from pushforward.ot.solve import solve
 

@@ -50,7 +50,7 @@ from pushforward._checks import check_count, check_instance, check_points, check
 from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.maps.costs import Geodesic, SquaredEuclidean, StructuredCost
-from pushforward.ot.cost import GroundCost, pairwise_cost
+from pushforward.ot.costs import GroundCost, pairwise_cost
 
 __all__ = [
     "FiveToFour",
@@ -259,7 +259,7 @@ class NearestOffer(KnownMap):
     """Every point goes to the y_j with the least c(x, y_j) - g_j: optimal for any cost, onto finitely many points.
 
     Args:
-        cost: A name of `pushforward.ot.cost`, or a callable (n, d), (m, d) -> (n, m).
+        cost: A name of `pushforward.ot.costs`, or a callable (n, d), (m, d) -> (n, m).
         offers: The y_j, (m, d).
         prices: The g_j, (m,), in units of the cost; the higher, the more points go there.
         source: (n, generator) -> (n, d) points; None is the standard normal distribution.

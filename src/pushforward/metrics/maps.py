@@ -40,7 +40,7 @@ from pushforward._interop import like_input, to_tensor
 from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.metrics.clouds import clouds, rows_alike
-from pushforward.ot.cost import GroundCost, PointCost, pairwise_cost
+from pushforward.ot.costs import GroundCost, PointCost, pairwise_cost
 from pushforward.ot.solve import solve
 from pushforward.ot.solvers.exact import exact
 
@@ -185,7 +185,7 @@ def exact_gap(x: Any, mapped: Any, cost: GroundCost = "sqeuclidean") -> float:
     Args:
         x: Points of the source, (n, d).
         mapped: T(x), (n, d).
-        cost: A name of `pushforward.ot.cost`, or a callable (n, d), (n, d) -> (n, n).
+        cost: A name of `pushforward.ot.costs`, or a callable (n, d), (n, d) -> (n, n).
 
     Returns:
         The difference, at least 0, in units of the cost.

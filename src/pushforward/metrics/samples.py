@@ -43,7 +43,7 @@ from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.metrics.clouds import clouds
 from pushforward.metrics.maps import halves
-from pushforward.ot.cost import pairwise_cost
+from pushforward.ot.costs import pairwise_cost
 
 __all__ = [
     "SampleReport",

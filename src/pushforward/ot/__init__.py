@@ -1,6 +1,6 @@
 """Optimal transport on tensors: solve a problem, bound the answer's error, differentiate the answer."""
 
-from pushforward.ot.cost import GridCost, PointCost, pairwise_cost
+from pushforward.ot.costs import GridCost, PointCost, pairwise_cost
 from pushforward.ot.history import Iterations, Step
 from pushforward.ot.solution import Plan, Solution, Status
 from pushforward.ot.solve import solve

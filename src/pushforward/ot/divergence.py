@@ -20,7 +20,7 @@ from pushforward._checks import check_choice, check_positive
 from pushforward._interop import like_input, not_compiled, result_dtype, to_tensor
 from pushforward._typed import check_flag, typed
 from pushforward.errors import NotConverged, NotConvergedWarning, ShapeError
-from pushforward.ot.cost import GroundCost, PointCost
+from pushforward.ot.costs import GroundCost, PointCost
 from pushforward.ot.small import self_potential
 from pushforward.ot.solution import Solution
 from pushforward.ot.solve import read_problem, solve, too_many
@@ -45,7 +45,7 @@ def sinkhorn_divergence(  # noqa: PLR0913 - four of data, four of settings
     Args:
         x, y: Points, (n, d) and (m, d).
         a, b: Weights, (n,) and (m,), of equal mass; uniform if None.
-        cost: Ground cost (`pushforward.ot.cost`).
+        cost: Ground cost (`pushforward.ot.costs`).
         epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost between x and y. Derivatives pass
             through the default, and through a tensor that has a graph.
         tol: Marginal error to which each of the three problems is solved. The value's own error is of the order of its
@@ -130,7 +130,7 @@ class SinkhornLoss(nn.Module):
     """`sinkhorn_divergence`, or the biased regularised cost, as a module for training loops.
 
     Args:
-        cost: Ground cost (`pushforward.ot.cost`).
+        cost: Ground cost (`pushforward.ot.costs`).
         epsilon: Regularisation, in units of the cost; None is 0.05 of the mean cost of each pair of clouds, and
             derivatives pass through it. geomloss's `blur` with p = 2 is the root of epsilon/2 on its cost
             |x - y|^2 / 2: there epsilon = 2 blur^2 here, and this loss is twice as large.

@@ -34,7 +34,7 @@ from pushforward._interop import allowed_pairs, compute_dtype, not_compiled, res
 from pushforward._typed import check_flag
 from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, ShapeError
 from pushforward.ot.certificates import dual_value, duality_gap, is_infeasible
-from pushforward.ot.cost import GridCost, PointCost, check_pair_by_pair
+from pushforward.ot.costs import GridCost, PointCost, check_pair_by_pair
 from pushforward.ot.geometry.dense import SMALL, DenseGeometry
 from pushforward.ot.geometry.grid import GridGeometry
 from pushforward.ot.geometry.points import PointGeometry

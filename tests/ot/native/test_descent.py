@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pushforward.ot.cost import GridCost
+from pushforward.ot.costs import GridCost
 from pushforward.ot.geometry import grid
 from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
 from pushforward.ot.geometry.grid import GridGeometry, GridKernel, SeparableKernel

@@ -35,7 +35,7 @@ from pushforward.maps.costs import Cost
 from pushforward.maps.gap import gap_estimator, monge_gap
 from pushforward.maps.monge.conditions import Group
 from pushforward.maps.monge.objective import crossed_cost
-from pushforward.ot.cost import PointCost
+from pushforward.ot.costs import PointCost
 from pushforward.ot.solve import solve
 
 __all__ = ["Judge", "crossed_divergence"]

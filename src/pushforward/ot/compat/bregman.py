@@ -33,7 +33,7 @@ from pushforward.ot.compat._arrays import (
     warn_unless_converged,
     weights_or_none,
 )
-from pushforward.ot.cost import GroundCost, PointCost
+from pushforward.ot.costs import GroundCost, PointCost
 from pushforward.ot.solution import Solution
 from pushforward.ot.solve import solve
 

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from pushforward.errors import NonFiniteError
-from pushforward.ot.cost import GroundCost, pairwise_cost
+from pushforward.ot.costs import GroundCost, pairwise_cost
 from pushforward.ot.geometry.dense import DenseGeometry, DenseKernel
 from pushforward.ot.geometry.protocol import FARTHEST, Kernel, Measured
 from pushforward.ot.memory import HELD_SHARE, available_memory, fits

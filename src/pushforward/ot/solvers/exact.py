@@ -22,7 +22,7 @@ from torch import Tensor
 from pushforward._checks import check_cost, check_equal_mass, check_positive, check_weights, mass_tolerance
 from pushforward._interop import allowed_pairs, compute_dtype, like_input, not_compiled, result_dtype, to_tensor
 from pushforward.errors import InfeasibleError, NotConverged, ShapeError
-from pushforward.ot.cost import GridCost
+from pushforward.ot.costs import GridCost
 from pushforward.ot.memory import refuse_if_too_large
 from pushforward.ot.rationals import FINEST, finest, proved_gap, ratio, whole
 from pushforward.ot.solution import Output, Status
