@@ -10,11 +10,11 @@ of 256.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lib import cpu_seconds
 from maps_peers import TUTORIAL, OttSettings, chosen, ott_monge_gap
 from maps_problems import BATCH, STEPS, Pair, Points
 
@@ -49,9 +49,8 @@ def identity(_name: str, _pair: Pair, _seed: int) -> Fitted:
 
 def shifted(_name: str, pair: Pair, _seed: int) -> Fitted:
     """Everything moved by the difference of the means."""
-    began = time.process_time()
-    shift = pair.y.mean(0) - pair.x.mean(0)
-    return Fitted(transform=lambda points: points + shift, seconds=time.process_time() - began)
+    shift, seconds = cpu_seconds(lambda: pair.y.mean(0) - pair.x.mean(0))
+    return Fitted(transform=lambda points: points + shift, seconds=seconds)
 
 
 def ours(kind: str, **parameters: Any) -> Method:
@@ -64,15 +63,10 @@ def ours(kind: str, **parameters: Any) -> Method:
         drawn = {} if kind == "LinearMap" else {"random_state": seed}
         settings = parameters | budget | drawn
         estimator = getattr(maps, kind)(**settings)
-        began = time.process_time()
-        estimator.fit(pair.x, pair.y)
-        seconds = time.process_time() - began
-        return Fitted(
-            transform=estimator.transform,
-            seconds=seconds,
-            settings=_plain(estimator.get_params()),
-            notes=_plain({name: getattr(estimator, name, None) for name in NOTED}),
-        )
+        _, seconds = cpu_seconds(lambda: estimator.fit(pair.x, pair.y))
+        notes = _plain({name: getattr(estimator, name, None) for name in NOTED})
+        asked = _plain(estimator.get_params())
+        return Fitted(transform=estimator.transform, seconds=seconds, settings=asked, notes=notes)
 
     return method
 

@@ -43,24 +43,13 @@ class OttSettings:
 
 
 TUTORIAL = OttSettings(fit=0.1, gap=0.01)
-TRIED = [
-    OttSettings(fit=fit, gap=gap, weight=weight, rate=rate)
-    for fit, gap, weight, rate in [
-        (1.0, 0.1, 0.1, 1e-3),
-        (0.3, 0.1, 0.1, 1e-3),
-        (0.1, 0.1, 0.1, 1e-3),
-        (0.3, 0.1, 0.1, 3e-3),
-        (0.3, 0.1, 0.3, 3e-3),
-        (0.3, 0.3, 0.1, 3e-3),
-        (0.3, 0.1, 0.1, 1e-2),
-        (0.1, 0.03, 1.0, 3e-3),
-        (0.03, 0.03, 1.0, 1e-3),
-        (0.03, 0.03, 1.0, 3e-3),
-        (0.03, 0.03, 3.0, 3e-3),
-        (0.1, 0.03, 3.0, 3e-3),
-        (0.03, 0.03, 10.0, 3e-3),
-    ]
-]
+# fit, gap, weight, rate
+CANDIDATES = (
+    (1.0, 0.1, 0.1, 1e-3), (0.3, 0.1, 0.1, 1e-3), (0.1, 0.1, 0.1, 1e-3), (0.3, 0.1, 0.1, 3e-3), (0.3, 0.1, 0.3, 3e-3),
+    (0.3, 0.3, 0.1, 3e-3), (0.3, 0.1, 0.1, 1e-2), (0.1, 0.03, 1.0, 3e-3), (0.03, 0.03, 1.0, 1e-3),
+    (0.03, 0.03, 1.0, 3e-3), (0.03, 0.03, 3.0, 3e-3), (0.1, 0.03, 3.0, 3e-3), (0.03, 0.03, 10.0, 3e-3),
+)  # fmt: skip
+TRIED = [OttSettings(fit=fit, gap=gap, weight=weight, rate=rate) for fit, gap, weight, rate in CANDIDATES]
 
 
 def chosen(pair: str) -> OttSettings:

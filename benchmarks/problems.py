@@ -96,14 +96,8 @@ def images(name: str, p: int) -> Problem:
     along = np.abs(axis[:, None] - axis[None, :]) ** p
     ones = np.ones_like(along)
     cost = np.kron(along, ones) + np.kron(ones, along)
-    return Problem(
-        name=name,
-        cost=cost,
-        a=image_weights(first),
-        b=image_weights(second),
-        epsilon=PAPER_EPSILON,
-        grid=((side, side), p),
-    )
+    a, b = image_weights(first), image_weights(second)
+    return Problem(name=name, cost=cost, a=a, b=b, epsilon=PAPER_EPSILON, grid=((side, side), p))
 
 
 def clouds(name: str, dimension: int, epsilon: float) -> Problem:
