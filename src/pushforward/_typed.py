@@ -10,6 +10,7 @@ Tensor                                a tensor of real numbers, which has memory
 float                                 a real number, neither NaN nor -inf; numpy's and torch's single numbers, too
 int                                   an integer, and no truth value
 bool, str, Path, Callable, Sequence   one of them; of int, float or str where the annotation says so
+bool | int                            a truth value, for which 0 and 1 may stand
 Mapping, dict                         a dict, or what behaves as one
 a class of the module                 an instance of it
 a Literal's name                      one of its values; a function, too, where the name stands for Literal | Callable
@@ -164,6 +165,15 @@ def check_flag(name: str, value: Any) -> bool:
     return bool(value)
 
 
+def check_flag_or_bit(name: str, value: Any) -> bool:
+    """The value as Python's truth value, if it is True, False, 1 or 0, of Python or numpy.
+
+    Raises:
+        InvalidArgument: It is anything else.
+    """
+    return bool(value) if isinstance(value, int | np.integer) and value in (0, 1) else check_flag(name, value)
+
+
 def _check_text(name: str, value: Any) -> str:
     return check_instance(name, value, str)
 
@@ -215,6 +225,7 @@ _CHECKS: dict[str, Check] = {
     "float": _check_number,
     "int": _check_integer,
     "bool": check_flag,
+    "bool | int": check_flag_or_bit,
     "str": _check_text,
     "Path": _check_pathlib_path,
     "str | Path": check_path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 
 import numpy as np
@@ -170,6 +171,51 @@ def test_between_points(problem, kind, metric):
     assert float(back(linear)) == pytest.approx(float((lazy * cost).sum()), rel=1e-8)
 
 
+@pytest.mark.parametrize("part", [slice(None), slice(1, 4), slice(None, None, 2), (slice(None), slice(2))])
+def test_a_lazy_plan_is_read_by_parts_as_pots(problem, part):
+    x, y, a, b = (problem[name] for name in "xyab")
+    ours = compat.empirical_sinkhorn(x, y, REG, a, b, isLazy=True, log=True)[2]["lazy_plan"]
+    pots = ot.bregman.empirical_sinkhorn(x, y, REG, a, b, isLazy=True, log=True)[2]["lazy_plan"]
+    np.testing.assert_allclose(ours[part], pots[part], atol=1e-7)
+
+
+@pytest.mark.parametrize("name", sorted(set(compat.__all__) - {"bregman", "lp", "unbalanced"}))
+def test_arguments_have_pots_names_and_places(name):
+    module = ot.unbalanced if "unbalanced" in name else ot.lp if "emd" in name else ot.bregman
+    pots, ours = (inspect.signature(getattr(where, name)).parameters for where in (module, compat))
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    expected, placed = ([p.name for p in of.values() if p.kind not in kinds] for of in (pots, ours))
+    assert placed == expected
+    # POT's sinkhorn2 is silent unless asked; ours warns.
+    assert {
+        k: p.default for k, p in pots.items() if p.kind not in kinds and (name, k) != ("sinkhorn2", "warn")
+    }.items() <= {k: p.default for k, p in ours.items()}.items()
+
+
+def test_flags_may_be_0_and_1(problem, capsys):
+    a, b, cost = (problem[name] for name in "abM")
+    plan, found = compat.sinkhorn(a, b, cost, REG, verbose=1, log=1, warn=0)
+    assert "error" in capsys.readouterr().out
+    assert found["err"]
+    np.testing.assert_array_equal(compat.sinkhorn(a, b, cost, REG, log=np.int64(0), verbose=0), plan)
+    assert len(compat.emd(a, b, cost, log=1)) == len(compat.sinkhorn_unbalanced(a, b, cost, REG, 1.0, log=1)) == 2
+
+
+@pytest.mark.parametrize("flag", [2, -1, 0.0, 1.0, "yes", None, [1]])
+def test_other_flags_are_refused(problem, flag):
+    a, b, cost = (problem[name] for name in "abM")
+    with pytest.raises(InvalidArgument, match="log must be True or False"):
+        compat.sinkhorn(a, b, cost, REG, log=flag)
+
+
+def test_a_method_between_points_is_checked_and_changes_nothing(problem):
+    x, y = problem["x"], problem["y"]
+    for function in (compat.empirical_sinkhorn, compat.empirical_sinkhorn2, compat.empirical_sinkhorn_divergence):
+        np.testing.assert_array_equal(function(x, y, REG, method="sinkhorn_log"), function(x, y, REG))
+        with pytest.raises(InvalidArgument, match="method must be one of"):
+            function(x, y, REG, method="simplex")
+
+
 def test_pots_divergence(problem):
     given = (problem["x"], problem["y"], REG, problem["a"], problem["b"])
     value, found = compat.empirical_sinkhorn_divergence(*given, log=True)
@@ -224,10 +270,20 @@ def test_a_reference_measure(problem):
 def test_several_relaxed_histograms_are_those_of_a_loop(problem, reg_type, returned):
     a, several, cost = problem["a"], problem["B"] * [1, 2, 3], problem["M"]
     settings = {"reg_type": reg_type, "returnCost": returned, "stopThr": 1e-11}
-    together = compat.sinkhorn_unbalanced2(a, several, cost, REG, 1.0, **settings)
+    if reg_type == "kl":  # which POT takes for "entropy" here, and says so
+        with pytest.warns(UserWarning, match='b has 3 columns, for which POT takes reg_type="entropy"') as caught:
+            together = compat.sinkhorn_unbalanced2(a, several, cost, REG, 1.0, **settings)
+        assert caught[0].filename == __file__
+        settings["reg_type"] = reg_type = "entropy"
+    else:
+        together = compat.sinkhorn_unbalanced2(a, several, cost, REG, 1.0, **settings)
     alone = [compat.sinkhorn_unbalanced2(a, several[:, k], cost, REG, 1.0, **settings) for k in range(3)]
     np.testing.assert_allclose(together, alone, rtol=1e-9)
-    _, found = compat.sinkhorn_unbalanced(a, several, cost, REG, 1.0, reg_type=reg_type, log=True)
+    costs, found = compat.sinkhorn_unbalanced(a, several, cost, REG, 1.0, reg_type=reg_type, log=True, stopThr=1e-11)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pots = ot.unbalanced.sinkhorn_unbalanced(a, several, cost, REG, 1.0, numItermax=5000, stopThr=1e-12)
+    np.testing.assert_allclose(costs, pots, rtol=1e-7)
     assert found["logu"].shape == (7, 3)
 
 

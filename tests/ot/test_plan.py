@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 import scipy.sparse
 import torch
 
 import pushforward as pf
+from pushforward.errors import InvalidArgument
 from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.geometry.grid import GridGeometry, GridKernel, SeparableKernel
 from pushforward.ot.geometry.sparse import SparsePattern
@@ -213,3 +216,38 @@ def test_a_pattern_knows_what_it_covers(kernels):
     assert len(pattern.row) == int((slack >= -0.3).sum())
     assert not pattern.covers(f[0], g, 0.5)
     assert pattern.kernel(f, g[None], epsilon, a[None], b[None])[0].entries == len(pattern.row)
+
+
+@pytest.mark.parametrize("cost", ["dense", "points", "grid"])
+def test_a_part_of_a_plan_is_that_part_of_its_matrix(cost, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("pushforward.ot.solve"), "MATRIX", 0)  # points stay points
+    rng = np.random.default_rng(0)
+    costs = {
+        "dense": rng.random((6, 9)),
+        "points": pf.PointCost(rng.random((6, 2)), rng.random((9, 2))),
+        "grid": pf.GridCost((2, 3)),
+    }
+    plan = pf.solve(costs[cost], epsilon=0.1).plan
+    whole = plan.to_dense()
+    for key in (
+        slice(None), ..., 2, -1, slice(1, 4), slice(None, None, -2), [3, 0], whole.sum(1) > 0, (1, 2), (slice(3), -1),
+        (slice(None), slice(2, 5)), (3, slice(None)), np.array([5, 5]),
+    ):  # fmt: skip
+        np.testing.assert_allclose(plan[key], whole[key], atol=1e-16)
+    np.testing.assert_allclose(plan[[0, 2], [1, 3]], whole[[0, 2]][:, [1, 3]], atol=1e-16)  # all pairs of both lists
+    with pytest.raises(IndexError):
+        plan[6]
+    with pytest.raises(InvalidArgument, match="plan\\[rows, columns\\] is for one problem's"):
+        plan[0, 0, 0]
+
+
+def test_a_part_of_a_batchs_plan_is_refused():
+    plan = pf.solve(np.random.default_rng(0).random((2, 4, 3)), epsilon=0.1).plan
+    with pytest.raises(InvalidArgument, match="the plan has shape"):
+        plan[0]
+
+
+def test_a_part_of_a_plan_has_its_derivatives():
+    cost = torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    part = lambda cost: pf.solve(cost, epsilon=0.3, tol=1e-13).plan[1:3, :2]  # noqa: E731
+    assert torch.autograd.gradcheck(part, (cost,))

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pushforward._checks import check_positive
+from pushforward._checks import check_positive, shortened
 from pushforward._interop import like_input, to_tensor
-from pushforward.errors import ShapeError
+from pushforward.errors import InvalidArgument, ShapeError
 from pushforward.ot.certificates import certified_bounds
 from pushforward.ot.history import Iterations, Step
 from pushforward.ot.memory import refuse_if_too_large
@@ -142,6 +142,29 @@ class Plan(Generic[Array]):
             raise ValueError("a plan is an operator; its matrix is computed, so that it cannot be had without a copy")
         return to_tensor("plan", self.to_dense()).detach().cpu().numpy().astype(dtype, copy=False)
 
+    def __getitem__(self, key: Any) -> Array:
+        """A part of one problem's plan as a matrix: `plan[:]`, `plan[2:5]`, `plan[rows, columns]`, as of an array.
+
+        Args:
+            key: Rows, or a pair of rows and columns: each an integer, a slice, indices or a mask. Of two lists of
+                indices all pairs are returned.
+
+        Raises:
+            InvalidArgument: The plan is a batch's, or the key has more than two parts.
+            IndexError: There is no such row or column.
+            TooLargeError: The part would not fit in memory.
+        """
+        keys = (*key, slice(None))[:2] if isinstance(key, tuple) and len(key) <= 2 else (key, slice(None))
+        if self._output.batched or isinstance(keys[0], tuple):
+            raise InvalidArgument(f"the plan has shape {self.shape}; plan[rows, columns] is for one problem's, (n, m)")
+        p = self._problem
+        places = [_places(part, size) for part, size in zip(keys, self.shape, strict=True)]
+        rows, cols = (torch.from_numpy(np.ascontiguousarray(place.reshape(-1))).to(p.a.device) for place in places)
+        refuse_if_too_large("this part of the plan", (len(rows), len(cols)), p.a, copies=p.geometry.plan_copies)
+        f, g, a, b = self._f[:, rows], self._g[:, cols], p.a[:, rows], p.b[:, cols]
+        part: Any = self._output(p.geometry.select(rows, cols).plan(f, g, self._epsilon, a, b))
+        return part[tuple(0 if place.ndim == 0 else slice(None) for place in places)]
+
     def __matmul__(self, v: Array) -> Array:
         """The product P v for v of shape (m,), (m, k), or with the batch axis in front."""
         p = self._problem
@@ -259,6 +282,14 @@ class Plan(Generic[Array]):
                 for inner, block in part.row_blocks():
                     rows = slice(whole.start + inner.start, whole.start + inner.stop)
                     yield rows, block.plan(self._f[:, rows], self._g, self._epsilon, p.a[:, rows], p.b)
+
+
+def _places(key: Any, size: int) -> np.ndarray:
+    """The indices that a key picks of so many, (k,), or () for an integer."""
+    places = np.asarray(np.arange(size)[key.cpu().numpy() if isinstance(key, Tensor) else key])
+    if places.ndim > 1:
+        raise InvalidArgument(f"a plan's rows and columns are picked along one axis each, not by {shortened(key)}")
+    return places
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,8 +16,7 @@ What differs from POT, on purpose:
   and otherwise without effect: POT's methods all compute the same plan. So are the settings of its methods.
 * `stopThr` bounds the L1 error of both marginals over the mass, which is stricter than POT's L2 error of one. A plan
   that does not reach it comes with a `NotConvergedWarning`, where POT's `sinkhorn2` is silent unless asked.
-* The objective of `sinkhorn_unbalanced2(returnCost="total")`, and one plan for several b with `reg_type="kl"`, are
-  those of POT's documentation.
+* The objective of `sinkhorn_unbalanced2(returnCost="total")` is that of POT's documentation.
 """
 
 from pushforward.ot.compat import bregman, lp, unbalanced

@@ -15,18 +15,21 @@ from torch import Tensor
 
 from pushforward._checks import check_weight
 from pushforward._interop import like_input, to_tensor
-from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, NotConvergedWarning
+from pushforward.errors import InfeasibleError, InvalidArgument, NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.history import Step
 from pushforward.ot.solution import Solution, Status
 
 __all__ = [
     "back_to",
     "columns_of",
+    "cost_matrix",
     "error_of",
     "finest",
+    "histograms",
     "log_or_zero",
     "pot_names",
     "show_if",
+    "start_of_columns",
     "warn_unless_converged",
     "weights_or_none",
 ]
@@ -68,6 +71,39 @@ def weights_or_none(name: str, weights: Any, device: torch.device | None = None)
     return None if tensor.ndim == 1 and len(tensor) == 0 else tensor
 
 
+def cost_matrix(M: Any) -> Tensor:
+    """The costs as a tensor, (n, m).
+
+    Raises:
+        ShapeError: They have other axes than two.
+    """
+    cost = to_tensor("M", M)
+    if cost.ndim != 2:
+        raise ShapeError(f"M has shape {tuple(cost.shape)}; (n, m) is needed")
+    return cost
+
+
+def histograms(a: Any, b: Any, device: torch.device) -> tuple[Tensor | None, Tensor | None, int | None]:
+    """Weights of rows (n,) and of columns, (m,) or a batch (k, m) where b has k columns, and k, None for one."""
+    rows, columns = weights_or_none("a", a, device), weights_or_none("b", b, device)
+    several = columns_of(columns)
+    return rows, columns if columns is None or several is None else columns.T, several
+
+
+def start_of_columns(warmstart: Any, device: torch.device | None) -> Tensor | None:
+    """What a warm start says of the columns, (m,), or (k, m) for a batch.
+
+    Raises:
+        InvalidArgument: `warmstart` is no pair of arrays.
+    """
+    if warmstart is None:
+        return None
+    if not isinstance(warmstart, tuple | list) or len(warmstart) != 2:
+        raise InvalidArgument("warmstart must be a pair of arrays, one for the rows and one for the columns")
+    of_columns = to_tensor("warmstart[1]", warmstart[1], device)
+    return of_columns.T if of_columns.ndim == 2 else of_columns
+
+
 def columns_of(b: Tensor | None) -> int | None:
     """How many histograms b holds as columns (m, k); None for one histogram (m,)."""
     return b.shape[1] if b is not None and b.ndim == 2 else None
@@ -83,7 +119,7 @@ def log_or_zero(weights: Tensor) -> Tensor:
     return torch.where(weights > 0, weights, 1.0).log()
 
 
-def show_if(verbose: bool) -> Callable[[Step], None] | None:
+def show_if(verbose: bool | int) -> Callable[[Step], None] | None:
     """A hook that writes every step's error to the standard output, where the caller wants that."""
     return (lambda step: _show(step)) if verbose else None
 
@@ -97,7 +133,7 @@ def error_of(solution: Solution[Any]) -> float:
     return float(torch.as_tensor(solution.marginal_error).max())
 
 
-def warn_unless_converged(solution: Solution[Any], tol: float, *, warn: bool, callers: int) -> None:
+def warn_unless_converged(solution: Solution[Any], tol: float, *, warn: bool | int, callers: int) -> None:
     """Warn that a plan missed its tolerance; refuse one that is no plan at all.
 
     Args:

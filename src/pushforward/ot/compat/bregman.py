@@ -21,18 +21,7 @@ from torch import Tensor
 from pushforward._checks import check_choice, check_positive
 from pushforward._interop import to_tensor
 from pushforward._typed import typed
-from pushforward.errors import InvalidArgument, ShapeError
-from pushforward.ot.compat._arrays import (
-    back_to,
-    columns_of,
-    error_of,
-    finest,
-    log_or_zero,
-    pot_names,
-    show_if,
-    warn_unless_converged,
-    weights_or_none,
-)
+from pushforward.ot.compat import _arrays as arrays
 from pushforward.ot.costs import GroundCost, PointCost
 from pushforward.ot.solution import Solution
 from pushforward.ot.solve import solve
@@ -91,7 +80,7 @@ class _Solved:
         steps = solution.iterations.sinkhorn + solution.iterations.newton
         logs = {"log_u": log_u, "log_v": log_v, "logu": log_u, "logv": log_v, "u": log_u.exp(), "v": log_v.exp()}
         return {
-            "err": [step.error for step in solution.history] + [error_of(solution)],
+            "err": [step.error for step in solution.history] + [arrays.error_of(solution)],
             "niter": steps,
             "n_iter": steps,
             **{name: self.back(value) for name, value in logs.items()},
@@ -113,9 +102,9 @@ def sinkhorn(
     method: str = "sinkhorn",
     numItermax: int = 1000,
     stopThr: float = 1e-9,
-    verbose: bool = False,
-    log: bool = False,
-    warn: bool = True,
+    verbose: bool | int = False,
+    log: bool | int = False,
+    warn: bool | int = True,
     warmstart: Any = None,
     *,
     tau: float | None = None,
@@ -151,8 +140,7 @@ def sinkhorn(
     """
     check_choice("method", method, OF_PLANS)
     settings = _Settings(reg, numItermax, stopThr, verbose, warn, warmstart, method)
-    solved = _solve(a, b, M, settings)
-    return _with_log(solved.cost() if solved.batched else solved.plan(), solved, log)
+    return _plan_or_costs(_solve(a, b, M, settings), log)
 
 
 @typed
@@ -164,9 +152,9 @@ def sinkhorn2(
     method: str = "sinkhorn",
     numItermax: int = 1000,
     stopThr: float = 1e-9,
-    verbose: bool = False,
-    log: bool = False,
-    warn: bool = True,
+    verbose: bool | int = False,
+    log: bool | int = False,
+    warn: bool | int = True,
     warmstart: Any = None,
     *,
     tau: float | None = None,
@@ -193,15 +181,14 @@ def sinkhorn_stabilized(
     tau: float = 1e3,
     stopThr: float = 1e-9,
     warmstart: Any = None,
-    verbose: bool = False,
+    verbose: bool | int = False,
     print_period: int = 20,
-    log: bool = False,
-    warn: bool = True,
+    log: bool | int = False,
+    warn: bool | int = True,
 ) -> Any:
     """The plan of `ot.bregman.sinkhorn_stabilized`: `sinkhorn` in the order of that function's arguments."""
     settings = _Settings(reg, numItermax, stopThr, verbose, warn, warmstart, "sinkhorn_stabilized")
-    solved = _solve(a, b, M, settings)
-    return _with_log(solved.cost() if solved.batched else solved.plan(), solved, log)
+    return _plan_or_costs(_solve(a, b, M, settings), log)
 
 
 @typed
@@ -214,12 +201,14 @@ def empirical_sinkhorn(
     metric: GroundCost | str = "sqeuclidean",
     numIterMax: int = 10000,
     stopThr: float = 1e-9,
-    isLazy: bool = False,
+    isLazy: bool | int = False,
     batchSize: Any = 100,
-    verbose: bool = False,
-    log: bool = False,
-    warn: bool = True,
+    verbose: bool | int = False,
+    log: bool | int = False,
+    warn: bool | int = True,
     warmstart: Any = None,
+    *,
+    method: str = "sinkhorn",
 ) -> Any:
     """The plan between points X_s (n, d) and X_t (m, d), as `ot.bregman.empirical_sinkhorn`.
 
@@ -228,7 +217,7 @@ def empirical_sinkhorn(
         reg: Entropic regularisation, in units of the cost.
         a, b: Weights, (n,) and (m,), of equal masses; uniform if None.
         metric: "sqeuclidean", "euclidean", "cityblock", "cosine", or a function of both sets giving (n, m) costs.
-        numIterMax, stopThr, verbose, warn, warmstart: As in `sinkhorn`.
+        numIterMax, stopThr, verbose, warn, warmstart, method: As in `sinkhorn`.
         isLazy: Whether to return log u and log v in place of the plan, whose P_ij is
             exp(log u_i + log v_j - M_ij / reg).
         batchSize: Without effect: memory is a matter of `solve`.
@@ -238,7 +227,8 @@ def empirical_sinkhorn(
     Returns:
         The plan; or log u, log v; followed by the dictionary where it is asked for.
     """
-    settings = _Settings(reg, numIterMax, stopThr, verbose, warn, warmstart, "sinkhorn")
+    check_choice("method", method, OF_PLANS)
+    settings = _Settings(reg, numIterMax, stopThr, verbose, warn, warmstart, method)
     solved = _solve_points((X_s, X_t), (a, b), metric, settings)
     if not isLazy:
         return _with_log(solved.plan(), solved, log)
@@ -257,18 +247,21 @@ def empirical_sinkhorn2(
     metric: GroundCost | str = "sqeuclidean",
     numIterMax: int = 10000,
     stopThr: float = 1e-9,
-    isLazy: bool = False,
+    isLazy: bool | int = False,
     batchSize: Any = 100,
-    verbose: bool = False,
-    log: bool = False,
-    warn: bool = True,
+    verbose: bool | int = False,
+    log: bool | int = False,
+    warn: bool | int = True,
     warmstart: Any = None,
+    *,
+    method: str = "sinkhorn",
 ) -> Any:
     """The transport cost <P, M> between points, as `ot.bregman.empirical_sinkhorn2`; arguments as `empirical_sinkhorn`.
 
     Differentiable in points and weights where they are tensors.
     """
-    settings = _Settings(reg, numIterMax, stopThr, verbose, warn, warmstart, "sinkhorn")
+    check_choice("method", method, OF_COSTS)
+    settings = _Settings(reg, numIterMax, stopThr, verbose, warn, warmstart, method)
     solved = _solve_points((X_s, X_t), (a, b), metric, settings)
     cost = solved.cost()
     if not log:
@@ -286,12 +279,14 @@ def empirical_sinkhorn_divergence(
     metric: GroundCost | str = "sqeuclidean",
     numIterMax: int = 10000,
     stopThr: float = 1e-9,
-    isLazy: bool = False,
-    batchSize: Any = 100,
-    verbose: bool = False,
-    log: bool = False,
-    warn: bool = True,
+    verbose: bool | int = False,
+    log: bool | int = False,
+    warn: bool | int = True,
     warmstart: Any = None,
+    *,
+    isLazy: bool | int = False,
+    batchSize: Any = 100,
+    method: str = "sinkhorn",
 ) -> Any:
     """`ot.bregman.empirical_sinkhorn_divergence`: of transport costs, W(s, t) - W(s, s)/2 - W(t, t)/2, at least 0.
 
@@ -299,8 +294,9 @@ def empirical_sinkhorn_divergence(
     divergence: at least 0, and 0 only for equal measures. Arguments as `empirical_sinkhorn`; `warmstart` belongs to the
     pair of both.
     """
-    across = _Settings(reg, numIterMax, stopThr, verbose, warn, warmstart, "sinkhorn")
-    within = _Settings(reg, numIterMax, stopThr, verbose, warn, None, "sinkhorn")
+    check_choice("method", method, OF_COSTS)
+    across = _Settings(reg, numIterMax, stopThr, verbose, warn, warmstart, method)
+    within = _Settings(reg, numIterMax, stopThr, verbose, warn, None, method)
     both = _solve_points((X_s, X_t), (a, b), metric, across)
     source = _solve_points((X_s, X_s), (a, a), metric, within)
     target = _solve_points((X_t, X_t), (b, b), metric, within)
@@ -321,36 +317,38 @@ class _Settings:
     reg: Any
     steps: Any
     stop_thr: Any
-    verbose: bool
-    warn: bool
+    verbose: bool | int
+    warn: bool | int
     warmstart: Any
     method: str
 
 
-def _with_log(result: Any, solved: _Solved, log: bool) -> Any:
+def _plan_or_costs(solved: _Solved, log: bool | int) -> Any:
+    """The plan, or the costs where b had several columns, as `sinkhorn` returns it."""
+    return _with_log(solved.cost() if solved.batched else solved.plan(), solved, log)
+
+
+def _with_log(result: Any, solved: _Solved, log: bool | int) -> Any:
     return (result, solved.log()) if log else result
 
 
 def _solve(a: Any, b: Any, M: Any, settings: _Settings) -> _Solved:
-    cost = to_tensor("M", M)
-    if cost.ndim != 2:
-        raise ShapeError(f"M has shape {tuple(cost.shape)}; (n, m) is needed")
-    weights_a, weights_b = weights_or_none("a", a, cost.device), weights_or_none("b", b, cost.device)
-    several = columns_of(weights_b)
-    if several is not None and weights_b is not None:
-        cost, weights_b = cost.expand(several, *cost.shape), weights_b.T
-    with pot_names(**NAMES):
-        return _solved(cost, weights_a, weights_b, settings, back_to(M, a, b), several is not None)
+    cost = arrays.cost_matrix(M)
+    rows, columns, several = arrays.histograms(a, b, cost.device)
+    if several is not None:
+        cost = cost.expand(several, *cost.shape)
+    with arrays.pot_names(**NAMES):
+        return _solved(cost, rows, columns, settings, arrays.back_to(M, a, b), several is not None)
 
 
 def _solve_points(
     points: tuple[Any, Any], weights: tuple[Any, Any], metric: GroundCost | str, settings: _Settings
 ) -> _Solved:
     x, y = (to_tensor(name, value) for name, value in zip(("X_s", "X_t"), points, strict=True))
-    given = [weights_or_none(name, value, x.device) for name, value in zip("ab", weights, strict=True)]
-    with pot_names(**NAMES_OF_POINTS):
+    given = [arrays.weights_or_none(name, value, x.device) for name, value in zip("ab", weights, strict=True)]
+    with arrays.pot_names(**NAMES_OF_POINTS):
         cost = PointCost(x, y, METRICS.get(metric, metric) if isinstance(metric, str) else metric)  # pyright: ignore[reportArgumentType]
-        return _solved(cost, given[0], given[1], settings, back_to(*points, *weights), several=False)
+        return _solved(cost, given[0], given[1], settings, arrays.back_to(*points, *weights), several=False)
 
 
 def _solved(
@@ -361,7 +359,7 @@ def _solved(
     back: Callable[[Tensor], Any],
     several: bool,
 ) -> _Solved:
-    reg, tol = check_positive("reg", settings.reg), finest(settings.stop_thr)
+    reg, tol = check_positive("reg", settings.reg), arrays.finest(settings.stop_thr)
     solution = solve(
         cost,
         a,
@@ -371,21 +369,17 @@ def _solved(
         max_iterations=settings.steps,
         init=_init(settings, b, reg),
         throw=False,
-        progress=show_if(settings.verbose),
+        progress=arrays.show_if(settings.verbose),
     )
-    warn_unless_converged(solution, tol, warn=settings.warn, callers=4)
+    arrays.warn_unless_converged(solution, tol, warn=settings.warn, callers=4)
     return _Solved(solution, reg, back, several)
 
 
 def _init(settings: _Settings, b: Tensor | None, reg: float) -> Tensor | None:
     """Column potentials from POT's warm start, g = reg (log v - log b)."""
-    if settings.warmstart is None:
+    log_v = arrays.start_of_columns(settings.warmstart, None if b is None else b.device)
+    if log_v is None:
         return None
-    if not isinstance(settings.warmstart, tuple | list) or len(settings.warmstart) != 2:
-        raise InvalidArgument("warmstart must be a pair of arrays, one for the rows and one for the columns")
-    log_v = to_tensor("warmstart[1]", settings.warmstart[1], None if b is None else b.device).to(torch.float64)
-    if settings.method in IN_UNITS_OF_COST:
-        log_v = log_v / reg
-    log_v = log_v.T if log_v.ndim == 2 else log_v
-    log_b = 0.0 if b is None else log_or_zero(b.detach().to(torch.float64))
+    log_v = log_v.to(torch.float64) / (reg if settings.method in IN_UNITS_OF_COST else 1.0)
+    log_b = 0.0 if b is None else arrays.log_or_zero(b.detach().to(torch.float64))
     return reg * (torch.where(torch.isfinite(log_v), log_v, 0.0) - log_b)

@@ -25,10 +25,10 @@ def emd(
     b: Any,
     M: Any,
     numItermax: int = 100_000,
-    log: bool = False,
-    center_dual: bool = True,
+    log: bool | int = False,
+    center_dual: bool | int = True,
     numThreads: int | str = 1,
-    check_marginals: bool = True,
+    check_marginals: bool | int = True,
     potentials_init: Any = None,
 ) -> Any:
     """The optimal plan of `ot.emd(a, b, M)`, (n, m), sparse where M is.
@@ -61,11 +61,11 @@ def emd2(
     M: Any,
     processes: int = 1,
     numItermax: int = 100_000,
-    log: bool = False,
-    return_matrix: bool = False,
-    center_dual: bool = True,
+    log: bool | int = False,
+    return_matrix: bool | int = False,
+    center_dual: bool | int = True,
     numThreads: int | str = 1,
-    check_marginals: bool = True,
+    check_marginals: bool | int = True,
     potentials_init: Any = None,
 ) -> Any:
     """The optimal cost of `ot.emd2(a, b, M)`; a list of k of them for b of shape (m, k).
@@ -93,7 +93,7 @@ def _check_threads(numThreads: Any) -> None:
         check_count("numThreads", numThreads)
 
 
-def _solve(a: Any, b: Any, M: Any, check_marginals: bool) -> tuple[ExactSolution[Any], Callable[[Tensor], Any]]:
+def _solve(a: Any, b: Any, M: Any, check_marginals: bool | int) -> tuple[ExactSolution[Any], Callable[[Tensor], Any]]:
     """What `exact` finds, differentiable in M; derivatives in the weights are `_cost`'s."""
     rows, columns = weights_or_none("a", a), weights_or_none("b", b)
     if not check_marginals and rows is not None and columns is not None:
@@ -130,7 +130,9 @@ def _plan(found: ExactSolution[Any], M: Any, back: Callable[[Tensor], Any]) -> A
     return found.plan if _is_sparse(M) else back(found.plan.to_dense())
 
 
-def _log(found: ExactSolution[Any], a: Any, b: Any, back: Callable[[Tensor], Any], center_dual: bool) -> dict[str, Any]:
+def _log(
+    found: ExactSolution[Any], a: Any, b: Any, back: Callable[[Tensor], Any], center_dual: bool | int
+) -> dict[str, Any]:
     """POT's dictionary; with `center_dual`, prices u - s and v + s that give both sides the same share of the cost."""
     u, v = (to_tensor("price", price) for price in (found.f, found.g))
     if center_dual:

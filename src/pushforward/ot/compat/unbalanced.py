@@ -12,6 +12,7 @@ POT's scalings, with P = diag(u) (c exp(-M/reg)) diag(v), are then log u = f / r
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,17 +23,7 @@ from pushforward._checks import check_choice, check_finite, check_positive
 from pushforward._interop import to_tensor
 from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, ShapeError
-from pushforward.ot.compat._arrays import (
-    back_to,
-    columns_of,
-    error_of,
-    finest,
-    log_or_zero,
-    pot_names,
-    show_if,
-    warn_unless_converged,
-    weights_or_none,
-)
+from pushforward.ot.compat import _arrays as arrays
 from pushforward.ot.solution import Solution
 from pushforward.ot.solve import solve
 
@@ -57,8 +48,8 @@ def sinkhorn_unbalanced(
     warmstart: Any = None,
     numItermax: int = 1000,
     stopThr: float = 1e-6,
-    verbose: bool = False,
-    log: bool = False,
+    verbose: bool | int = False,
+    log: bool | int = False,
     *,
     tau: float | None = None,
 ) -> Any:
@@ -70,7 +61,8 @@ def sinkhorn_unbalanced(
         reg: Entropic regularisation, in units of M.
         reg_m: Price of leaving the marginals, in units of M: one for both, or a pair; inf keeps a marginal exact.
         method: One of POT's names; checked, and without effect, as is `tau`.
-        reg_type: "kl" or "entropy": the reference of the regularisation (see the module's docstring).
+        reg_type: "kl" or "entropy": the reference of the regularisation (see the module's docstring). For b of shape
+            (m, k) it is "entropy", as in POT; a warning says so where "kl" is asked.
         c: (n, m) reference for "kl", at least 0; None is a b^T.
         warmstart: Logarithms of u and v.
         numItermax: Steps at most.
@@ -90,7 +82,7 @@ def sinkhorn_unbalanced(
     """
     settings = _Settings(reg, reg_m, method, reg_type, c, warmstart, numItermax, stopThr, verbose)
     solved = _solve(a, b, M, settings)
-    back = back_to(M, a, b)
+    back = arrays.back_to(M, a, b)
     result = back(solved.plan() if solved.several is None else solved.cost())
     return (result, _log(solved, back)) if log else result
 
@@ -109,8 +101,8 @@ def sinkhorn_unbalanced2(
     returnCost: str = "linear",
     numItermax: int = 1000,
     stopThr: float = 1e-6,
-    verbose: bool = False,
-    log: bool = False,
+    verbose: bool | int = False,
+    log: bool | int = False,
     *,
     tau: float | None = None,
 ) -> Any:
@@ -121,7 +113,7 @@ def sinkhorn_unbalanced2(
     check_choice("returnCost", returnCost, ("linear", "total"))
     settings = _Settings(reg, reg_m, method, reg_type, c, warmstart, numItermax, stopThr, verbose)
     solved = _solve(a, b, M, settings)
-    back = back_to(M, a, b)
+    back = arrays.back_to(M, a, b)
     result = back(solved.cost() if returnCost == "linear" else solved.total)
     return (result, _log(solved, back)) if log else result
 
@@ -138,7 +130,7 @@ class _Settings:
     warmstart: Any
     steps: Any
     stop_thr: Any
-    verbose: bool
+    verbose: bool | int
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +167,7 @@ def _log(solved: _Solved, back: Any) -> dict[str, Any]:
     solution = solved.solution
     turn = (lambda t: t) if solved.several is None else (lambda t: t.T)
     found = {
-        "err": [step.error for step in solution.history] + [error_of(solution)],
+        "err": [step.error for step in solution.history] + [arrays.error_of(solution)],
         "logu": back(turn(solution.f / solved.reg)),
         "logv": back(turn(solution.g / solved.reg)),
     }
@@ -186,23 +178,19 @@ def _log(solved: _Solved, back: Any) -> dict[str, Any]:
 
 def _solve(a: Any, b: Any, M: Any, settings: _Settings) -> _Solved:
     check_choice("method", settings.method, METHODS)
-    kind = check_choice("reg_type", str(settings.reg_type).lower(), ("kl", "entropy"))
-    reg, tol = check_positive("reg", settings.reg), finest(settings.stop_thr)
-    cost = to_tensor("M", M)
-    if cost.ndim != 2:
-        raise ShapeError(f"M has shape {tuple(cost.shape)}; (n, m) is needed")
-    weights = [weights_or_none(name, given, cost.device) for name, given in (("a", a), ("b", b))]
-    several = columns_of(weights[1])
-    rows, cols = (_uniform_if_none(w, size) for w, size in zip(weights, cost.shape, strict=True))
-    cols = cols if several is None else cols.T
-    reference = _reference(kind, settings.c, cost)
+    asked_kind = check_choice("reg_type", str(settings.reg_type).lower(), ("kl", "entropy"))
+    reg, tol = check_positive("reg", settings.reg), arrays.finest(settings.stop_thr)
+    cost = arrays.cost_matrix(M)
+    weights_a, weights_b, several = arrays.histograms(a, b, cost.device)
+    rows, cols = _uniform_if_none(weights_a, cost.shape[0]), _uniform_if_none(weights_b, cost.shape[1])
+    reference = _reference(_kind(asked_kind, several), settings.c, cost)
     asked = cost if several is None else cost.expand(several, *cost.shape)
     surplus = cost.new_zeros(())
     if reference is not None:
-        of_rows, of_cols = log_or_zero(rows)[:, None], log_or_zero(cols)[..., None, :]
+        of_rows, of_cols = arrays.log_or_zero(rows)[:, None], arrays.log_or_zero(cols)[..., None, :]
         asked = cost - reg * (reference.log() - of_rows - of_cols)
         surplus = reg * (reference.sum() - rows.sum() * cols.sum(-1))
-    with pot_names(**NAMES):
+    with arrays.pot_names(**NAMES):
         solution = solve(
             asked,
             rows,
@@ -213,10 +201,22 @@ def _solve(a: Any, b: Any, M: Any, settings: _Settings) -> _Solved:
             init=_init(settings.warmstart, reg),
             unbalanced=_prices(settings.reg_m),
             throw=False,
-            progress=show_if(settings.verbose),
+            progress=arrays.show_if(settings.verbose),
         )
-    warn_unless_converged(solution, tol, warn=True, callers=3)
+    arrays.warn_unless_converged(solution, tol, warn=True, callers=3)
     return _Solved(solution, cost, solution.value + surplus, reg, several, reference is not None)
+
+
+def _kind(asked: str, several: int | None) -> str:
+    """The reference of the regularisation; for several b it is that of "entropy" in POT, whatever is asked."""
+    if several is not None and asked == "kl":
+        warnings.warn(
+            f'b has {several} columns, for which POT takes reg_type="entropy", and so is done here; for "kl" call once '
+            "for each column",
+            stacklevel=5,
+        )
+        return "entropy"
+    return asked
 
 
 def _uniform_if_none(weights: Tensor | None, size: int) -> Tensor:
@@ -244,9 +244,5 @@ def _prices(reg_m: Any) -> tuple[float, float]:
 
 def _init(warmstart: Any, reg: float) -> Tensor | None:
     """Column potentials from POT's warm start, g = reg log v."""
-    if warmstart is None:
-        return None
-    if not isinstance(warmstart, tuple | list) or len(warmstart) != 2:
-        raise InvalidArgument("warmstart must be a pair of arrays, one for the rows and one for the columns")
-    log_v = to_tensor("warmstart[1]", warmstart[1])
-    return reg * (log_v.T if log_v.ndim == 2 else log_v)
+    log_v = arrays.start_of_columns(warmstart, None)
+    return None if log_v is None else reg * log_v
