@@ -8,6 +8,7 @@ the profile `thousand`, with which the scoreboard counts laws, 1,000.
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(
             key=lambda item: next((k for k, p in enumerate(_LONGEST) if item.nodeid.startswith(p)), len(_LONGEST))
         )
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # else every full collection of garbage goes through torch's modules and thousands of tests again
 
 
 @pytest.hookimpl(optionalhook=True)

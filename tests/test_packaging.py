@@ -22,11 +22,17 @@ HEADERS = Path(sysconfig.get_path("include"), "Python.h")
 
 
 def _wheel(folder: Path, build: str, environment: dict[str, str]) -> None:
-    """Build a wheel, and unpack it into `folder / "site"`. What is compiled is kept in `build` for the next time."""
+    """Build a wheel, and unpack it into `folder / "site"`. What is compiled, quickly, is kept in `build`."""
     kept = ROOT / "build" / f"{build}-{{wheel_tag}}"
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     done = subprocess.run(
-        [*pip, f"--config-settings=build-dir={kept}", f"--wheel-dir={folder}", str(ROOT)],
+        [
+            *pip,
+            "--config-settings=cmake.build-type=Debug",
+            f"--config-settings=build-dir={kept}",
+            f"--wheel-dir={folder}",
+            str(ROOT),
+        ],
         env=environment,
         capture_output=True,
         text=True,

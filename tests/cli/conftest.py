@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pushforward.cli.main import main
@@ -55,3 +56,23 @@ def clouds(here: Path) -> tuple[str, str]:
     np.save(here / "x.npy", rng.normal(size=(30, 2)))
     np.save(here / "y.npy", rng.normal(size=(20, 2)) + [3.0, 0.0])
     return "x.npy", "y.npy"
+
+
+@pytest.fixture(autouse=True)
+def _empty_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawings take a third of the time of most runs: they stay empty but where a test is marked `drawings`."""
+
+    def save(figure: Figure, file: Path, **how: object) -> None:
+        file.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+
+    if "drawings" not in request.keywords:
+        monkeypatch.setattr(Figure, "savefig", save)
+
+
+@pytest.fixture
+def short_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The critics of a distillation into a generator take 4 steps before the student's first, in place of 200."""
+    from pushforward.diffusion import Trainer
+
+    made = Trainer.__init__
+    monkeypatch.setattr(Trainer, "__init__", lambda self, *given, **more: made(self, *given, **{"warmup": 4, **more}))

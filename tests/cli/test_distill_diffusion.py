@@ -16,6 +16,8 @@ from pushforward.diffusion import OneStepPipeline
 from pushforward.diffusion.teacher_training import TeacherTrainer, save_teacher
 from pushforward.jobs.recipes import read_recipe
 
+pytestmark = pytest.mark.usefixtures("short_warmup")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -41,6 +43,7 @@ def distil(place: Path, out: Path, *flags: str, steps: int = 4) -> int:
     )
 
 
+@pytest.mark.drawings
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_leaves_a_student_figures_and_a_page(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"

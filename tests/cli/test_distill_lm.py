@@ -63,6 +63,7 @@ def _figures(out: str) -> list[dict[str, float]]:
     ]
 
 
+@pytest.mark.drawings
 def test_the_folder_of_a_run(run: Callable, inside: Path):
     outcome = run("distill-lm", *FLAGS.split(), "--epochs", 2, "--seeds", 2, "--learning-rate", 1e-2, "--out", "run")
     assert (outcome.code, outcome.err) == (0, "")

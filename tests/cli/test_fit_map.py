@@ -66,6 +66,7 @@ def _result(out: str) -> dict[str, Any]:
     return json.loads(Path(out, "result.json").read_text())
 
 
+@pytest.mark.drawings
 def test_the_folder_of_a_run(run: Callable, files: Path):
     outcome = run("fit-map", "x.npy", "y.npy", *QUICK.split(), "--out", "run")
     assert (outcome.code, outcome.err) == (0, "")
@@ -298,6 +299,7 @@ def test_a_map_that_loses_to_simpler_ones_says_so(run: Callable, here: Path):
     assert any("worse than the identity on held-out points" in text for text in _result("worse")["warnings"])
 
 
+@pytest.mark.drawings
 def test_the_page_marks_the_check_that_was_kept(run: Callable, files: Path):
     assert run("fit-map", "x.npy", "y.npy", *QUICK.split(), "--out", "run").code == 0
     kept, fitted = _result("run")["kept"], load_map("run/map")

@@ -109,6 +109,7 @@ def test_infeasible_exits_with_one(run: Callable, here: Path):
     assert "INFEASIBLE" in Path("run/index.html").read_text()
 
 
+@pytest.mark.drawings
 @pytest.mark.parametrize("kind", ["pictures", "clouds", "cost"])
 def test_the_run_folder(run: Callable, here: Path, kind: str, request: pytest.FixtureRequest):
     np.save("c.npy", np.random.default_rng(0).random((12, 9)))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.drawings
 def test_the_tour_ends_with_its_page(run: Callable, here: Path, monkeypatch: pytest.MonkeyPatch):
     # A few steps on a model this narrow show that the act runs, not what it finds.
     act = importlib.import_module("pushforward.jobs.tour.language")

@@ -18,6 +18,7 @@ from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import load_teacher
 from pushforward.diffusion.teachers import from_diffusers
 
+pytestmark = pytest.mark.usefixtures("short_warmup")
 QUICK = "--steps 4 --batch-size 16 --judged 30 --quiet"
 
 
@@ -45,6 +46,7 @@ def trained(run: Callable, images: Path) -> str:
     return "run"
 
 
+@pytest.mark.drawings
 def test_the_folder_of_a_run(run: Callable, images: Path):
     outcome = run("train-diffusion", "two.npz", *QUICK.split(), "--json", "--out", "run")
     assert (outcome.code, outcome.err) == (0, "")

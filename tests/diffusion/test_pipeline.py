@@ -7,6 +7,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,28 +241,30 @@ def test_plain_diffusers_draws_the_same_images(unet, tmp_path: Path):
         drawn[name] = loaded(4, condition, generator=seeded(), output_type="pt").images
         assert torch.equal(drawn[name], pipe(4, condition, generator=seeded(), output_type="pt").images)
     calls = [(str(tmp_path / name), given, call) for name, (_, _, given, call) in cases.items()]
+    # And from diffusers through a distillation to diffusers, in the same process of theirs.
+    ours = _distilled(unet(), tmp_path / "distilled")
+    calls.append((str(tmp_path / "distilled" / "student"), None, {}))
     subprocess.run([sys.executable, "-c", PLAIN], input=json.dumps(calls), text=True, check=True)
     for name in cases:
         theirs = torch.load(tmp_path / name / "drawn.pt", weights_only=True)
         assert drawn[name].std() > 0.05
         torch.testing.assert_close(theirs, drawn[name], rtol=0, atol=1e-5)
+    theirs = torch.load(tmp_path / "distilled" / "student" / "drawn.pt", weights_only=True)
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
 
 
-def test_from_diffusers_through_a_distillation_to_diffusers(unet, tmp_path: Path):
+def _distilled(model: Any, folder: Path) -> Tensor:
+    """A model of diffusers, distilled into a folder; what the student that is saved there draws."""
     diffusers = pytest.importorskip("diffusers")
     scheduler = diffusers.DDPMScheduler(prediction_type="v_prediction")
-    diffusers.DDPMPipeline(unet=unet(), scheduler=scheduler).save_pretrained(tmp_path / "teacher")
-    teacher = from_diffusers(tmp_path / "teacher")
+    diffusers.DDPMPipeline(unet=model, scheduler=scheduler).save_pretrained(folder / "teacher")
+    teacher = from_diffusers(folder / "teacher")
     images = torch.rand(32, 1, 8, 8, generator=seeded()) * 2 - 1
     distiller = Distiller(teacher, divergence="js", critic_steps=1)
-    Trainer(distiller, images, out=tmp_path, batch_size=16, warmup=1, progress=False).fit(2)
-    student = OneStepPipeline.from_pretrained(tmp_path / "student")
+    Trainer(distiller, images, out=folder, batch_size=16, warmup=1, progress=False).fit(2)
+    student = OneStepPipeline.from_pretrained(folder / "student")
     assert student.generator.times == distiller.student.times
-    ours = student(4, generator=seeded(), output_type="pt").images
-    calls = [(str(tmp_path / "student"), None, {})]
-    subprocess.run([sys.executable, "-c", PLAIN], input=json.dumps(calls), text=True, check=True)
-    theirs = torch.load(tmp_path / "student" / "drawn.pt", weights_only=True)
-    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)
+    return student(4, generator=seeded(), output_type="pt").images
 
 
 def test_times_that_diffusers_has_no_scheduler_for(unet, tmp_path: Path):
