@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,13 +46,14 @@ def test_a_verb_asked_for_help_tells_more_than_the_list(capsys: pytest.CaptureFi
 
 
 def test_help_is_quick():
-    # The best of five, so that a busy machine does not count against us.
-    seconds: list[float] = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "pushforward.cli.main", "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.7
+    # Loading is what takes its time: numpy alone would add 120 modules, torch a thousand.
+    code = (
+        "import atexit, sys; from pushforward.cli.main import main\n"
+        "atexit.register(lambda: sys.stderr.write(str(len(sys.modules))))\n"
+        "main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stderr) < 250
 
 
 def test_errors_leave_the_process_with_code_two():
