@@ -12,20 +12,20 @@ if TYPE_CHECKING:
     from pushforward import diffusion, divergences, errors, lm, maps, metrics, ot, training
     from pushforward.ot.costs import GridCost, PointCost
     from pushforward.ot.divergence import SinkhornLoss, sinkhorn_divergence
+    from pushforward.ot.exact import ExactSolution, exact
     from pushforward.ot.solution import Solution, Status
     from pushforward.ot.solve import solve
-    from pushforward.ot.solvers.exact import ExactSolution, exact
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ExactSolution": "pushforward.ot.solvers.exact",
+    "ExactSolution": "pushforward.ot.exact",
     "GridCost": "pushforward.ot.costs",
     "PointCost": "pushforward.ot.costs",
     "SinkhornLoss": "pushforward.ot.divergence",
     "Solution": "pushforward.ot.solution",
     "Status": "pushforward.ot.solution",
-    "exact": "pushforward.ot.solvers.exact",
+    "exact": "pushforward.ot.exact",
     "sinkhorn_divergence": "pushforward.ot.divergence",
     "solve": "pushforward.ot.solve",
 }

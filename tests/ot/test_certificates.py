@@ -12,7 +12,7 @@ from scipy.optimize import linprog
 
 import pushforward as pf
 from pushforward.ot.certificates import certified_bounds, dual_value, duality_gap
-from pushforward.ot.solve import read_problem
+from pushforward.ot.question import read_problem
 
 
 def linear_program(cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
@@ -136,3 +136,10 @@ def test_the_upper_bound_allows_for_the_rounding_of_a_tiny_epsilon():
             g = sol.g + 1e-7 * (0.1, 1.0, 5.0)[k % 3] * rng.normal(size=3)
             _, upper = certified_bounds(asked, torch.from_numpy(g)[None])
             assert Fraction(float(upper)) >= Fraction(sol.cost) - Fraction(sol.gap)
+
+
+def test_bounds_of_a_solution_with_a_graph_are_those_without(rng):
+    cost, a, b = problem(rng, 9, 7)
+    plain = pf.solve(torch.from_numpy(cost), a, b, epsilon=0.05)
+    attached = pf.solve(torch.from_numpy(cost).requires_grad_(), a, b, epsilon=0.05)
+    assert attached.bounds() == plain.bounds()

@@ -12,6 +12,7 @@ import torch
 
 import pushforward as pf
 from pushforward.ot import Newton
+from pushforward.ot.solvers import auto
 
 PATHS = ("compiled", "torch")
 front = importlib.import_module("pushforward.ot.solve")  # `pushforward.ot.solve` is the function
@@ -116,7 +117,7 @@ def pieces_like(cost: np.ndarray) -> np.ndarray:
 
 def failing(calls: list[Any], which: Callable[[int], bool]) -> Callable[..., tuple[torch.Tensor, bool]]:
     """`newton`, which in some of its calls uses up the steps allowed and comes back with nothing."""
-    real = front.newton
+    real = auto.newton
 
     def fake(problem: Any, g: Any, tol: float, recorder: Any, settings: Any = None) -> tuple[torch.Tensor, bool]:
         calls.append((settings, recorder.left))
@@ -131,15 +132,15 @@ def failing(calls: list[Any], which: Callable[[int], bool]) -> Callable[..., tup
 
 def test_auto_falls_back_on_a_slower_path(monkeypatch, rng):
     calls: list[Any] = []
-    monkeypatch.setattr(front, "newton", failing(calls, lambda k: k == 0))
+    monkeypatch.setattr(auto, "newton", failing(calls, lambda k: k == 0))
     assert pf.solve(rng.random((9, 7)), epsilon=0.05).converged
-    assert [settings for settings, _ in calls] == [Newton(), front.GENTLE]
+    assert [settings for settings, _ in calls] == [Newton(), auto.GENTLE]
 
 
 @pytest.mark.parametrize("limit", [None, 400, 1000, 5000])
 def test_auto_falls_back_on_sinkhorn_and_has_steps_for_it(monkeypatch, rng, limit: int | None):
     calls: list[Any] = []
-    monkeypatch.setattr(front, "newton", failing(calls, lambda k: True))
+    monkeypatch.setattr(auto, "newton", failing(calls, lambda k: True))
     sol = pf.solve(rng.random((9, 7)), epsilon=0.1, max_iterations=limit)
     assert sol.converged
     assert sol.iterations.sinkhorn > 0
@@ -149,7 +150,7 @@ def test_auto_falls_back_on_sinkhorn_and_has_steps_for_it(monkeypatch, rng, limi
 
 def test_a_small_limit_is_the_usual_paths(monkeypatch, rng):
     calls: list[Any] = []
-    monkeypatch.setattr(front, "newton", failing(calls, lambda k: True))
+    monkeypatch.setattr(auto, "newton", failing(calls, lambda k: True))
     sol = pf.solve(rng.random((9, 7)), epsilon=0.05, max_iterations=60, throw=False)
     assert sol.status is pf.Status.ITERATION_LIMIT
     assert [left for _, left in calls] == [60]

@@ -13,7 +13,7 @@ from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.geometry.line import REACH, LineGeometry
 from pushforward.ot.history import Recorder
 from pushforward.ot.problem import Problem
-from pushforward.ot.solve import solve_detached
+from pushforward.ot.solvers.auto import solve_detached
 from pushforward.ot.solvers.newton import newton
 from pushforward.ot.solvers.symmetric import self_transport
 

@@ -21,7 +21,7 @@ from pushforward.ot.solvers.preconditioner import LinearSolver, System
 @pytest.fixture
 def streamed(monkeypatch):
     """Every set of points counts as too large for its matrix, and is solved from a sample of 30 first."""
-    monkeypatch.setattr(importlib.import_module("pushforward.ot.solve"), "MATRIX", 0)
+    monkeypatch.setattr(importlib.import_module("pushforward.ot.question"), "MATRIX", 0)
     monkeypatch.setattr(importlib.import_module("pushforward.ot.solvers.newton"), "SAMPLE", 30)
 
 
@@ -154,7 +154,7 @@ def test_memory_stays_bounded():
 import importlib, resource
 import numpy as np
 import pushforward as pf
-importlib.import_module("pushforward.ot.solve").MATRIX = 0
+importlib.import_module("pushforward.ot.question").MATRIX = 0
 path = importlib.import_module("pushforward.ot.solvers.newton")
 path.SAMPLE = 1000
 importlib.import_module("pushforward.ot.memory").available_memory = lambda device: 150 << 20

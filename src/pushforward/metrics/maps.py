@@ -41,8 +41,8 @@ from pushforward._typed import typed
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.metrics.clouds import clouds, rows_alike
 from pushforward.ot.costs import GroundCost, PointCost, pairwise_cost
+from pushforward.ot.exact import exact
 from pushforward.ot.solve import solve
-from pushforward.ot.solvers.exact import exact
 
 __all__ = [
     "FEWEST_STRANDED",

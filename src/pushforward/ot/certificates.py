@@ -14,7 +14,7 @@ from pushforward.errors import InvalidArgument
 from pushforward.ot.geometry.protocol import Measured
 from pushforward.ot.problem import Problem
 
-__all__ = ["certified_bounds", "dual_value", "duality_gap", "is_infeasible"]
+__all__ = ["certified_bounds", "dual_value", "duality_gap", "is_infeasible", "rounding_error"]
 
 
 def dual_value(problem: Problem, f: Tensor, g: Tensor, mass: Tensor) -> Tensor:
@@ -155,3 +155,10 @@ def is_infeasible(problem: Problem, f: Tensor) -> bool:
         if bool((supply > demand.cumsum(0) + 1e-9 * supply[-1]).any()):
             return True
     return False
+
+
+def rounding_error(problem: Problem, f: Tensor, g: Tensor) -> Tensor:
+    """L1 error, (B,), that one ulp in every potential makes."""
+    target_a, target_b = problem.targets(f, g)
+    sizes = (f.abs() * target_a).sum(-1) + (g.abs() * target_b).sum(-1)
+    return torch.finfo(f.dtype).eps * sizes / problem.epsilon

@@ -21,9 +21,10 @@ from pushforward._interop import like_input, not_compiled, result_dtype, to_tens
 from pushforward._typed import check_flag, typed
 from pushforward.errors import NotConverged, NotConvergedWarning, ShapeError
 from pushforward.ot.costs import GroundCost, PointCost
+from pushforward.ot.question import read_problem, too_many
 from pushforward.ot.small import self_potential
 from pushforward.ot.solution import Solution
-from pushforward.ot.solve import read_problem, solve, too_many
+from pushforward.ot.solve import solve
 
 __all__ = ["SinkhornLoss", "sinkhorn_divergence"]
 

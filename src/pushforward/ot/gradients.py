@@ -91,6 +91,7 @@ def attach(solution: Solution[Any], cost: Tensor, epsilon: Tensor) -> Solution[A
         output=output,
         transport_cost=transport_cost,
         duality_gap=inside.duality_gap,
+        bounds=inside.bounds,
     )
     return dataclasses.replace(solution, value=output(value), f=output(f), g=output(g), internals=attached)
 

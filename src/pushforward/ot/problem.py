@@ -65,6 +65,10 @@ class Problem:
         cols = (self.b > 0) & ~(allowed & (self.a > 0)[..., None]).any(-2)
         return rows, cols
 
+    def detached(self) -> Problem:
+        """The same problem, its weights without a graph."""
+        return dataclasses.replace(self, a=self.a.detach(), b=self.b.detach())
+
     def at(self, epsilon: float) -> Problem:
         """The same problem with another regularisation."""
         return dataclasses.replace(self, epsilon=epsilon)

@@ -21,7 +21,7 @@ from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.geometry.protocol import Geometry
 from pushforward.ot.history import Recorder
 from pushforward.ot.problem import Problem
-from pushforward.ot.solve import solve_detached
+from pushforward.ot.solvers.auto import solve_detached
 from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 
 __all__ = ["Optimum", "optimal_value", "optimum", "self_potential", "uniform", "warn_if_short"]

@@ -23,7 +23,6 @@ from torch import Tensor
 from pushforward._checks import check_positive, shortened
 from pushforward._interop import like_input, to_tensor
 from pushforward.errors import InvalidArgument, ShapeError
-from pushforward.ot.certificates import certified_bounds
 from pushforward.ot.history import Iterations, Step
 from pushforward.ot.memory import refuse_if_too_large
 from pushforward.ot.problem import Problem
@@ -301,7 +300,7 @@ class Internals:
         f, g: Potentials, (B, n) and (B, m).
         epsilon: The problem's regularisation; a tensor () where there is a graph.
         output: The form in which results are returned to the caller.
-        transport_cost, duality_gap: Functions that return <P, C> and the gap, (B,), on request.
+        transport_cost, duality_gap, bounds: Functions that return <P, C>, the gap and the bounds, (B,), on request.
     """
 
     problem: Problem
@@ -311,6 +310,7 @@ class Internals:
     output: Output
     transport_cost: Callable[[], Tensor]
     duality_gap: Callable[[], Tensor]
+    bounds: Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,5 +383,5 @@ class Solution(Generic[Array]):
         Raises:
             InvalidArgument: The problem relaxes its marginals, so that there is no such cost.
         """
-        lower, upper = certified_bounds(self.internals.problem, self.internals.g.detach())
+        lower, upper = self.internals.bounds()
         return self.internals.output.number(lower), self.internals.output.number(upper)

@@ -14,7 +14,7 @@ from pushforward._interop import to_tensor
 from pushforward._typed import typed
 from pushforward.errors import ShapeError
 from pushforward.ot.compat._arrays import back_to, pot_names, weights_or_none
-from pushforward.ot.solvers.exact import ExactSolution, exact
+from pushforward.ot.exact import ExactSolution, exact
 
 __all__ = ["emd", "emd2"]
 

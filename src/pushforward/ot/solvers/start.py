@@ -24,7 +24,7 @@ from pushforward.errors import InfeasibleError
 from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.problem import Problem
 from pushforward.ot.solution import Status
-from pushforward.ot.solve import solve_detached
+from pushforward.ot.solvers.auto import solve_detached
 from pushforward.ot.solvers.network import Start
 from pushforward.ot.solvers.pairs import DenseCosts, Prices, SparseCosts
 

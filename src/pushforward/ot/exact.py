@@ -24,9 +24,9 @@ from pushforward._interop import allowed_pairs, compute_dtype, like_input, not_c
 from pushforward.errors import InfeasibleError, NotConverged, ShapeError
 from pushforward.ot.costs import GridCost
 from pushforward.ot.memory import refuse_if_too_large
+from pushforward.ot.question import read_problem
 from pushforward.ot.rationals import FINEST, finest, proved_gap, ratio, whole
 from pushforward.ot.solution import Output, Status
-from pushforward.ot.solve import read_problem
 from pushforward.ot.solvers.network import Tree, best_tree
 from pushforward.ot.solvers.pairs import Costs, DenseCosts, Pairs, Prices, SparseCosts
 from pushforward.ot.solvers.start import Guess, assignment, guess_of, program
