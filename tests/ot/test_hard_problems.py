@@ -22,7 +22,7 @@ front = importlib.import_module("pushforward.ot.solve")  # `pushforward.ot.solve
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The compiled path, where it is built, and the torch path."""
     if request.param == "torch":
-        for module in ("plan", "sparse", "solvers.native"):
+        for module in ("geometry.dense", "geometry.sparse", "solvers.native"):
             monkeypatch.setattr(f"pushforward.ot.{module}.kernels", lambda: None)
     return request.param
 

@@ -40,7 +40,7 @@ def test_compiled(k: int):
 @FEW
 def test_torch(k: int):
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("plan", "sparse", "solvers.native"):
+        for module in ("geometry.dense", "geometry.sparse", "solvers.native"):
             patch.setattr(f"pushforward.ot.{module}.kernels", lambda: None)
         judge(k)
 

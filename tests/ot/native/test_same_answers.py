@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("compiled")
 def without(monkeypatch: pytest.MonkeyPatch, *problem: Any, **settings: Any) -> Any:
     """`pf.solve` with torch alone."""
     with monkeypatch.context() as patch:
-        for module in ("plan", "solvers.native"):
+        for module in ("geometry.dense", "solvers.native"):
             patch.setattr(f"pushforward.ot.{module}.kernels", lambda: None)
         return pf.solve(*problem, **settings)
 
