@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pushforward.diffusion.generator import Generator
-from pushforward.diffusion.loop import Batches, average_of, classes_in, moved, resume, save, unpacked
+from pushforward.diffusion.loop import Batches, average_of, classes_in, moved, unpacked
 from pushforward.diffusion.processes import VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.training.random import seeded
 
 
@@ -101,16 +100,6 @@ def test_the_average_copies_first_then_forgets_fast():
         average.update_parameters(module)
     # k = 1 and 2 after the copy: b = 2/11 and 3/12
     assert float(average.module.weight) == pytest.approx(2 / 11 * 3 / 12)
-
-
-def test_a_checkpoint_of_another_training_is_refused(tmp_path: Path):
-    assert resume(tmp_path, "a") is None
-    save(tmp_path, 3, {"step": 3}, "a")
-    found = resume(tmp_path, "a")
-    assert found is not None
-    assert found["step"] == 3
-    with pytest.raises(CheckpointError, match="another training|other data"):
-        resume(tmp_path, "b")
 
 
 def test_later_steps_are_shown_what_sampling_shows_them():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ from pushforward.diffusion import GaussianMixture, VarianceExploding, teacher_tr
 from pushforward.diffusion.losses import denoising_loss
 from pushforward.diffusion.networks import MLPConfig, UNetConfig
 from pushforward.diffusion.samplers import sample
-from pushforward.diffusion.teacher_training import TeacherTrainer, load_teacher
+from pushforward.diffusion.teacher_training import FREE, TeacherTrainer, load_teacher
 from pushforward.errors import CheckpointError, Interrupted, InvalidArgument, NonFiniteError, ShapeError
 from pushforward.training import read_log
+from pushforward.training.resume import Checkpoints
 
 PROCESS = VarianceExploding(sigma_min=0.01, sigma_max=10.0)
 SMALL = MLPConfig(shape=(2,), width=32, blocks=2)
@@ -104,13 +106,32 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(tmp_path: Path, monk
     assert [record["step"] for record in logs[0]] == [3, 6, 9, 12]
 
 
+# A value of every setting that counts, other than in `trainer`.
+CHANGED: dict[str, Any] = {
+    "data": data() + 1,
+    "network": MLPConfig(shape=(2,), width=16, blocks=2),
+    "process": VarianceExploding(sigma_min=0.01, sigma_max=20.0),
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "average": 0.9,
+    "label_dropout": 0.2,
+    "every": 2,
+    "log_every": 2,
+    "seed": 1,
+}
+
+
 def test_another_runs_checkpoint_is_refused(tmp_path: Path):
+    assert {item.name for item in fields(TeacherTrainer)} == CHANGED.keys() | FREE
     trainer(data(), tmp_path).fit(2)
-    for other in (trainer(data() + 1, tmp_path), trainer(data(), tmp_path, seed=1)):
-        with pytest.raises(CheckpointError, match="of a training with other data, settings"):
+    for name, value in CHANGED.items():
+        settings = {} if name == "data" else {name: value}
+        other = trainer(value if name == "data" else data(), tmp_path, **settings)
+        with pytest.raises(CheckpointError, match=rf"of a training with other data, settings .*\({name} "):
             other.fit(2)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="steps was 2 and is 3"):
         trainer(data(), tmp_path).fit(3)
+    trainer(data(), tmp_path, pace=lambda _: None, progress=True).fit(2)
 
 
 def test_a_gradient_that_is_not_finite_ends_the_run_and_names_the_checkpoint(
@@ -125,13 +146,13 @@ def test_a_gradient_that_is_not_finite_ends_the_run_and_names_the_checkpoint(
         def __getitem__(self, k: int) -> torch.Tensor:
             return torch.full((2,), float("nan") if Rows.bad else k / 64)
 
-    real = teacher_training.save
+    real = Checkpoints.save
 
     def then_bad(*args: Any) -> None:
         real(*args)
         Rows.bad = True
 
-    monkeypatch.setattr(teacher_training, "save", then_bad)
+    monkeypatch.setattr(Checkpoints, "save", then_bad)
     with pytest.raises(NonFiniteError, match=r"in step [34] is .*checkpoint is .*step-2: lower"):
         trainer(Rows(), tmp_path, every=2, batch_size=32).fit(9)
     assert (tmp_path / "step-2").is_dir()

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import inspect
+import shutil
+import warnings
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,9 +14,10 @@ import torch
 from diffusion.small import PROCESS, Net, mixture, network_teacher, samples
 from torch import nn
 
-from pushforward.diffusion import Denoiser, Distiller, Generator, Trainer
+from pushforward.diffusion import Denoiser, Discriminator, Distiller, Generator, Trainer, VarianceExploding
 from pushforward.diffusion.distiller import Losses
 from pushforward.diffusion.loop import Batch
+from pushforward.diffusion.trainer import FREE
 from pushforward.errors import CheckpointError, Interrupted, InvalidArgument, NonFiniteError
 from pushforward.training import read_log
 
@@ -78,6 +83,84 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path):
     trainer(tmp_path).fit(5)
     with pytest.raises(CheckpointError, match="other data, settings"):
         trainer(tmp_path, learning_rate=1e-3).fit(5)
+
+
+# A value of every setting that counts, other than in `small_run`.
+CHANGED: dict[str, object] = {
+    "data": samples(50, seed=1),
+    "batch_size": 8,
+    "learning_rate": 2e-4,
+    "critic_rate": 1e-3,
+    "warmup": 2,
+    "average": 0.9,
+    "clip": 1.0,
+    "precision": "bfloat16",
+    "seed": 1,
+}
+CHANGED_DISTILLER: dict[str, object] = {
+    "teacher": network_teacher(seed=1),
+    "divergence": "kl",
+    "student": Generator(Denoiser(Net(8), PROCESS), times=(2.0,)),
+    "ratio": Discriminator(network_teacher(), taps=("network.first",)),
+    "steps": 2,
+    "gan_weight": 0.1,
+    "critic_steps": 2,
+    "levels": VarianceExploding(sigma_max=3.0),
+}
+
+
+def small_run(out: Path, distiller: dict[str, object], **settings: object) -> Trainer:
+    made = Distiller(**{"teacher": network_teacher(), "critic_steps": 1} | distiller)  # pyright: ignore
+    given: dict[str, object] = {"data": samples(50), "batch_size": 16, "warmup": 1, "progress": False} | settings
+    return Trainer(made, out=out, **given)  # pyright: ignore
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        small_run(out, {}).fit(1)
+    return out
+
+
+def test_the_tables_have_every_setting_that_counts():
+    assert {item.name for item in fields(Trainer)} == {"distiller"} | CHANGED.keys() | FREE
+    assert inspect.signature(Distiller).parameters.keys() == CHANGED_DISTILLER.keys()
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_a_run_with_another_setting_is_not_resumed(name: str, finished: Path):
+    with pytest.raises(CheckpointError, match=rf"settings .*\(.*{name} "):
+        small_run(finished, {}, **{name: CHANGED[name]}).fit(2)
+
+
+@pytest.mark.parametrize("name", CHANGED_DISTILLER)
+def test_a_run_with_another_distiller_is_not_resumed(name: str, finished: Path):
+    with pytest.raises(CheckpointError, match=rf"settings .*distiller.{name} "):
+        small_run(finished, {name: copy.deepcopy(CHANGED_DISTILLER[name])}).fit(2)
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_a_run_with_other_times_or_conditions_is_not_resumed(tmp_path: Path):
+    def timed(time: float, data: object) -> Trainer:
+        student = Generator(copy.deepcopy(network_teacher()), times=(time,))
+        return small_run(tmp_path, {"student": student}, data=data)
+
+    timed(2.0, samples(50)).fit(1)
+    with pytest.raises(CheckpointError, match=r"\(times is another\)"):
+        timed(3.0, samples(50)).fit(2)
+    with pytest.raises(CheckpointError, match=r"\(data is another\)"):
+        timed(2.0, (samples(50), torch.zeros(50).long())).fit(2)
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_free_settings_may_change(finished: Path, tmp_path: Path):
+    moved = tmp_path / "moved"
+    shutil.copytree(finished, moved)
+    free = {"every": 7, "log_every": 3, "workers": 0, "progress": True, "check": lambda *_: {}, "pace": lambda _: None}
+    assert free.keys() | {"out"} == FREE
+    small_run(moved, {}, **free).fit(2)
 
 
 @pytest.mark.filterwarnings("ignore:step")

@@ -95,10 +95,11 @@ def trained_map() -> dict[str, list[float]]:
             hidden=(6,),
             generator=torch.Generator().manual_seed(0),
         ).double()
-        run = fitting._Run(network=network, judge=None, identity="", folder=None, progress=None)
+        run = fitting._Run(network=network, judge=None, checkpoints=None, progress=None)
         optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+        part = fitting._Part(run=run, index=0, stage=stage, optimiser=optimiser)
         for step in range(3):
-            run._step(stage, step, optimiser)
+            part.step(step)
         found[name] = torch.cat([weight.detach().flatten() for weight in network.parameters()]).tolist()
     return found
 

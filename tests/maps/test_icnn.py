@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from pushforward.errors import InvalidArgument
-from pushforward.maps.icnn import ConvexPotential, ICNNMap, conjugate_points
+from pushforward.errors import CheckpointError, Interrupted, InvalidArgument
+from pushforward.maps.convex import ConvexPotential, conjugate_points
+from pushforward.maps.icnn import FREE, ICNNMap
 from pushforward.maps.linear import LinearMap
 from pushforward.maps.truths import GaussianPair, LogSumExp, w2_benchmark
 from pushforward.metrics import l2_uvp
@@ -176,3 +177,79 @@ def test_on_the_benchmark_it_beats_the_linear_map_by_far(data_sets):
     icnn.fit(pair.source[:4096], pair.target[:4096])
     # The linear map is at 42; 2,000 steps at full width, on all points, reach 3.
     assert l2_uvp(icnn.transform(pair.source_test), pair.map_test, variance=pair.target_variance) < 36.0
+
+
+SMALL = {"hidden": (16, 16), "steps": 40, "batch_size": 32, "random_state": 0}
+# A value of every parameter that counts, other than in SMALL.
+CHANGED = {"hidden": (16, 8), "steps": 60, "batch_size": 16, "learning_rate": 0.01, "conjugate_steps": 2}
+
+
+def clouds():
+    truth, random = LogSumExp(dim=2), torch.Generator().manual_seed(0)
+    return truth.sample(200, random), truth.target(200, random)
+
+
+class Stop(Exception):
+    """A kill, as far as the training sees."""
+
+
+@pytest.mark.parametrize(("error", "step"), [(Stop, 11), (Stop, 33)])
+def test_a_training_that_was_stopped_goes_on_bit_by_bit(tmp_path, monkeypatch, error, step):
+    x, y = clouds()
+    whole = ICNNMap(**SMALL).fit(x, y)
+    project, calls = ConvexPotential.project, []
+
+    def stopped(potential):
+        calls.append(0)
+        if len(calls) == step:
+            raise error
+        project(potential)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ConvexPotential, "project", stopped)
+        with pytest.raises(error):
+            ICNNMap(checkpoint=tmp_path, **SMALL).fit(x, y)
+        resumed = ICNNMap(checkpoint=tmp_path, **SMALL).fit(x, y)
+        # from the last even step on: a checkpoint is written at every second one
+        assert len(calls) == step + whole.history_[-1]["step"] - (step - 1) // 2 * 2
+        taken = len(calls)
+        again = ICNNMap(checkpoint=tmp_path, **SMALL).fit(x, y)
+        assert len(calls) == taken  # what is finished is not trained again
+    for found in (resumed, again):
+        assert bool((found.transform(x) == whole.transform(x)).all())
+        assert (found.history_, found.kept_) == (whole.history_, whole.kept_)
+
+
+def test_a_training_that_ended_early_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("pushforward.maps.icnn.PATIENCE", 1)
+    x, y = clouds()
+    settings = SMALL | {"learning_rate": 3.0}
+    whole = ICNNMap(checkpoint=tmp_path, **settings).fit(x, y)
+    monkeypatch.setattr(ConvexPotential, "project", None)  # no step can be taken
+    assert whole.history_[-1]["step"] < SMALL["steps"]
+    assert ICNNMap(checkpoint=tmp_path, **settings).fit(x, y).history_ == whole.history_
+
+
+def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    assert ICNNMap().get_params().keys() == CHANGED.keys() | FREE
+    x, y = clouds()
+    ICNNMap(checkpoint=tmp_path, **SMALL).fit(x, y)
+    for name, value in CHANGED.items():
+        with pytest.raises(CheckpointError, match=rf"other data, settings .*\b{name} "):
+            ICNNMap(checkpoint=tmp_path, **SMALL | {name: value}).fit(x, y)
+    with pytest.raises(CheckpointError, match=r"\(data is another\)"):
+        ICNNMap(checkpoint=tmp_path, **SMALL).fit(x + 1.0, y)
+    with pytest.raises(CheckpointError, match="seed was"):
+        ICNNMap(checkpoint=tmp_path, **SMALL | {"random_state": 1}).fit(x, y)
+
+
+def test_an_interrupt_keeps_the_best_map(monkeypatch):
+    x, y = clouds()
+
+    def interrupted(potential):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ConvexPotential, "project", interrupted)
+    with pytest.warns(Interrupted, match="interrupted in step 1; the best map until then is kept"):
+        fitted = ICNNMap(**SMALL).fit(x, y)
+    np.testing.assert_allclose(fitted.transform(x), LinearMap().fit(x, y).transform(x), atol=1e-4)

@@ -14,6 +14,7 @@ from pushforward.maps.costs import CallableCost, ElasticL1
 from pushforward.maps.linear import LinearMap
 from pushforward.maps.monge import MongeMap
 from pushforward.maps.monge.fitting import Course
+from pushforward.maps.monge.monge import FREE
 from pushforward.maps.truths import GaussianPair, LogSumExp, Meridians
 
 SMALL = {"hidden": (32, 32), "steps": 40, "batch_size": 64, "random_state": 0}
@@ -426,13 +427,35 @@ def test_a_training_that_was_stopped_goes_on_bit_by_bit(tmp_path, start):
     assert not seen
 
 
+# A value of every parameter that counts, other than in SMALL.
+CHANGED = {
+    "cost": "euclidean",
+    "start": "identity",
+    "network": "residual",
+    "hidden": (32, 16),
+    "estimator": "exact",
+    "gap_weight": 1.0,
+    "symmetry_weight": 0.1,
+    "epsilon": 0.1,
+    "steps": 20,
+    "batch_size": 32,
+    "learning_rate": 1e-3,
+    "patience": 3,
+    "validation_fraction": 0.2,
+}
+
+
 def test_a_checkpoint_of_another_training_is_refused(tmp_path):
+    assert MongeMap().get_params().keys() == CHANGED.keys() | FREE
     x, y = pair(100)
     MongeMap(checkpoint=tmp_path, **SMALL).fit(x, y)
-    with pytest.raises(CheckpointError, match="other data, parameters"):
-        MongeMap(checkpoint=tmp_path, **SMALL | {"gap_weight": 1.0}).fit(x, y)
-    with pytest.raises(CheckpointError, match="other data, parameters"):
+    for name, value in CHANGED.items():
+        with pytest.raises(CheckpointError, match=rf"other data, settings .*\b{name} "):
+            MongeMap(checkpoint=tmp_path, **SMALL | {name: value}).fit(x, y)
+    with pytest.raises(CheckpointError, match=r"\bdata is another"):
         MongeMap(checkpoint=tmp_path, **SMALL).fit(x + 1.0, y)
+    with pytest.raises(CheckpointError, match="seed was"):
+        MongeMap(checkpoint=tmp_path, **SMALL | {"random_state": 1}).fit(x, y)
 
 
 def test_an_interrupt_keeps_the_best_map():

@@ -9,24 +9,25 @@ from typing import Any
 
 import torch
 
-from pushforward.diffusion import VarianceExploding, teacher_training
+from pushforward.diffusion import VarianceExploding
 from pushforward.diffusion.networks import MLPConfig
 from pushforward.diffusion.teacher_training import TeacherTrainer
 from pushforward.training import distributed
+from pushforward.training.resume import Checkpoints
 
 STEPS = 20
 
 
 def train(folder: Path, kill: int | None) -> None:
     """Train; or die before the checkpoint of a step is written."""
-    written = teacher_training.save
+    written = Checkpoints.save
 
-    def save(out: Path, step: int, *others: Any) -> None:
+    def save(checkpoints: Checkpoints, step: int, state: Any) -> None:
         if step == kill:
             os.kill(os.getpid(), signal.SIGKILL)
-        written(out, step, *others)
+        written(checkpoints, step, state)
 
-    teacher_training.save = save
+    Checkpoints.save = save
     torch.set_num_threads(1)
     samples = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)) + 1
     labels = (samples[:, 0] > 1).long()

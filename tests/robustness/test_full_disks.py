@@ -21,9 +21,9 @@ from pushforward.training.checkpoint import publishing, verify
 
 # Where each trainer saves.
 PLACES = {
-    "student": "pushforward.diffusion.loop",
-    "teacher": "pushforward.diffusion.loop",
-    "map": "pushforward.maps.monge.fitting",
+    "student": "pushforward.training.resume",
+    "teacher": "pushforward.training.resume",
+    "map": "pushforward.training.resume",
     "lm": "pushforward.lm.trainer",
 }
 CALLS = [

@@ -24,10 +24,11 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pushforward._checks import check_count, check_finite
-from pushforward.errors import CheckpointError, InvalidArgument, NonFiniteError, ShapeError
-from pushforward.training import latest, load_state, publishing, save_state
-from pushforward.training.distributed import barrier, is_main, rank, world_size
+from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
+from pushforward.training import latest
+from pushforward.training.distributed import is_main, rank, world_size
 from pushforward.training.random import generator
+from pushforward.training.resume import fingerprint
 
 __all__ = [
     "Batch",
@@ -36,11 +37,10 @@ __all__ = [
     "Pace",
     "average_of",
     "classes_in",
+    "data_settings",
     "descend",
     "each",
     "moved",
-    "resume",
-    "save",
     "unpacked",
 ]
 
@@ -191,30 +191,16 @@ def descend(loss: Tensor, optimiser: torch.optim.Optimizer, *, clip: float, loss
     return norm.detach()
 
 
-def resume(folder: Path, identity: str) -> dict[str, Any] | None:
-    """The state of the last checkpoint in a run's folder; None where there is none.
+def data_settings(data: Data, first: Batch) -> Any:
+    """What tells a run's data from others, as `fingerprint` gives it.
 
-    Raises:
-        CheckpointError: It is of another training, as `identity` says, or of another number of processes.
+    Args:
+        data: The data. Tensors count whole.
+        first: This process's first batch, which stands for a dataset, with its length.
     """
-    found = latest(folder)
-    if found is None:
-        return None
-    state = load_state(found / "training")
-    if state["identity"] != identity or state["processes"] != world_size():
-        raise CheckpointError(
-            f"{found} is of a training with other data, settings or number of processes; choose another folder, or "
-            "delete it to start over"
-        )
-    return state
-
-
-def save(folder: Path, step: int, state: dict[str, Any], identity: str) -> None:
-    """Publish a checkpoint of `state` after `step`, for `resume`. Every process calls it."""
-    with publishing(folder, step) as draft:
-        if is_main():
-            save_state(draft / "training", state | {"identity": identity, "processes": world_size()})
-    barrier()
+    if isinstance(data, Tensor | tuple):
+        return fingerprint(data)
+    return fingerprint([data, len(data), first])  # pyright: ignore[reportArgumentType]  a map-style one has a length
 
 
 class _Order(Sampler[list[int]]):

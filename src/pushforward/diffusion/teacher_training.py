@@ -21,7 +21,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
@@ -29,7 +28,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_count, check_instance, check_positive, check_weight
@@ -41,9 +39,8 @@ from pushforward.diffusion.loop import (
     Pace,
     average_of,
     classes_in,
+    data_settings,
     descend,
-    resume,
-    save,
     unpacked,
 )
 from pushforward.diffusion.losses import denoising_loss
@@ -51,16 +48,19 @@ from pushforward.diffusion.networks import NetworkConfig, build, config_for, con
 from pushforward.diffusion.processes import VarianceExploding
 from pushforward.diffusion.saved import load_denoiser, save_denoiser
 from pushforward.diffusion.teachers import Denoiser, from_edm
-from pushforward.errors import CheckpointError, Interrupted, InvalidArgument
+from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.training import Log
-from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
+from pushforward.training.distributed import gather, is_main, parallel, rank, setup
 from pushforward.training.random import seeded
+from pushforward.training.resume import Checkpoints, advance, fingerprint, interruptible
 
 __all__ = ["TeacherTrainer", "load_teacher", "save_teacher"]
 
 # Steps over which the rate rises, and its share of the whole in a short run.
 RISE, RISE_SHARE = 100, 0.1
 CLIP = 10.0
+# Settings that may change between a run and its resumption. Those of the log do not: its means are over their steps.
+FREE = frozenset({"out", "workers", "progress", "pace"})
 _NAME = "teacher"
 
 
@@ -143,12 +143,9 @@ class TeacherTrainer:
         batches = Batches(self.data, batch_size=self.batch_size, seed=self.seed, workers=self.workers)
         with setup() as device:
             run = _Run(self, batches, device, steps)
-            try:
+            message = "interrupted in step {}; the teacher is what there was"
+            with interruptible(lambda: message.format(run.number + 1)):
                 run.train()
-            except KeyboardInterrupt:
-                warnings.warn(
-                    f"interrupted in step {run.step + 1}; the teacher is what there was", Interrupted, stacklevel=2
-                )
             if is_main():
                 save_teacher(run.out / _NAME, run.averaged, shape=run.shape)
             return run.averaged.eval()
@@ -196,8 +193,9 @@ class _Run:
 
     def __init__(self, settings: TeacherTrainer, batches: Batches, device: torch.device, steps: int) -> None:
         self.settings, self.batches, self.device, self.steps = settings, batches, device, steps
-        self.out, self.step = Path(settings.out), 0
-        samples, _ = unpacked(next(batches.since(0)))
+        self.out, self.number = Path(settings.out), 0
+        first = next(batches.since(0))
+        samples, _ = unpacked(first)
         self.shape = tuple(samples.shape[1:])
         data = settings.data
         # All the data where it is at hand, and the first process's word where each has seen a batch of its own.
@@ -209,48 +207,64 @@ class _Run:
         with seeded(settings.seed, "weights"):
             self.denoiser = from_edm(build(config), settings.process, sigma_data=self.sigma_data).to(device)
         self.denoiser.labels = classes_in(data)
-        self.identity = gather_text(_identity(settings, config, samples, steps))[0]
+        own = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in FREE}
+        made = {"network": config, "data": data_settings(data, first), "steps": steps}
+        self.checkpoints = Checkpoints(
+            folder=self.out, settings=fingerprint(own | made), digest=_digest(settings, config, samples, steps)
+        )
         self.average = average_of(self.denoiser, settings.average)
         self.averaged = cast(Denoiser, self.average.module)
         self.optimiser = torch.optim.Adam(
             self.denoiser.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), fused=device.type != "mps"
         )
-        state = resume(self.out, self.identity)
+        state = self.checkpoints.load()
         if state is not None:
-            self.step = state["step"]
+            self.number = state["step"]
             self.denoiser.load_state_dict(state["denoiser"])
             self.average.load_state_dict(state["average"])
             self.optimiser.load_state_dict(state["optimiser"])
-        self.forward: Callable[..., Tensor] = self.denoiser
-        if world_size() > 1:
-            self.forward = DistributedDataParallel(
-                self.denoiser, device_ids=[device.index] if device.type == "cuda" else None
-            )
+        self.forward: Callable[..., Tensor] = parallel(self.denoiser, device)
+        self.pace, self.losses = Pace(settings.pace), list[Tensor]()
 
     def train(self) -> None:
-        settings, done = self.settings, self.step
-        stream = self.batches.since(done)
-        bar = tqdm(total=self.steps, initial=done, disable=not (settings.progress and is_main()), desc="teacher")
-        with bar, Log(self.out / "log.jsonl", resumed=done or None) as log:
-            sums: list[Tensor] = []
-            pace = Pace(settings.pace)
-            for step in range(done, self.steps):
-                pace.batch()
-                self.step, count = step, step + 1
-                with seeded(settings.seed, f"step {step}", rank()):
-                    loss, norm = self._descend(next(stream))
-                self.average.update_parameters(self.denoiser)
-                sums.append(loss)
-                if count % settings.log_every == 0 or count == self.steps:
-                    mean = gather(torch.stack(sums).mean()[None]).mean().item()
-                    log.write(count, {"loss": mean, "norm": norm.item(), "rate": self.optimiser.param_groups[0]["lr"]})
-                    bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
-                if count % settings.log_every == 0 or count % settings.every == 0:
-                    # Records begin anew at checkpoints, too, so that a resumed run writes the same ones.
-                    sums = []
-                if count % settings.every == 0 or count == self.steps:
-                    save(self.out, count, self._state(count), self.identity)
-                bar.update()
+        """Take the steps that are left."""
+        settings, done = self.settings, self.number
+        self.stream = self.batches.since(done)
+        self.bar = tqdm(total=self.steps, initial=done, disable=not (settings.progress and is_main()), desc="teacher")
+        with self.bar, Log(self.out / "log.jsonl", resumed=done or None) as self.log:
+            advance(self, self.checkpoints, steps=self.steps, every=settings.every, first=done)
+
+    def step(self, number: int) -> bool:
+        """Descend on one batch, and log the mean loss now and then; always True."""
+        settings, count = self.settings, number + 1
+        self.number = number
+        self.pace.batch()
+        with seeded(settings.seed, f"step {number}", rank()):
+            loss, norm = self._descend(next(self.stream))
+        self.average.update_parameters(self.denoiser)
+        self.losses.append(loss)
+        if count % settings.log_every == 0 or count == self.steps:
+            mean = gather(torch.stack(self.losses).mean()[None]).mean().item()
+            self.log.write(count, {"loss": mean, "norm": norm.item(), "rate": self.optimiser.param_groups[0]["lr"]})
+            self.bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        if count % settings.log_every == 0 or count % settings.every == 0:
+            # Records begin anew at checkpoints, too, so that a resumed run writes the same ones.
+            self.losses = []
+        self.bar.update()
+        return True
+
+    def mark(self, count: int) -> bool:
+        """Nothing is looked at; always True."""
+        return True
+
+    def state(self, count: int, *, over: bool) -> dict[str, Any]:
+        """The state after `count` steps."""
+        return {
+            "step": count,
+            "denoiser": self.denoiser.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+        }
 
     def _descend(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """One step on one batch: the loss and the gradient's length, () each."""
@@ -265,18 +279,10 @@ class _Run:
         alpha, _ = self.settings.process.coefficients(x, sigma)
         losses = denoising_loss(self.forward(x_t, sigma, label), x, alpha, sigma, sigma_data=self.sigma_data)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.settings.learning_rate * _rate(self.step, self.steps)
-        loss_name = f"the loss in step {self.step + 1}"
+            group["lr"] = self.settings.learning_rate * _rate(self.number, self.steps)
+        loss_name = f"the loss in step {self.number + 1}"
         norm = descend(losses.mean(), self.optimiser, clip=CLIP, loss_name=loss_name, folder=self.out)
         return losses.detach().mean(), norm
-
-    def _state(self, step: int) -> dict[str, Any]:
-        return {
-            "step": step,
-            "denoiser": self.denoiser.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-        }
 
 
 def _classes(labels: Any) -> int:
@@ -293,8 +299,8 @@ def _rate(step: int, steps: int) -> float:
     return rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
-def _identity(settings: TeacherTrainer, config: NetworkConfig, samples: Tensor, steps: int) -> str:
-    """A digest of what decides a run's numbers, settings and data; a checkpoint of another one is not resumed."""
+def _digest(settings: TeacherTrainer, config: NetworkConfig, samples: Tensor, steps: int) -> str:
+    """The identity of this run in checkpoints of version 0.1."""
     names = ("batch_size", "learning_rate", "average", "label_dropout", "log_every", "every", "seed")
     decides = {name: getattr(settings, name) for name in names} | {
         "steps": steps,

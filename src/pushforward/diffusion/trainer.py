@@ -12,18 +12,18 @@ Under torchrun every process has its share of each batch, and DistributedDataPar
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
@@ -37,17 +37,17 @@ from pushforward.diffusion.loop import (
     Pace,
     average_of,
     classes_in,
+    data_settings,
     descend,
     moved,
-    resume,
-    save,
     unpacked,
 )
 from pushforward.diffusion.pipeline import OneStepPipeline
-from pushforward.errors import Interrupted, InvalidArgument
+from pushforward.errors import InvalidArgument
 from pushforward.training import Log
-from pushforward.training.distributed import gather, gather_text, is_main, rank, setup, world_size
+from pushforward.training.distributed import gather, is_main, parallel, rank, setup, world_size
 from pushforward.training.random import seeded
+from pushforward.training.resume import Checkpoints, advance, fingerprint, interruptible
 
 __all__ = ["Check", "Trainer"]
 
@@ -56,6 +56,8 @@ Check = Callable[[int, Generator], dict[str, float]]
 # Critics must follow the student, not the other way round.
 CRITIC_RATE = 3.0
 LEAST_SHARE, MOST_ACCURACY, MOST_SPREAD = 0.3, 0.9, 1.5
+# Settings that may change between a run and its resumption: where it writes, what it shows, and how it loads the data.
+FREE = frozenset({"out", "every", "check", "workers", "progress", "log_every", "pace"})
 
 
 @typed_fields
@@ -143,12 +145,9 @@ class Trainer:
         batches = Batches(self.data, batch_size=self.batch_size, seed=self.seed, workers=self.workers)
         with setup() as device:
             run = _Run(self, batches, device)
-            try:
+            message = "interrupted in step {}; the generator is what there was"
+            with interruptible(lambda: message.format(run.number + 1)):
                 run.train(steps)
-            except KeyboardInterrupt:
-                warnings.warn(
-                    f"interrupted in step {run.step + 1}; the generator is what there was", Interrupted, stacklevel=2
-                )
             run.export()
             return run.averaged.eval()
 
@@ -164,7 +163,11 @@ class _Run:
             self.distiller.prepare(self._moved(first))
         samples, _ = unpacked(first)
         self.shape = tuple(samples.shape[1:])
-        self.identity = gather_text(_identity(settings, samples))[0]
+        self.checkpoints = Checkpoints(
+            folder=self.out,
+            settings=_settings(settings, data_settings(settings.data, first)),
+            digest=_digest(settings, samples),
+        )
         self.distiller.student.denoiser.labels = classes_in(settings.data)
         self.average = average_of(self.distiller.student, settings.average)
         self.averaged = cast(Generator, self.average.module)
@@ -175,70 +178,85 @@ class _Run:
             torch.optim.Adam(parameters, lr=lr, betas=(0.0, 0.99), fused=device.type != "mps")
             for parameters, lr in ((self.distiller.trained(), rate), (self.distiller.critics(), critic_rate))
         )
-        self.step = self._resumed()
+        self.number = self._resumed()
         if world_size() > 1:
-            self.distiller.parallel(self._parallel)
+            self.distiller.parallel(lambda module: parallel(module, device))
         self.warned: set[str] = set()
         self.pace = Pace(settings.pace)
 
     def train(self, steps: int) -> None:
-        settings, critic_steps = self.settings, self.distiller.critic_steps
-        done = self.step
+        """Take the student's steps; those of the critics alone come first, unless the run was resumed."""
+        settings, done = self.settings, self.number
         # The warm-up has the first batches, and every step critic_steps + 1 of the others.
-        number = settings.warmup + done * (critic_steps + 1) if done else 0
-        stream = self.batches.since(number)
-        bar = tqdm(total=steps, initial=done, disable=not (settings.progress and is_main()), desc="distilling")
-        with bar, Log(self.out / "log.jsonl", resumed=done or None) as log:
+        batch = settings.warmup + done * (self.distiller.critic_steps + 1) if done else 0
+        self.stream, self.steps = self.batches.since(batch), steps
+        self.bar = tqdm(total=steps, initial=done, disable=not (settings.progress and is_main()), desc="distilling")
+        with self.bar, Log(self.out / "log.jsonl", resumed=done or None) as self.log:
             for number in range(0 if done else settings.warmup):
-                self._critics(stream, f"warm-up {number}")
-            began = time.perf_counter()
-            for self.step in range(done, steps):
-                parts = self._step(stream)
-                count = self.step + 1
-                if count % settings.log_every == 0 or count == steps:
-                    seconds = (time.perf_counter() - began) / (count - done)
-                    self._log(log, count, parts | {"seconds": torch.tensor(seconds)})
-                if count % settings.every == 0 or count == steps:
-                    self._check(log, count)
-                    save(self.out, count, self._state(count), self.identity)
-                bar.update()
+                self._critics(f"warm-up {number}")
+            self.began, self.done = time.perf_counter(), done
+            advance(self, self.checkpoints, steps=steps, every=settings.every, first=done)
+
+    def step(self, number: int) -> bool:
+        """Take the critics' steps and the student's; always True."""
+        self.number, parts = number, {}
+        for critics in range(self.distiller.critic_steps):
+            parts = self._critics(f"step {number}, critics {critics}")
+        with seeded(self.settings.seed, f"step {number}, student", rank()):
+            losses = self._losses(self.distiller.student_loss)
+            norm = self._descend(losses.total, self.student_optimiser, "student_loss")
+        self.average.update_parameters(self.distiller.student)
+        count = number + 1
+        if count % self.settings.log_every == 0 or count == self.steps:
+            seconds = torch.tensor((time.perf_counter() - self.began) / (count - self.done))
+            self._log(count, parts | losses.parts | {"student_norm": norm, "seconds": seconds})
+        self.bar.update()
+        return True
+
+    def mark(self, count: int) -> bool:
+        """Log what the caller's check finds; always True."""
+        if self.settings.check is not None and is_main():
+            with seeded(self.settings.seed, f"check {count}"):
+                found = self.settings.check(count, self.averaged)
+            self.log.write(count, {f"check_{name}": float(value) for name, value in found.items()})
+        return True
+
+    def state(self, count: int, *, over: bool) -> dict[str, Any]:
+        """The state after `count` steps."""
+        return {
+            "step": count,
+            "distiller": self.distiller.state_dict(),
+            "average": self.average.state_dict(),
+            "student_optimiser": self.student_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+        }
 
     def export(self) -> None:
         """Save the averaged student as a pipeline."""
         if is_main():
             OneStepPipeline(self.averaged, shape=self.shape).save_pretrained(self.out / "student")
 
-    def _step(self, stream: Iterator[Batch]) -> dict[str, Tensor]:
-        parts: dict[str, Tensor] = {}
-        for number in range(self.distiller.critic_steps):
-            parts = self._critics(stream, f"step {self.step}, critics {number}")
-        with seeded(self.settings.seed, f"step {self.step}, student", rank()):
-            losses = self._losses(self.distiller.student_loss, stream)
-            norm = self._descend(losses.total, self.student_optimiser, "student_loss")
-        self.average.update_parameters(self.distiller.student)
-        return parts | losses.parts | {"student_norm": norm}
-
-    def _critics(self, stream: Iterator[Batch], purpose: str) -> dict[str, Tensor]:
+    def _critics(self, purpose: str) -> dict[str, Tensor]:
         with seeded(self.settings.seed, purpose, rank()):
-            losses = self._losses(self.distiller.critic_loss, stream)
+            losses = self._losses(self.distiller.critic_loss)
             norm = self._descend(losses.total, self.critic_optimiser, "critic_loss")
         return losses.parts | {"critic_norm": norm}
 
-    def _losses(self, loss: Callable[[Batch], Losses], stream: Iterator[Batch]) -> Losses:
+    def _losses(self, loss: Callable[[Batch], Losses]) -> Losses:
         self.pace.batch()
-        batch = self._moved(next(stream))
+        batch = self._moved(next(self.stream))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
             return loss(batch)
 
     def _descend(self, total: Tensor, optimiser: torch.optim.Optimizer, name: str) -> Tensor:
-        loss_name = f"{name} in step {self.step + 1}"
+        loss_name = f"{name} in step {self.number + 1}"
         return descend(total, optimiser, clip=self.settings.clip, loss_name=loss_name, folder=self.out)
 
-    def _log(self, log: Log, step: int, parts: dict[str, Tensor]) -> None:
+    def _log(self, step: int, parts: dict[str, Tensor]) -> None:
         names = sorted(parts)
         values = gather(torch.stack([parts[name].float().to(self.device) for name in names])[None]).mean(0).tolist()
         record = dict(zip(names, values, strict=True))
-        log.write(step, record)
+        self.log.write(step, record)
         self._warn("effective_share", record, lambda share: share < LEAST_SHARE, "few samples carry the step")
         self._warn("accuracy", record, lambda share: share > MOST_ACCURACY, "the discriminator tells all apart")
         self._warn("spread", record, lambda ratio: ratio > MOST_SPREAD, "the student leaves the data's range")
@@ -246,25 +264,10 @@ class _Run:
     def _warn(self, name: str, record: dict[str, float], bad: Callable[[float], bool], meaning: str) -> None:
         if name in record and bad(record[name]) and name not in self.warned and is_main():
             self.warned.add(name)
-            warnings.warn(f"step {self.step + 1}: {name} is {record[name]:.3f}: {meaning}", stacklevel=2)
-
-    def _check(self, log: Log, step: int) -> None:
-        if self.settings.check is not None and is_main():
-            with seeded(self.settings.seed, f"check {step}"):
-                found = self.settings.check(step, self.averaged)
-            log.write(step, {f"check_{name}": float(value) for name, value in found.items()})
-
-    def _state(self, step: int) -> dict[str, Any]:
-        return {
-            "step": step,
-            "distiller": self.distiller.state_dict(),
-            "average": self.average.state_dict(),
-            "student_optimiser": self.student_optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
-        }
+            warnings.warn(f"step {self.number + 1}: {name} is {record[name]:.3f}: {meaning}", stacklevel=2)
 
     def _resumed(self) -> int:
-        state = resume(self.out, self.identity)
+        state = self.checkpoints.load()
         if state is None:
             return 0
         self.distiller.load_state_dict(state["distiller"])
@@ -279,12 +282,37 @@ class _Run:
         samples = samples.to(self.device)
         return samples if condition is None else (samples, moved(condition, self.device))
 
-    def _parallel(self, module: nn.Module) -> nn.Module:
-        return DistributedDataParallel(module, device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+def _settings(settings: Trainer, data: Any) -> dict[str, Any]:
+    """What tells this run from others: all settings but the free ones, the distiller's among them.
+
+    Args:
+        settings: The trainer, with its distiller prepared.
+        data: As `data_settings` gives it.
+    """
+    distiller, student = settings.distiller, settings.distiller.student
+    names = {item.name for item in fields(settings)} - FREE - {"distiller", "data"}
+    own = {name: getattr(settings, name) for name in names} | {"data": data}
+    # Where what is trained has got to is in the checkpoint. A time is found by a search, which a GPU may end elsewhere.
+    built = {"student": _structure(student), "ratio": _structure(distiller.ratio), "steps": len(student.times)}
+    made = {
+        f"distiller.{name}": built[name] if name in built else getattr(distiller, name)
+        for name in inspect.signature(Distiller).parameters
+    }
+    times = [f"{time:.3g}" for time in student.times]
+    return fingerprint(own | made | {"times": times})
 
 
-def _identity(settings: Trainer, samples: Tensor) -> str:
-    """A digest of what decides a run's numbers, settings and data; a checkpoint of another one is not resumed."""
+def _structure(module: Any) -> Any:
+    """A module by its class, and by its parameters' names, shapes and which are trained; anything else as it is."""
+    if not isinstance(module, nn.Module):
+        return module
+    weights = [[name, *weight.shape, weight.requires_grad] for name, weight in module.named_parameters()]
+    return [type(module).__qualname__, weights, getattr(module, "taps", None)]
+
+
+def _digest(settings: Trainer, samples: Tensor) -> str:
+    """The identity of this run in checkpoints of version 0.1."""
     distiller = settings.distiller
     names = ("batch_size", "learning_rate", "critic_rate", "warmup", "average", "clip", "precision", "seed")
     decides = {name: getattr(settings, name) for name in names} | {

@@ -3,28 +3,23 @@
     min over convex phi   J(phi) = E phi(u) + E phi*(v),    phi*(v) = max_w <w, v> - phi(w)        T = grad phi     (1)
     dJ/dtheta = E dphi/dtheta(u) - E dphi/dtheta(w),    w = argmax of phi*(v) = grad phi*(v)                        (2)
 
-    phi(u) = <a, z_L> + |u R|^2 / 2 + <r, u>,   z_k = softplus(z_{k-1} W_k + u S_k + b_k),   W_k, a >= 0            (3)
-
-symbol     meaning                                                    shape
-u, v       source and target points in the frame below                (n, d), (m, d)
-w          conjugate points: where phi has the slope v                (m, d)
-S, b, W    skips from the input, biases, non-negative weights         (d, h), (h,), (h, h)
-a, R, r    last weights, root of the quadratic part, slope            (h,), (d, d), (d,)
+symbol   meaning                                          shape
+phi      an input-convex network (`convex`)               (n, d) -> (n,)
+u, v     source and target points in the frame below      (n, d), (m, d)
+w        conjugate points: where phi has the slope v      (m, d)
 
 By the envelope theorem (2) holds no derivative of w, so that training needs phi's values alone, at u and at w, and no
-second derivatives; grad phi, which the search for w and the map need, is written out layer by layer. Whatever the
-weights are, phi is convex: T is optimal onto its own image, and only its image can be wrong.
+second derivatives. Whatever the weights are, phi is convex: T is optimal onto its own image, and only its image can be
+wrong.
 
 The frame makes the best linear map, T(x) = m_y + A (x - m_x), the identity: u = A^(1/2) (x - m_x)/s and
 v = A^(-1/2) (y - m_y)/s. Inner products and so optimal pairs stay as they are, and R = I, r = 0, a = 0 starts there.
 
-The search for w is Barzilai and Borwein's gradient method, with a step length for each point, from where it ended when
-the point was last met: amortised in memory, as Amos amortises it in a second network, which was tried first and, at
-equal cost, left residuals a hundred times larger on the W2 benchmark.
+The search for w starts from where it ended when the point was last met: amortised in memory, as Amos amortises it in a
+second network, which was tried first and, at equal cost, left residuals a hundred times larger on the W2 benchmark.
 
 Sources: Makkuva et al. 2020 (arXiv 1908.10812), for (1) with input-convex networks; Taghvaei and Jalali 2019 (arXiv
-1902.07197), for (2); Amos 2023 (arXiv 2210.12153), for warm starts that a solver refines; Amos, Xu and Kolter 2017,
-for (3); Barzilai and Borwein 1988.
+1902.07197), for (2); Amos 2023 (arXiv 2210.12153), for warm starts that a solver refines.
 """
 
 from __future__ import annotations
@@ -32,19 +27,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from sklearn.utils import check_random_state
-from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch import Tensor
 
 from pushforward._checks import check_count, check_positive
+from pushforward._typed import check_folder
 from pushforward.errors import InvalidArgument
 from pushforward.maps.base import TransportMap
+from pushforward.maps.convex import ConvexPotential, conjugate_points
 from pushforward.maps.linear import bures_map
+from pushforward.training.resume import Checkpoints, advance, fingerprint, interruptible
 
-__all__ = ["ConvexPotential", "ICNNMap", "conjugate_points"]
+__all__ = ["ICNNMap"]
 
 # An eighth of the points, and at most so many, are held out; the best weights are those with the least J there.
 HELD, MOST_HELD = 8, 1024
@@ -53,91 +51,10 @@ PATIENCE = 8  # checks without a better J, after which it ends
 # Held-out conjugates are sought for so many steps. A J whose conjugates miss their slopes by more than this share of
 # the variance (mean squares) is no J: the maximum is understated, and an unbounded phi would look best of all.
 CHECK_STEPS, WORST_RESIDUAL = 20, 1e-2
-# First-layer slopes at the start, over unit-variance inputs: softplus then bends within the data, not across it.
-BEND = 3.0
 # A direction in which one side has no extent has no A^(1/2) to divide by; this much of the largest is used.
 THINNEST = 1e-4
-
-
-class ConvexPotential(nn.Module):
-    """phi of (3), convex as long as `project` follows every change of its weights; |u|^2 / 2 at the start.
-
-    Args:
-        dim: d.
-        hidden: Widths h of the layers.
-        generator: Draws the weights.
-    """
-
-    def __init__(self, dim: int, hidden: Sequence[int], generator: torch.Generator) -> None:
-        super().__init__()
-        scale = BEND / math.sqrt(dim)
-        self.skips = nn.ParameterList([scale * torch.randn(dim, h, generator=generator) for h in hidden])
-        self.biases = nn.ParameterList([0.5 * torch.randn(h, generator=generator) for h in hidden])
-        pairs = zip(hidden[:-1], hidden[1:], strict=True)
-        # Non-negative of mean 1/h: each unit starts as an average of those before it.
-        self.weights = nn.ParameterList([torch.rand(h, after, generator=generator) * (2.0 / h) for h, after in pairs])
-        self.last = nn.Parameter(torch.zeros(hidden[-1]))
-        self.root = nn.Parameter(torch.eye(dim))
-        self.slope = nn.Parameter(torch.zeros(dim))
-
-    def forward(self, u: Tensor) -> Tensor:
-        """Phi at points (n, d), (n,)."""
-        return softplus(self._layers(u)[-1]) @ self.last + 0.5 * (u @ self.root).square().sum(1) + u @ self.slope
-
-    @torch.no_grad()
-    def gradient(self, u: Tensor) -> Tensor:
-        """grad phi at points (n, d), without a graph."""
-        layers = self._layers(u)
-        out = torch.addmm(self.slope, u @ self.root, self.root.T)
-        back = self.last
-        for k in range(len(layers) - 1, -1, -1):
-            back = back * torch.sigmoid(layers[k])  # softplus'
-            out.addmm_(back, self.skips[k].T)
-            if k:
-                back = back @ self.weights[k - 1].T
-        return out
-
-    @torch.no_grad()
-    def project(self) -> None:
-        """Put the weights that must not be negative back to 0 where they are."""
-        for weight in (*self.weights, self.last):
-            weight.clamp_(min=0.0)
-
-    def _layers(self, u: Tensor) -> list[Tensor]:
-        """What softplus is applied to, layer by layer."""
-        layers = [torch.addmm(self.biases[0], u, self.skips[0])]
-        for weight, skip, bias in zip(self.weights, self.skips[1:], self.biases[1:], strict=True):
-            layers.append(torch.addmm(torch.addmm(bias, u, skip), softplus(layers[-1]), weight))
-        return layers
-
-
-@torch.no_grad()
-def conjugate_points(potential: ConvexPotential, v: Tensor, start: Tensor, steps: int) -> tuple[Tensor, Tensor]:
-    """Points w where the potential has the slopes v, as nearly as so many steps find them.
-
-    Args:
-        potential: phi.
-        v: Slopes, (m, d).
-        start: Points to start from, (m, d).
-        steps: Gradients beyond the first.
-
-    Returns:
-        Of each point the best that was met, (m, d), and its squared residual |v - grad phi(w)|^2, (m,).
-    """
-    w, residual = start, v - potential.gradient(start)
-    best, least = w, residual.square().sum(1)
-    length = torch.full_like(least, 0.5)[:, None]
-    for _ in range(steps):
-        move = length * residual
-        w = w + move
-        after = v - potential.gradient(w)
-        # <move, residual - after> >= 0 by convexity; 0 only where nothing moved or phi is flat.
-        bend = (move * (residual - after)).sum(1, keepdim=True).clamp_min(torch.finfo(w.dtype).tiny)
-        length = (move.square().sum(1, keepdim=True) / bend).clamp(1e-3, 1e3)
-        residual = after
-        square = residual.square().sum(1)
-        best, least = torch.where((square < least)[:, None], w, best), torch.minimum(square, least)
-    return best, least
+# Parameters that may change between a training and its resumption; of `random_state` the seed counts that it gave.
+FREE = frozenset({"checkpoint", "random_state"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +88,10 @@ class _Frame:
         return v.to(self.half) @ self.back + self.mean_y
 
 
+# What of a judge changes from check to check.
+_JUDGED = ("w", "history", "kept", "least", "stale", "kept_at")
+
+
 @dataclass(kw_only=True, slots=True)
 class _Judge:
     """J on points held out, at each check."""
@@ -198,6 +119,91 @@ class _Judge:
             self.stale += 1
 
 
+class _Training:
+    """The training of a potential, as `advance` takes it.
+
+    Args:
+        potential: phi at its start.
+        u, v: Source and target points to train on.
+        batch: Points of each side in a step.
+        inner: Gradient steps towards each conjugate point.
+        rate: Adam's learning rate at the start, and the steps over which it falls to 0.
+        generator: Draws the batches.
+        judge: Judges on other points.
+    """
+
+    def __init__(
+        self,
+        *,
+        potential: ConvexPotential,
+        u: Tensor,
+        v: Tensor,
+        batch: int,
+        inner: int,
+        rate: tuple[float, int],
+        generator: torch.Generator,
+        judge: _Judge,
+    ) -> None:
+        self.potential, self.u, self.v, self.batch, self.inner = potential, u, v, batch, inner
+        self.generator, self.judge = generator, judge
+        self.met = v.clone()  # the conjugate point of each v as it was last found
+        self.optimizer = torch.optim.Adam(potential.parameters(), lr=rate[0])
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, rate[1])
+        self.steps, self.done = rate[1], 0
+
+    def begin(self, state: dict[str, Any] | None) -> int:
+        """Take up a checkpoint's state, or judge the start; returns the step to go on from."""
+        if state is None:
+            self.judge.check(0, self.potential)
+            return 0
+        for name in ("potential", "optimizer", "schedule"):
+            getattr(self, name).load_state_dict(state[name])
+        self.generator.set_state(state["generator"])
+        self.met = state["met"].to(self.v)
+        for name in _JUDGED:
+            setattr(self.judge, name, state["judge"][name])
+        self.judge.w = self.judge.w.to(self.v)
+        self.done = state["step"]
+        return self.done
+
+    def step(self, number: int) -> bool:
+        """Descend (2) on one batch; always True."""
+        i, j = (
+            torch.randint(len(side), (self.batch,), generator=self.generator).to(side.device)
+            for side in (self.u, self.v)
+        )
+        w, _ = conjugate_points(self.potential, self.v[j], self.met[j], self.inner)
+        self.met[j] = w
+        at_u, at_w = self.potential(torch.cat([self.u[i], w])).split(self.batch)
+        self.optimizer.zero_grad()
+        (at_u.mean() - at_w.mean()).backward()
+        self.optimizer.step()
+        self.schedule.step()
+        self.potential.project()
+        self.done = number + 1
+        return True
+
+    def mark(self, count: int) -> bool:
+        """Judge the potential; False where it has not become better for long."""
+        self.judge.check(count, self.potential)
+        return self.judge.stale < PATIENCE
+
+    def state(self, count: int, *, over: bool) -> dict[str, Any]:
+        """The state after `count` steps; where no step follows it says that all were taken."""
+        parts = {name: getattr(self, name).state_dict() for name in ("potential", "optimizer", "schedule")}
+        return parts | {
+            "generator": self.generator.get_state(),
+            "met": self.met,
+            "judge": {name: getattr(self.judge, name) for name in _JUDGED},
+            "step": self.steps if over else count,
+        }
+
+    def interruption(self) -> str:
+        """The warning after Ctrl-C; "" where nothing has been judged yet."""
+        message = f"interrupted in step {self.done + 1}; the best map until then is kept"
+        return message if self.judge.kept else ""
+
+
 class ICNNMap(TransportMap):
     """The gradient of an input-convex network (module docstring), for the squared Euclidean cost.
 
@@ -207,6 +213,7 @@ class ICNNMap(TransportMap):
         batch_size: Points of each side in a step.
         learning_rate: Adam's, at the start; it falls to 0 along a cosine.
         conjugate_steps: Gradient steps towards each conjugate point in a training step.
+        checkpoint: Folder from which an interrupted `fit` goes on, and into which it writes; None for none.
         random_state: Seed of the weights and batches, as scikit-learn has it.
 
     Attributes:
@@ -234,6 +241,7 @@ class ICNNMap(TransportMap):
         batch_size: int = 512,
         learning_rate: float = 0.03,
         conjugate_steps: int = 4,
+        checkpoint: str | Path | None = None,
         random_state: Any = None,
     ) -> None:
         self.hidden = hidden
@@ -241,44 +249,43 @@ class ICNNMap(TransportMap):
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.conjugate_steps = conjugate_steps
+        self.checkpoint = checkpoint
         self.random_state = random_state
 
     def _fit(self, x: Tensor, y: Tensor) -> None:
-        batch = check_count("batch_size", self.batch_size)
-        generator = torch.Generator().manual_seed(int(check_random_state(self.random_state).randint(2**31)))
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        steps, batch = check_count("steps", self.steps), check_count("batch_size", self.batch_size)
+        checkpoints = self._checkpoints(x, y, seed)
+        generator = torch.Generator().manual_seed(seed)
         x, y = (points[torch.randperm(len(points), generator=generator).to(points.device)] for points in (x, y))
         self._frame = _Frame.of(x.to(torch.float64), y.to(torch.float64))
         self.potential_ = ConvexPotential(x.shape[1], self._widths(), generator).to(x.device)
         held_u, u = _hold_out(self._frame.source(x))
         held_v, v = _hold_out(self._frame.target(y))
-        judge = _Judge(u=held_u, v=held_v, w=held_v)
-        with torch.autocast(x.device.type, enabled=False):
-            self._train(u, v, batch, judge, generator)
-        self.potential_.load_state_dict(judge.kept)
-        self.history_, self.kept_ = judge.history, judge.kept_at
+        training = _Training(
+            potential=self.potential_,
+            u=u,
+            v=v,
+            batch=batch,
+            inner=check_count("conjugate_steps", self.conjugate_steps),
+            rate=(check_positive("learning_rate", self.learning_rate), steps),
+            generator=generator,
+            judge=_Judge(u=held_u, v=held_v, w=held_v),
+        )
+        with torch.autocast(x.device.type, enabled=False), interruptible(training.interruption):
+            first = training.begin(checkpoints.load())
+            advance(training, checkpoints, steps=steps, every=max(1, steps // CHECKS), first=first)
+        self.potential_.load_state_dict(training.judge.kept)
+        self.history_, self.kept_ = training.judge.history, training.judge.kept_at
 
-    def _train(self, u: Tensor, v: Tensor, batch: int, judge: _Judge, generator: torch.Generator) -> None:
-        steps = check_count("steps", self.steps)
-        inner = check_count("conjugate_steps", self.conjugate_steps)
-        potential, met = self.potential_, v.clone()  # met: the conjugate point of each v as it was last found
-        optimizer = torch.optim.Adam(potential.parameters(), lr=check_positive("learning_rate", self.learning_rate))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        every = max(1, steps // CHECKS)
-        judge.check(0, potential)
-        for step in range(1, steps + 1):
-            i, j = (torch.randint(len(side), (batch,), generator=generator).to(side.device) for side in (u, v))
-            w, _ = conjugate_points(potential, v[j], met[j], inner)
-            met[j] = w
-            at_u, at_w = potential(torch.cat([u[i], w])).split(batch)
-            optimizer.zero_grad()
-            (at_u.mean() - at_w.mean()).backward()
-            optimizer.step()
-            schedule.step()
-            potential.project()
-            if step % every == 0 or step == steps:
-                judge.check(step, potential)
-                if judge.stale >= PATIENCE:
-                    break
+    def _checkpoints(self, x: Tensor, y: Tensor, seed: int) -> Checkpoints:
+        """The checkpoints of this training, with its data and parameters as what tells it from others."""
+        if self.checkpoint is None:
+            return Checkpoints(folder=None, settings={})
+        folder = check_folder("checkpoint", self.checkpoint)
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in FREE}
+        settings = fingerprint(parameters | {"seed": seed, "data": [x, y]})
+        return Checkpoints(folder=folder, settings=settings)
 
     def _transform(self, x: Tensor) -> Tensor:
         return self._frame.image(self.potential_.gradient(self._frame.source(x)))

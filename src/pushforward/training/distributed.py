@@ -30,12 +30,23 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.parallel import DistributedDataParallel
 
 from pushforward.errors import ShapeError
 
-__all__ = ["barrier", "gather", "gather_text", "is_main", "rank", "setup", "world_size"]
+__all__ = [
+    "average_gradients",
+    "barrier",
+    "gather",
+    "gather_text",
+    "is_main",
+    "parallel",
+    "rank",
+    "setup",
+    "world_size",
+]
 
 
 def _together() -> bool:
@@ -97,6 +108,28 @@ def setup() -> Generator[torch.device, None, None]:
         yield device
     finally:
         dist.destroy_process_group()
+
+
+def parallel(module: nn.Module, device: torch.device) -> nn.Module:
+    """The module under DistributedDataParallel, which averages gradients over processes; itself where there is one.
+
+    Args:
+        module: A module whose passes in training all go through its call.
+        device: This process's device.
+    """
+    if world_size() == 1:
+        return module
+    return DistributedDataParallel(module, device_ids=[device.index] if device.type == "cuda" else None)
+
+
+def average_gradients(module: nn.Module) -> None:
+    """Average a module's gradients over processes, for a module of which training uses more than its call."""
+    if world_size() == 1:
+        return
+    for parameter in module.parameters():
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()
 
 
 def gather(x: Tensor) -> Tensor:

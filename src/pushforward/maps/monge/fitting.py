@@ -18,18 +18,16 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from pushforward.errors import CheckpointError, Interrupted, InvalidArgument
+from pushforward.errors import InvalidArgument
 from pushforward.maps.monge.judge import Judge
 from pushforward.maps.monge.stages import Stage
-from pushforward.training import latest, load_state, publishing, save_state
-from pushforward.training.distributed import barrier, is_main, world_size
+from pushforward.training.distributed import average_gradients, is_main
+from pushforward.training.resume import Checkpoints, advance, interruptible
 
 __all__ = ["MARGIN", "Course", "Progress", "train"]
 
@@ -89,8 +87,7 @@ def train(
     stages: Sequence[Callable[[], Stage]],
     judge: Judge,
     *,
-    identity: str,
-    checkpoint: Path | None,
+    checkpoints: Checkpoints,
     progress: Progress | None,
 ) -> Course:
     """Train `network` in place; it ends with the best weights seen.
@@ -99,8 +96,7 @@ def train(
         network: At its start.
         stages: Each is made when its turn comes, since making it may take long.
         judge: Gives the figures.
-        identity: Tells this training from any other; a checkpoint of another one is refused.
-        checkpoint: Folder of the run's checkpoints, from the last of which it goes on; None writes none.
+        checkpoints: Where the training goes on from, and where it writes.
         progress: Called with every record of `Course.validation`, on the first process.
 
     Returns:
@@ -109,17 +105,11 @@ def train(
     Raises:
         CheckpointError: The checkpoint is of another training, or cannot be read.
     """
-    run = _Run(network=network, judge=judge, identity=identity, folder=checkpoint, progress=progress)
-    try:
+    run = _Run(network=network, judge=judge, checkpoints=checkpoints, progress=progress)
+    with interruptible(run.interruption):
         run.begin()
         for index in range(run.course.at[0], len(stages)):
             run.stage(index, stages[index]())
-    except KeyboardInterrupt:
-        if not run.course.kept:
-            raise
-        index, step = run.course.at
-        message = f"interrupted in step {step} of stage {index + 1}; the best map until then is kept"
-        warnings.warn(message, Interrupted, stacklevel=2)
     network.load_state_dict(run.course.kept)
     return run.course
 
@@ -128,28 +118,20 @@ def train(
 class _Run:
     network: nn.Module
     judge: Judge
-    identity: str
-    folder: Path | None
+    checkpoints: Checkpoints
     progress: Progress | None
     course: Course = field(default_factory=Course)
     resumed: dict[str, Any] | None = None
 
     def begin(self) -> None:
         """Take up the last checkpoint, or judge the start."""
-        found = None if self.folder is None else latest(self.folder)
-        if found is None:
-            self._check("start", 0, {}, 0.0)
-            if not self.course.kept:
-                raise InvalidArgument("network gives images that are not finite before any training")
+        self.resumed = self.checkpoints.load()
+        if self.resumed is not None:
+            self.course = Course(**self.resumed["course"])
             return
-        state = load_state(found / "training")
-        if state["identity"] != self.identity or state["processes"] != world_size():
-            raise CheckpointError(
-                f"{found} is of a training with other data, parameters or number of processes; choose another folder, "
-                "or delete it to start over"
-            )
-        self.course = Course(**state["course"])
-        self.resumed = state
+        self.check("start", 0, {}, 0.0)
+        if not self.course.kept:
+            raise InvalidArgument("network gives images that are not finite before any training")
 
     def stage(self, index: int, stage: Stage) -> None:
         """Train on one stage, from its start or from where the checkpoint was made."""
@@ -164,62 +146,69 @@ class _Run:
         if not first:
             self.network.load_state_dict(self.course.kept)
             self.course.stale = 0
-        every = max(1, stage.steps // CHECKS)
-        for step in range(first, stage.steps):
-            self.course.at = index, step
-            parts = self._step(stage, step, optimiser)
-            if not all(math.isfinite(value) for value in parts.values()):
-                warnings.warn(f"the loss of stage {stage.name!r} is {parts} in step {step}; it ends here", stacklevel=3)
-                break
-            if (step + 1) % every == 0 or step + 1 == stage.steps:
-                self._check(stage.name, step + 1, parts, stage.tolerance)
-                spent = self.course.stale >= stage.patience or (stage.rising and self.course.rises(stage.rising))
-                over = bool(spent) or step + 1 == stage.steps
-                self._save((index + 1, 0) if over else (index, step + 1), optimiser, index * stage.steps + step + 1)
-                if over:
-                    break
+        part = _Part(run=self, index=index, stage=stage, optimiser=optimiser)
+        every, offset = max(1, stage.steps // CHECKS), index * stage.steps
+        advance(part, self.checkpoints, steps=stage.steps, every=every, first=first, offset=offset)
         self.course.at = index + 1, 0
 
-    def _step(self, stage: Stage, step: int, optimiser: torch.optim.Adam) -> dict[str, float]:
-        for group in optimiser.param_groups:
-            group["lr"] = 0.5 * stage.learning_rate * (1.0 + math.cos(math.pi * step / stage.steps))
-        optimiser.zero_grad()
-        loss, parts = stage.loss(self.network, step)
-        if bool(torch.isfinite(loss.detach())):
-            loss.backward()
-            self._average_gradients()
-            optimiser.step()
-        return {"loss": float(loss.detach()), **parts}
-
-    def _average_gradients(self) -> None:
-        """Every process has the gradient through its own share, times the number of processes (`gather`)."""
-        if world_size() == 1:
-            return
-        for parameter in self.network.parameters():
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= world_size()
-
-    def _check(self, stage: str, step: int, parts: dict[str, float], tolerance: float) -> None:
+    def check(self, stage: str, step: int, parts: dict[str, float], tolerance: float) -> None:
+        """Judge the network, and record it."""
         losses = {f"train_{name}": value for name, value in parts.items()}
         record = {"stage": stage, "step": step, **self.judge(self.network), **losses}
         self.course.note(record, self.network, tolerance)
         if self.progress is not None and is_main():
             self.progress(self.course.validation[-1])
 
-    def _save(self, at: tuple[int, int], optimiser: torch.optim.Adam, number: int) -> None:
-        self.course.at = at
-        if self.folder is None:
-            return
-        course = {name: getattr(self.course, name) for name in Course.__slots__}
-        state = {
-            "identity": self.identity,
-            "processes": world_size(),
-            "course": course,
-            "network": self.network.state_dict(),
-            "optimiser": optimiser.state_dict(),
+    def interruption(self) -> str:
+        """The warning after Ctrl-C; "" where no map has been judged yet."""
+        index, step = self.course.at
+        message = f"interrupted in step {step} of stage {index + 1}; the best map until then is kept"
+        return message if self.course.kept else ""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Part:
+    """One stage of a run, as `advance` trains it."""
+
+    run: _Run
+    index: int
+    stage: Stage
+    optimiser: torch.optim.Adam
+    parts: dict[str, float] = field(default_factory=dict)
+
+    def step(self, number: int) -> bool:
+        """Descend; False, with a warning, where the loss is not finite."""
+        self.run.course.at = self.index, number
+        stage, network = self.stage, self.run.network
+        for group in self.optimiser.param_groups:
+            group["lr"] = 0.5 * stage.learning_rate * (1.0 + math.cos(math.pi * number / stage.steps))
+        self.optimiser.zero_grad()
+        loss, parts = stage.loss(network, number)
+        if bool(torch.isfinite(loss.detach())):
+            loss.backward()
+            # Every process has the gradient through its own share, times the number of processes (`gather`).
+            average_gradients(network)
+            self.optimiser.step()
+        self.parts = {"loss": float(loss.detach()), **parts}
+        finite = all(math.isfinite(value) for value in self.parts.values())
+        if not finite:
+            message = f"the loss of stage {stage.name!r} is {self.parts} in step {number}; it ends here"
+            warnings.warn(message, stacklevel=3)
+        return finite
+
+    def mark(self, count: int) -> bool:
+        """Judge the network; False where its stage gains nothing any more."""
+        stage, course = self.stage, self.run.course
+        self.run.check(stage.name, count, self.parts, stage.tolerance)
+        rises = bool(stage.rising) and course.rises(stage.rising)
+        return course.stale < stage.patience and not rises
+
+    def state(self, count: int, *, over: bool) -> dict[str, Any]:
+        """The state after `count` steps of the stage."""
+        course = self.run.course
+        course.at = (self.index + 1, 0) if over else (self.index, count)
+        return {
+            "course": {name: getattr(course, name) for name in Course.__slots__},
+            "network": self.run.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
         }
-        with publishing(self.folder, number) as draft:
-            if is_main():
-                save_state(draft / "training", state)
-        barrier()

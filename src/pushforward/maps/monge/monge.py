@@ -55,6 +55,7 @@ from pushforward.maps.monge.stages import MongeGap, Regression, Stage, entropic_
 from pushforward.maps.monge.start import identity_start, known_conditions, linear_start, shifts_under
 from pushforward.maps.outliers import without_outliers
 from pushforward.training.random import generator
+from pushforward.training.resume import Checkpoints, fingerprint
 
 __all__ = ["MongeMap"]
 
@@ -75,6 +76,8 @@ TORN = 0.01
 # From a distilled map the gap is descended with smaller steps, and not for long where it does not help.
 REFINING = 0.25
 REFINING_PATIENCE = 1
+# Parameters that may change between a training and its resumption; of `random_state` the seed counts that it gave.
+FREE = frozenset({"checkpoint", "progress", "random_state"})
 
 
 class MongeMap(TransportMap):
@@ -249,16 +252,16 @@ class MongeMap(TransportMap):
             train,
             stages=self._stages(training, cost, units, seed, judged=sum(len(group.x) for group in held_out)),
             judge=Judge(cost=cost, groups=held_out, units=units),
-            identity="" if self.checkpoint is None else self._digest(groups, seed),
             progress=self.progress if callable(self.progress) else functools.partial(_show, bar),
         )
-        folder = None if self.checkpoint is None else Path(self.checkpoint)
-        course = run(self.network_, checkpoint=folder)
+        checkpoints = self._checkpoints(groups, seed)
+        course = run(self.network_, checkpoints=checkpoints)
         self.validation_, self.kept_ = course.validation, course.kept_at
         free_too = self.start == self.network == "auto" and isinstance(cost, SquaredEuclidean) and len(groups) == 1
         if free_too and _gap(course) > TORN:
             free = self._build(training, cost, seed, "residual")
-            other = run(free, checkpoint=None if folder is None else folder / "residual")
+            folder = None if checkpoints.folder is None else checkpoints.folder / "residual"
+            other = run(free, checkpoints=dataclasses.replace(checkpoints, folder=folder))
             self.validation_ = course.validation + other.validation
             if other.criterion < course.criterion - MARGIN:
                 self.kept_ = len(course.validation) + other.kept_at
@@ -424,11 +427,21 @@ class MongeMap(TransportMap):
             patience=self.steps,  # its loss is no more than a distance, and falls until the rate has
         )
 
+    def _checkpoints(self, groups: list[Group], seed: int) -> Checkpoints:
+        """The checkpoints of this training, with its data and parameters as what tells it from others."""
+        if self.checkpoint is None:
+            return Checkpoints(folder=None, settings={})
+        parameters = {name: value for name, value in self.get_params(deep=False).items() if name not in FREE}
+        data = [[group.name, group.x, group.y, group.c] for group in groups]
+        settings = parameters | {"seed": seed, "data": data, "weights": self.network_.state_dict()}
+        return Checkpoints(
+            folder=Path(self.checkpoint), settings=fingerprint(settings), digest=self._digest(groups, seed)
+        )
+
     def _digest(self, groups: list[Group], seed: int) -> str:
-        """A digest of data and parameters: what makes two trainings the same."""
+        """The identity of this training in checkpoints of version 0.1."""
         digest = hashlib.sha256()
-        ignored = ("checkpoint", "progress", "random_state")
-        parameters = {k: saved.encode(k, v) for k, v in self.get_params(deep=False).items() if k not in ignored}
+        parameters = {k: saved.encode(k, v) for k, v in self.get_params(deep=False).items() if k not in FREE}
         digest.update(json.dumps([seed, str(parameters)]).encode())
         for group in groups:
             for points in (group.x, group.y):
