@@ -49,14 +49,14 @@ MASS_TOLERANCE = 1e-6
 LARGEST_NUMBER, LARGEST_MASS = 1e290, 1e100
 
 
-def check_real(name: str, value: Any) -> float:
-    """`value` as a float, which may be infinite.
+def check_real(name: str, value: Any, *, allow_inf: bool = True) -> float:
+    """`value` as a float, which may be infinite unless `allow_inf` is False.
 
     Raises:
         InvalidArgument: It is not a single real number, or is NaN.
     """
     number = _real(value)
-    if math.isnan(number):
+    if math.isnan(number) or (math.isinf(number) and not allow_inf):
         raise InvalidArgument(f"{name} must be a finite number, got {shortened(value)}")
     return number
 
@@ -386,8 +386,10 @@ def _real(value: Any) -> float:
     """A single real number as a float; NaN for anything else."""
     if isinstance(value, str | bytes | bool | np.bool_ | np.timedelta64 | np.complexfloating):
         return math.nan
-    if isinstance(value, Tensor) and (value.is_meta or value.is_complex() or value.dtype == torch.bool):
-        return math.nan
+    if isinstance(value, Tensor):
+        if value.is_meta or value.is_complex() or value.dtype == torch.bool:
+            return math.nan
+        value = value.detach()
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError):

@@ -8,11 +8,11 @@ looks at each argument that is given, by its annotation:
 annotation                            what is taken
 Tensor                                a tensor of real numbers, which has memory
 float                                 a real number, neither NaN nor -inf; numpy's and torch's single numbers, too
-int                                   an integer, and no truth value
+int                                   an integer, and no truth value; a seed is at least 0
 bool, str, Path, Callable, Sequence   one of them; of int, float or str where the annotation says so
 bool | int                            a truth value, for which 0 and 1 may stand
 Mapping, dict                         a dict, or what behaves as one
-a class of the module                 an instance of it
+a class of the module, or classes     an instance of it, or of one of them
 a Literal's name                      one of its values; a function, too, where the name stands for Literal | Callable
 
 A fraction, a decimal or a tensor without a graph is passed on as Python's own number. Ranges, shapes and other choices
@@ -45,6 +45,8 @@ __all__ = ["check_flag", "check_folder", "check_path", "check_tensor", "typed", 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=type)
+# Of a file or a folder, on all common file systems.
+LONGEST_NAME = 255
 Check = Callable[[str, Any], Any]
 """Takes an argument's name and value; returns the value that the function gets, or raises."""
 
@@ -109,6 +111,12 @@ def _of_class(text: str, module: dict[str, Any]) -> Check | None:
         kind = module.get(text)
         if isinstance(kind, type) and not getattr(kind, "_is_protocol", False):
             return check_instance(name, value, kind)
+        classes = get_args(kind) if isinstance(kind, UnionType) else ()
+        if classes and all(isinstance(one, type) for one in classes):
+            if not isinstance(value, classes):
+                names = " or a ".join(one.__name__ for one in classes)
+                raise InvalidArgument(f"{name} must be a {names}, got a {type(value).__name__}: {shortened(value)}")
+            return value
         choices, function_too = _choices_of(kind)
         return check_choice(name, value, choices) if choices and not (function_too and callable(value)) else value
 
@@ -150,8 +158,8 @@ def _check_number(name: str, value: Any) -> Any:
 
 
 def _check_integer(name: str, value: Any) -> Any:
-    number = check_count(name, value, least=None)
-    return value if isinstance(value, int | np.integer) else number
+    number = check_count(name, value, least=0 if name == "seed" else None)
+    return value if isinstance(value, int) else number
 
 
 def check_flag(name: str, value: Any) -> bool:
@@ -193,9 +201,11 @@ def check_folder(name: str, value: Any) -> Path:
     """`value` as a path where a folder is or can be made; nothing is made.
 
     Raises:
-        InvalidArgument: It is no path, or a file is there or above it.
+        InvalidArgument: It is no path, a file is there or above it, or a name in it is too long.
     """
     folder = Path(check_path(name, value))
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.parts):
+        raise InvalidArgument(f"{name} is {shortened(str(folder))}; a name in it is longer than {LONGEST_NAME} bytes")
     there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), None)
     if there is not None and not there.is_dir():
         raise InvalidArgument(f"{name} is {folder}, but {there} is a file; a folder is needed")
@@ -229,6 +239,7 @@ _CHECKS: dict[str, Check] = {
     "str": _check_text,
     "Path": _check_pathlib_path,
     "str | Path": check_path,
+    "torch.dtype": lambda name, value: check_instance(name, value, torch.dtype),
     "torch.Generator": lambda name, value: check_instance(name, value, torch.Generator),
     "nn.Module": _check_function,
 }

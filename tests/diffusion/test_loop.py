@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from pushforward.diffusion.generator import Generator
-from pushforward.diffusion.loop import Batches, average_of, classes_in, moved, unpacked
+from pushforward.diffusion.loop import Batches, average_of, check_run, classes_in, moved, unpacked
 from pushforward.diffusion.processes import VarianceExploding, VariancePreserving
 from pushforward.diffusion.teachers import Denoiser
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
@@ -85,6 +86,9 @@ def test_loading_takes_nothing_from_the_global_generator():
         (torch.full((8, 2), float("nan")), NonFiniteError, "data"),
         ((torch.zeros(8, 2), torch.zeros(7)), ShapeError, "8 samples but 7 conditions"),
         ("images", InvalidArgument, "data is a str"),
+        ({"a": 1}, InvalidArgument, "data is a dict"),
+        ([[1.0], [2.0], [3.0], [4.0]], ShapeError, "data: samples are float"),
+        (torch.zeros(8, 2).to_sparse(), InvalidArgument, "data: samples are a sparse"),
     ],
 )
 def test_wrong_data_is_named(data: object, error: type[Exception], words: str):
@@ -134,3 +138,21 @@ def test_a_variance_preserving_generator_starts_from_the_noise_itself():
 def test_wrong_times_are_named(times: tuple[float, ...]):
     with pytest.raises(InvalidArgument, match="times"):
         Generator(Denoiser(lambda x, t: x, VarianceExploding()), times=times)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch_size": 9}, "batch_size is 9 but data has 8"),
+        ({"workers": -1}, "workers must be an integer of at least 0"),
+        ({"out": __file__}, "out is .* is a file; a folder"),
+        ({"out": f"{__file__}/run"}, "out is .* is a file; a folder"),
+        ({"out": "x" * 5000}, "out is .*longer than 255 bytes"),
+    ],
+)
+def test_a_run_that_cannot_be_is_refused_before_it_begins(settings: dict[str, object], words: str, tmp_path: Path):
+    fit: dict[str, object] = {"out": tmp_path / "new", "batch_size": 8, "workers": 0}
+    check_run(torch.zeros(8, 2), **fit)  # pyright: ignore[reportArgumentType]
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(InvalidArgument, match=words):
+        check_run(torch.zeros(8, 2), **(fit | settings))  # pyright: ignore[reportArgumentType]

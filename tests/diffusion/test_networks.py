@@ -142,3 +142,27 @@ def test_the_default_for_digits_has_a_quarter_of_a_million_parameters():
 def test_what_does_not_fit_is_refused(call, error, message: str):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("config", kinds())
+def test_times_and_labels_are_one_for_each_sample(config):
+    network = make(config)
+    x, t = torch.randn(4, *config.shape), torch.zeros(4)
+    assert torch.equal(network(x, torch.zeros(())), network(x, t))
+    for wrong in (t[1:], t[:0], t.reshape(2, 2)):
+        with pytest.raises(ShapeError, match=r"^t has shape"):
+            network(x, wrong)
+        with pytest.raises(ShapeError, match=r"^t has shape"):
+            from_edm(network).x0(x, wrong)
+    if isinstance(config, MLPConfig) and config.classes is not None:
+        for wrong in (torch.zeros(3).long(), torch.zeros(4), torch.zeros(4, 1).long()):
+            with pytest.raises(ShapeError, match="^label has shape"):
+                network(x, t, wrong)
+        with pytest.raises(InvalidArgument, match="label has numbers outside 0 to 3"):
+            network(x, t, torch.full((4,), 4))
+
+
+def test_samples_in_double_are_shown_to_a_network_of_single_precision():
+    teacher = from_edm(make(MLPConfig(shape=(5,), width=16, blocks=1)))
+    x, t = torch.randn(4, 5, dtype=torch.float64), torch.ones(4)
+    torch.testing.assert_close(teacher.x0(x, t), teacher.x0(x.float(), t).double(), rtol=1e-5, atol=1e-5)

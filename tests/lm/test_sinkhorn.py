@@ -273,7 +273,7 @@ def test_what_is_refused():
         SinkhornKD(support="classes", cost=torch.zeros(3, 4))
     with pytest.raises(NonFiniteError, match=r"cost\[0, 0\] is nan"):
         SinkhornKD(support="classes", cost=torch.full((2, 2), torch.nan))
-    with pytest.raises(InvalidArgument, match="top_k is 9 but there are 6 tokens"):
+    with pytest.raises(InvalidArgument, match="top_k is 9 but embeddings has 6 rows"):
         TokenCost(embeddings=torch.eye(6), top_k=9)
     with pytest.raises(InvalidArgument, match="embeddings are all the same"):
         TokenCost(embeddings=torch.ones(6, 3), top_k=2)

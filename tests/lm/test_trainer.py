@@ -256,6 +256,9 @@ def test_what_is_refused(tmp_path: Path):
         DistillationTrainer(teacher, teacher, args=arguments)
     with pytest.raises(InvalidArgument, match="teacher must be a Module, got a str"):
         DistillationTrainer(bert(), "teacher", args=arguments)
+    for wrong, words in ((3, "train_dataset is a int"), ("rows", "train_dataset is a str"), ([], "holds no rows")):
+        with pytest.raises(InvalidArgument, match=words):
+            trainer(tmp_path, data=wrong)
     with pytest.raises(InvalidArgument, match="label_weight must be a finite number of at least 0"):
         DistillationArguments(output_dir=str(tmp_path), label_weight=-1.0)
 

@@ -389,7 +389,10 @@ USUAL: dict[str, Callable[[], Any]] = {
     "verify.path": checkpoint,
     "values": lambda: {"loss": 0.5},
     "label": lambda: 3,
-    "MLP.label": lambda: None,
+    "MLP.config": lambda: df.networks.MLPConfig(shape=(2,), width=4, blocks=1, classes=3),
+    "MLP.forward.label": lambda: torch.tensor([0, 1, 2, 3, 0, 1]),
+    "condition": lambda: torch.zeros(6, 2),
+    "in_precision.dtype": lambda: torch.float64,
     "index": lambda: 0,
     "target": lambda: 8,
     "digit_pair.source": lambda: 3,
@@ -400,7 +403,7 @@ USUAL: dict[str, Callable[[], Any]] = {
     "DistillationTrainer.train_dataset": sentences,
     "DistillationTrainer.teacher": bert,
     "parse_student.teacher": bert,
-    "parse_student.text": lambda: "layers:1",
+    "parse_student.student": lambda: "layers:1",
     "DistillationTrainer.student": lambda: lm.student_from_layers(bert(), 1),
     "student_from_layers.teacher": bert,
     "with_lora.model": bert,
@@ -425,6 +428,7 @@ SORTS = {
     "network": "function",
     "unbalanced": "real",
     "NearestOffer.cost": "ground",
+    "parse_student.student": "choice",
     "mask": "array",
     "metric": "ground",
     "reg_m": "real",
@@ -442,6 +446,9 @@ LEGAL: dict[str, tuple[str, ...]] = {
     "FDivergence.name": ("no choice of these", "empty text"),
     "Task.name": ("no choice of these", "empty text"),
     **{f"Task.{name}": ("text in a list",) for name in ("labels", "label", "header")},
+    # What checkpoints are called is the caller's to choose; a disk that cannot be written to ends no run.
+    **{f"{door}.name": ("no choice of these",) for door in ("latest", "publishing")},
+    "publishing.folder": ("a name that is too long", "under a file"),
     # Samples from the end, as a list's.
     "digit.index": ("negative",),
     "digit_pair.index": ("negative",),
@@ -451,6 +458,8 @@ LEGAL: dict[str, tuple[str, ...]] = {
 }
 # Ratios that are documented to be NaN where both of their parts are 0.
 NAN_IS_AN_ANSWER = {"cosine_similarity", "gene_correlation"}
+# What goes on as it is to a network or a teacher of the caller's, which alone knows of how many axes: its own error.
+PASSED_ON = {"Generator.forward.noise", "heun.noise"}
 ARRAYS = set("x y X Y a b M tx init mapped predicted true real generated other control treated points labels".split())
 ARRAYS |= {"X_s", "X_t", "observed", "weights", "means", "covariances", "predictions"}
 GROUND = {"sinkhorn_divergence", "SinkhornLoss", "PointCost", "pairwise_cost", "exact_gap", "judge_map", "monge_gap"}

@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from collections.abc import Generator as Suspended
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from pushforward._checks import check_count, check_finite, check_instance, check_weight
 from pushforward._typed import check_tensor, typed
 from pushforward.diffusion.generator import MOST_STEPS, Generator
-from pushforward.diffusion.loop import Batch, unpacked
+from pushforward.diffusion.loop import Batch, tensors_in, unpacked
 from pushforward.diffusion.lora import weights_of_adapters
 from pushforward.diffusion.losses import denoising_loss, discriminator_loss, generator_loss, score_difference_loss
 from pushforward.diffusion.processes import Process, VarianceExploding
@@ -389,16 +389,11 @@ def _checked(batch: Batch) -> tuple[Tensor, Any]:
         NonFiniteError: Samples or condition hold a number that is not finite.
     """
     x, condition = unpacked(batch)
-    check_tensor("batch", x)
-    for name, part in (("batch", x), *_floating("condition", condition)):
+    x = check_tensor("batch", x)
+    x = x if x.layout is torch.strided else x.to_dense()
+    for name, part in (("batch", x), *tensors_in("condition", condition)):
         check_finite(name, part)
     return x.to(torch.promote_types(x.dtype, torch.float32)), condition
-
-
-def _floating(name: str, condition: Any) -> list[tuple[str, Tensor]]:
-    if isinstance(condition, Mapping):
-        return [found for key, part in condition.items() for found in _floating(f"{name}[{key!r}]", part)]
-    return [(name, condition)] if isinstance(condition, Tensor) else []
 
 
 def _network_of(teacher: Teacher) -> Denoiser | None:

@@ -18,12 +18,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pushforward._checks import check_count, check_finite
+from pushforward._typed import check_folder, check_tensor
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.training import latest
 from pushforward.training.distributed import is_main, rank, world_size
@@ -36,16 +38,29 @@ __all__ = [
     "Data",
     "Pace",
     "average_of",
+    "check_run",
     "classes_in",
     "data_settings",
     "descend",
     "each",
     "moved",
+    "tensors_in",
     "unpacked",
 ]
 
 Batch = Tensor | tuple[Tensor, Any] | list[Any]
 Data = Tensor | tuple[Tensor, Tensor | dict[str, Any]] | Dataset[Any]
+
+
+def check_run(data: Any, *, out: str | Path, batch_size: int, workers: int) -> None:
+    """Raise where no run can have these settings, before it begins; of the data, only shapes and types are checked.
+
+    Raises:
+        InvalidArgument, ShapeError: As `Batches`, or `out` can be no folder.
+    """
+    _counted(data, batch_size)
+    check_count("workers", workers, least=0)
+    check_folder("out", out)
 
 
 class Batches:
@@ -71,13 +86,10 @@ class Batches:
 
     def __init__(self, data: Data, *, batch_size: int, seed: int, workers: int = 0) -> None:
         self._data, self._seed, self._workers = data, seed, workers
-        count = _checked(data)
-        self.batch_size = check_count("batch_size", batch_size)
-        if batch_size > count:
-            raise InvalidArgument(f"batch_size is {batch_size} but data has {count} samples; ask for as many at most")
+        self._count, self.batch_size = _counted(data, batch_size), batch_size
+        _check_finite(data)
         if batch_size % world_size():
             raise InvalidArgument(f"batch_size is {batch_size}, which {world_size()} processes cannot share evenly")
-        self._count = count
 
     def since(self, first: int) -> Iterator[Batch]:
         """Iterate over the batches with the numbers `first`, `first` + 1, ... without end."""
@@ -218,22 +230,41 @@ class _Order(Sampler[list[int]]):
             yield rows[rank() :: world_size()].tolist()
 
 
-def _checked(data: Any) -> int:
-    """The number of samples in data of any allowed kind."""
+def _counted(data: Any, batch_size: int) -> int:
+    """The number of samples in data of any allowed kind, at least a batch of them."""
     if isinstance(data, Tensor) or (isinstance(data, tuple) and len(data) == 2):
         samples, conditions = (data, None) if isinstance(data, Tensor) else data
         _check_samples(samples)
-        check_finite("data", samples)
         _check_conditions(conditions, len(samples))
-        return len(samples)
-    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, str | bytes):
+        count = len(samples)
+    else:
+        count = len(_dataset(data))
+    if check_count("batch_size", batch_size) > count:
+        raise InvalidArgument(f"batch_size is {batch_size} but data has {count} samples; ask for as many at most")
+    return count
+
+
+def _dataset(data: Any) -> Any:
+    """A map-style dataset, by whether it has a length and by its first sample."""
+    mapped = hasattr(data, "__len__") and hasattr(data, "__getitem__")
+    if not mapped or isinstance(data, str | bytes | Mapping | np.ndarray | type):
         raise InvalidArgument(
             f"data is a {type(data).__name__}; a tensor, a pair (samples, conditions), or a map-style dataset is needed"
         )
     if len(data):
         sample = data[0]
-        _check_samples((sample if isinstance(sample, Tensor) else sample[0])[None])
-    return len(data)
+        sample = sample[0] if isinstance(sample, tuple | list) and len(sample) else sample
+        _check_samples(sample[None] if isinstance(sample, Tensor) else sample)
+    return data
+
+
+def _check_finite(data: Any) -> None:
+    """Raise where tensors of data hold NaN or an infinity."""
+    if isinstance(data, Tensor | tuple):
+        samples, conditions = (data, None) if isinstance(data, Tensor) else data
+        check_finite("data", samples)
+        for name, part in tensors_in("conditions", conditions):
+            check_finite(name, part)
 
 
 def each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -247,8 +278,15 @@ def each(condition: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return condition
 
 
+def tensors_in(name: str, condition: Any) -> list[tuple[str, Tensor]]:
+    """The tensors of a condition, or of a dict of conditions, with their names."""
+    if isinstance(condition, Mapping):
+        return [found for key, part in condition.items() for found in tensors_in(f"{name}[{key!r}]", part)]
+    return [(name, condition)] if isinstance(condition, Tensor) else []
+
+
 def _check_conditions(conditions: Any, count: int, name: str = "conditions") -> None:
-    """Raise where conditions are not one for each sample, or not finite."""
+    """Raise where conditions are not one for each sample."""
     if isinstance(conditions, Mapping):
         for key, part in conditions.items():
             _check_conditions(part, count, f"conditions[{key!r}]")
@@ -257,7 +295,6 @@ def _check_conditions(conditions: Any, count: int, name: str = "conditions") -> 
             found = len(conditions) if conditions.ndim else 1
             what = "conditions" if name == "conditions" else f"entries of {name}"
             raise ShapeError(f"data has {count} samples but {found} {what}; one each is needed")
-        check_finite(name, conditions)
     elif conditions is not None:
         raise InvalidArgument(f"data: {name} are a {type(conditions).__name__}; a tensor or a dict of them is needed")
 
@@ -266,3 +303,5 @@ def _check_samples(samples: Any) -> None:
     if not isinstance(samples, Tensor) or samples.ndim < 2 or not samples.is_floating_point():
         what = f"{tuple(samples.shape)}, {samples.dtype}" if isinstance(samples, Tensor) else type(samples).__name__
         raise ShapeError(f"data: samples are {what}; a floating tensor (N, ...) is needed, images as x / 127.5 - 1")
+    if check_tensor("data", samples).layout is not torch.strided:
+        raise InvalidArgument("data: samples are a sparse tensor; a dense one is needed")

@@ -31,6 +31,9 @@ from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = ["denoising_loss", "discriminator_loss", "generator_loss", "r1_penalty", "score_difference_loss"]
 
+# Its square, and one over it, are numbers of single precision.
+LEAST_SIGMA_DATA = 1e-15
+
 
 @typed
 def score_difference_loss(x0: Tensor, teacher: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
@@ -84,6 +87,7 @@ def denoising_loss(prediction: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor,
 
     Raises:
         ShapeError: The shapes differ, or alpha or sigma is not one for each sample.
+        InvalidArgument: sigma_data is not positive, or too small to divide by.
 
     Example:
         >>> denoising_loss(torch.zeros(1, 4), torch.full((1, 4), 0.5), torch.tensor(1.0), torch.tensor(0.5))
@@ -91,6 +95,8 @@ def denoising_loss(prediction: Tensor, x0: Tensor, alpha: Tensor, sigma: Tensor,
     """
     _check_same("prediction", prediction, "x0", x0)
     data = check_positive("sigma_data", sigma_data)
+    if data < LEAST_SIGMA_DATA:
+        raise InvalidArgument(f"sigma_data is {data:g}, too small for single precision; multiply the data by a number")
     alpha, sigma = _as_float32(per_sample("alpha", alpha, x0)), _as_float32(per_sample("sigma", sigma, x0))
     weight = (sigma / data).square() + alpha.square()
     errors = (_as_float32(prediction) - _as_float32(x0.detach())) / sigma

@@ -28,6 +28,7 @@ from torch.nn.functional import silu
 
 from pushforward._checks import check_count, check_instance
 from pushforward._typed import typed
+from pushforward.diffusion.processes import check_times
 from pushforward.diffusion.unet import UNet, UNetConfig
 from pushforward.errors import InvalidArgument, ShapeError
 
@@ -126,21 +127,35 @@ class MLP(nn.Module):
             F, like x.
 
         Raises:
-            ShapeError: The samples are of another shape.
-            InvalidArgument: A label for a network that takes none.
+            ShapeError: The samples are of another shape, or t or the labels are not one for each sample.
+            InvalidArgument: A label for a network that takes none, or one above `classes`.
         """
         if tuple(x.shape[1:]) != self.config.shape:
             raise ShapeError(f"x has samples of shape {tuple(x.shape[1:])}; the network takes {self.config.shape}")
-        e = self.time(t)
+        e = self.time(check_times(t, x))
         if self.label is not None:
-            none = torch.full((len(x),), self.label.num_embeddings - 1, device=x.device)
-            e = e + self.label(none if label is None else label)
+            e = e + _embedded(self.label, label, x)
         elif label is not None:
             raise InvalidArgument("a label was given, but the network takes none: build it with classes=")
         u, e = self.first(x.flatten(1)), silu(e)
         for block in self.blocks:
             u = block(u, e)
         return self.last(silu(self.norm(u))).reshape(x.shape)
+
+
+def _embedded(table: nn.Embedding, label: Tensor | None, x: Tensor) -> Tensor:
+    """The labels' embeddings, (B, EMBEDDING); that of none where there are none."""
+    none = table.num_embeddings - 1
+    if label is None:
+        return table(torch.full((len(x),), none, device=x.device))
+    if tuple(label.shape) != (len(x),) or label.dtype not in (torch.int64, torch.int32):
+        raise ShapeError(
+            f"label has shape {tuple(label.shape)}, {label.dtype}; one integer a sample, ({len(x)},), is needed"
+        )
+    try:
+        return table(label)
+    except IndexError as error:  # on the CPU; elsewhere a look at the numbers would hold up every step
+        raise InvalidArgument(f"label has numbers outside 0 to {none}, which stands for none") from error
 
 
 class _Block(nn.Module):

@@ -27,7 +27,6 @@ discrete process is sampled; Esser et al. 2024 (arXiv 2403.03206), equation 23, 
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,12 +35,20 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_weight
+from pushforward._checks import check_choice, check_count, check_instance, check_positive, check_real, check_weight
 from pushforward._interop import compute_dtype
 from pushforward._typed import typed, typed_fields
 from pushforward.errors import InvalidArgument, ShapeError
 
-__all__ = ["Prediction", "Process", "RectifiedFlow", "VarianceExploding", "VariancePreserving", "per_sample"]
+__all__ = [
+    "Prediction",
+    "Process",
+    "RectifiedFlow",
+    "VarianceExploding",
+    "VariancePreserving",
+    "check_times",
+    "per_sample",
+]
 
 Prediction = Literal["x0", "eps", "v", "flow", "score"]
 
@@ -148,10 +155,15 @@ class Process(ABC):
         Returns:
             x_t, like x0.
 
+        Raises:
+            ShapeError: eps has another shape than x0, or t is neither one time nor one for each sample.
+
         Example:
             >>> RectifiedFlow().add_noise(torch.zeros(2, 1), torch.tensor([0.25, 1.0]), torch.ones(2, 1)).tolist()
             [[0.25], [1.0]]
         """
+        if eps.shape != x0.shape:
+            raise ShapeError(f"eps has shape {tuple(eps.shape)} but x0 {tuple(x0.shape)}; they must be the same")
         alpha, sigma = self.coefficients(x0, t)
         return (alpha * x0 + sigma * eps).to(x0.dtype)
 
@@ -232,8 +244,7 @@ class VarianceExploding(Process):
     def __post_init__(self) -> None:
         for name in ("sigma_min", "sigma_max", "rho", "log_std"):
             check_positive(name, getattr(self, name))
-        if not math.isfinite(self.log_mean):
-            raise InvalidArgument(f"log_mean must be a finite number, got {self.log_mean}")
+        check_real("log_mean", self.log_mean, allow_inf=False)
         if not self.sigma_min < self.sigma_max:
             raise InvalidArgument(f"sigma_min is {self.sigma_min} but sigma_max {self.sigma_max}; it must be smaller")
 
@@ -298,9 +309,18 @@ class VariancePreserving(Process):
 
         Returns:
             The process.
+
+        Raises:
+            InvalidArgument: beta_start and beta_end give no process, as outside [0, 1].
         """
         betas = torch.linspace(beta_start, beta_end, check_count("steps", steps, least=2), dtype=torch.float64)
-        return cls(alphas_cumprod=(1 - betas).cumprod(0))
+        try:
+            return cls(alphas_cumprod=(1 - betas).cumprod(0))
+        except InvalidArgument as error:
+            raise InvalidArgument(
+                f"beta_start is {beta_start:g} and beta_end {beta_end:g}; numbers within [0, 1] are needed, such as "
+                f"1e-4 and 0.02: {error}"
+            ) from error
 
     @typed
     def alpha(self, t: Tensor) -> Tensor:
@@ -399,15 +419,29 @@ def per_sample(name: str, values: Tensor, x: Tensor) -> Tensor:
     Raises:
         ShapeError: It is neither.
     """
-    if values.ndim == 0:
-        return values
+    _check_per_sample(name, values, x)
+    return values.reshape(-1, *[1] * (x.ndim - 1)) if values.ndim else values
+
+
+def check_times(t: Tensor, x_t: Tensor) -> Tensor:
+    """Times for a network, one a sample, (B,), of one time or one a sample.
+
+    Raises:
+        ShapeError: They are neither, or x_t, (B, ...), has no axis of samples.
+    """
+    if x_t.ndim == 0:
+        raise ShapeError("x_t has shape (); noised data with an axis of samples, (B, ...), is needed")
+    _check_per_sample("t", t, x_t)
+    return t if t.ndim == 1 else t.reshape(-1).expand(len(x_t))
+
+
+def _check_per_sample(name: str, values: Tensor, x: Tensor) -> None:
     # What `coefficients` gave is welcome back.
-    if tuple(values.shape) not in (tuple(x.shape[:1]), (len(x), *[1] * (x.ndim - 1))):
+    if values.ndim and tuple(values.shape) not in (tuple(x.shape[:1]), (len(x), *[1] * (x.ndim - 1))):
         raise ShapeError(
             f"{name} has shape {tuple(values.shape)} but the data {tuple(x.shape)}; one number, or one a sample, "
             f"({len(x)},), is needed"
         )
-    return values.reshape(-1, *[1] * (x.ndim - 1))
 
 
 def _ends(value: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor, given: Prediction) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from pushforward._checks import check_count, check_instance, check_positive
 from pushforward._typed import typed, typed_fields
 from pushforward.diffusion.exact import ExactTeacher
-from pushforward.diffusion.processes import Process
-from pushforward.diffusion.teachers import Denoiser
+from pushforward.diffusion.processes import Process, check_times
+from pushforward.diffusion.teachers import Denoiser, submodule
 from pushforward.errors import InvalidArgument
 from pushforward.training.distributed import gather
 
@@ -95,6 +95,8 @@ class Discriminator(nn.Module):
         # In a tuple a module is not registered: neither saved, nor trained, nor sent to another device with the head.
         self._teacher = (teacher,)
         self.taps = _taps_of(teacher.network) if taps is None else tuple(taps)
+        for name in self.taps:
+            submodule(teacher.network, name)
         self.mixers = nn.ModuleList()
         self.head = nn.Sequential(nn.Linear(_HIDDEN * len(self.taps) + 1, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 1))
 
@@ -149,6 +151,7 @@ class Discriminator(nn.Module):
 
         Raises:
             InvalidArgument: `prepare` was not called.
+            ShapeError: t is neither one time nor one for each sample.
         """
         if not len(self.mixers):
             raise InvalidArgument("the discriminator has no size yet: call prepare with a batch first")
@@ -156,7 +159,7 @@ class Discriminator(nn.Module):
             mixer(_positions(name, features[name]).float()).mean(1)
             for name, mixer in zip(self.taps, self.mixers, strict=True)
         ]
-        alpha, sigma = self.teacher.process.coefficients(mixed[0], t.expand(len(mixed[0])))
+        alpha, sigma = self.teacher.process.coefficients(mixed[0], check_times(t, mixed[0]))
         noise = (sigma / alpha.clamp_min(1e-3)).clamp_min(1e-3).log() / 4
         return self.head(torch.cat([*mixed, noise], -1)).squeeze(-1)
 

@@ -122,7 +122,8 @@ def sample(
     if condition is not None and len(condition) != check_count("count", count):
         raise ShapeError(f"condition has {len(condition)} entries but count is {count}; one a sample is needed")
     source = None if generator is None else generator.device
-    noise = torch.randn((check_count("count", count), *shape), generator=generator, device=source).to(device or source)
+    size = (check_count("count", count), *(check_count("shape", axis) for axis in shape))
+    noise = torch.randn(size, generator=generator, device=source).to(device or source)
     parts = noise.split(check_count("batch_size", batch_size))
     conditions = [None] * len(parts) if condition is None else condition.split(batch_size)
     return torch.cat([heun(teacher, z, steps=steps, condition=c) for z, c in zip(parts, conditions, strict=True)])

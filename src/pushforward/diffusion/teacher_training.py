@@ -38,6 +38,7 @@ from pushforward.diffusion.loop import (
     Data,
     Pace,
     average_of,
+    check_run,
     classes_in,
     data_settings,
     descend,
@@ -117,6 +118,7 @@ class TeacherTrainer:
 
     def __post_init__(self) -> None:
         check_instance("process", self.process, VarianceExploding)
+        check_run(self.data, out=self.out, batch_size=self.batch_size, workers=self.workers)
         check_positive("learning_rate", self.learning_rate)
         for name in ("average", "label_dropout"):
             if not check_weight(name, getattr(self, name)) < 1:

@@ -15,7 +15,6 @@ Sources: Karras et al. 2022 (EDM, arXiv 2206.00364), Table 1 and appendix B.3; H
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Generator as Suspended
 from contextlib import ExitStack, contextmanager, suppress
@@ -27,9 +26,9 @@ from typing import Any, Protocol, get_args, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from pushforward._checks import check_choice, check_instance, check_positive, check_returned
+from pushforward._checks import check_choice, check_instance, check_positive, check_real, check_returned
 from pushforward._typed import typed, typed_fields
-from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding
+from pushforward.diffusion.processes import Prediction, Process, RectifiedFlow, VarianceExploding, check_times
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = [
@@ -114,9 +113,9 @@ class Denoiser(nn.Module):
             Like x_t.
 
         Raises:
-            ShapeError: The network's prediction has another shape.
+            ShapeError: t is neither one time nor one for each sample, or the network's prediction is not like x_t.
         """
-        t = t.expand(len(x_t)) if t.ndim == 0 else t
+        t = check_times(t, x_t)
         given = () if condition is None else (condition,)
         value = _asked(self.network, x_t, t, *given)
         value = check_returned("network", value, tuple(x_t.shape))
@@ -165,22 +164,28 @@ class Denoiser(nn.Module):
     @contextmanager
     def _tapped(self, taps: Sequence[str]) -> Suspended[_Taps, None, None]:
         kept = _Taps(taps)
-        modules = {name: self._submodule(name) for name in taps}
+        modules = {name: submodule(self.network, name) for name in taps}
         with ExitStack() as hooks:
             for name, module in modules.items():
                 hooks.enter_context(module.register_forward_hook(partial(kept.keep, name)))
             yield kept
 
-    def _submodule(self, name: str) -> nn.Module:
-        modules = dict(self.network.named_modules()) if isinstance(self.network, nn.Module) else {}
-        if name not in modules:
-            known = ", ".join(repr(known) for known in list(modules)[1:9])
-            raise InvalidArgument(
-                f"taps: the network has no submodule {name!r}; it has {known}{', ...' if len(modules) > 9 else ''}"
-                if modules
-                else "taps: the network is a plain function and has no submodules; only an nn.Module has features"
-            )
-        return modules[name]
+
+def submodule(network: Any, name: str) -> nn.Module:
+    """The module of this name within a network, whose output is a feature.
+
+    Raises:
+        InvalidArgument: There is none, or the network is a plain function.
+    """
+    modules = dict(network.named_modules()) if isinstance(network, nn.Module) else {}
+    if name not in modules:
+        known = ", ".join(repr(known) for known in list(modules)[1:9])
+        raise InvalidArgument(
+            f"taps: the network has no submodule {name!r}; it has {known}{', ...' if len(modules) > 9 else ''}"
+            if modules
+            else "taps: the network is a plain function and has no submodules; only an nn.Module has features"
+        )
+    return modules[name]
 
 
 @typed
@@ -247,7 +252,7 @@ def from_edm(network: nn.Module, process: VarianceExploding | None = None, *, si
     Source: EDM, Table 1.
     """
     process = VarianceExploding() if process is None else check_instance("process", process, VarianceExploding)
-    return Denoiser(Preconditioned(network, check_positive("sigma_data", sigma_data)), process)
+    return Denoiser(Preconditioned(network, sigma_data), process)
 
 
 @typed_fields
@@ -273,9 +278,7 @@ class Guided:
 
     def __post_init__(self) -> None:
         check_instance("teacher", self.teacher, Teacher)
-        scale: Any = self.scale
-        if not isinstance(scale, int | float) or not math.isfinite(scale):
-            raise InvalidArgument(f"scale must be a finite number, got {self.scale!r}")
+        check_real("scale", self.scale, allow_inf=False)
 
     @property
     def process(self) -> Process:
@@ -301,6 +304,7 @@ class Guided:
         return unconditional + self.scale * (conditional - unconditional)
 
 
+@typed
 def in_precision(condition: Any, dtype: torch.dtype) -> Any:
     """A condition whose floating tensors have this dtype, where theirs or this one is of half precision."""
     if isinstance(condition, Tensor) and condition.is_floating_point():
@@ -311,14 +315,14 @@ def in_precision(condition: Any, dtype: torch.dtype) -> Any:
 
 
 def _asked(network: Callable[..., Tensor], x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
-    """A network's output, computed in its own precision where that is half and the samples' is not."""
+    """A network's output, computed in its own precision where that is half, or where the samples are in double."""
     if not isinstance(network, nn.Module) or getattr(network, "own_precision", False):
         return network(x_t, t, *condition)
     dtype = next((weight.dtype for weight in network.parameters() if weight.is_floating_point()), None)
     if dtype is None:
         return network(x_t, t, *condition)
-    half = dtype.itemsize < _SINGLE
-    return network(x_t.to(dtype) if half else x_t, t, *(in_precision(one, dtype) for one in condition))
+    other = dtype.itemsize < _SINGLE or x_t.dtype is torch.float64
+    return network(x_t.to(dtype) if other else x_t, t, *(in_precision(one, dtype) for one in condition))
 
 
 def _for_each(null: Any, condition: Any, x_t: Tensor) -> Any:
@@ -379,11 +383,16 @@ class Preconditioned(nn.Module):
     def __init__(self, network: nn.Module, sigma_data: float) -> None:
         super().__init__()
         self.network = network
-        self.sigma_data = sigma_data
+        self.sigma_data = check_positive("sigma_data", sigma_data)
 
     @typed
     def forward(self, x_t: Tensor, t: Tensor, *condition: Any) -> Tensor:
-        """The denoised data D(x_t; t), like x_t."""
+        """The denoised data D(x_t; t), like x_t.
+
+        Raises:
+            ShapeError: t is neither one time nor one for each sample.
+        """
+        t = check_times(t, x_t)
         sigma = t.reshape(-1, *[1] * (x_t.ndim - 1)).to(torch.promote_types(x_t.dtype, torch.float32))
         total = torch.hypot(sigma, torch.full_like(sigma, self.sigma_data))
         value = _asked(self.network, (x_t / total).to(x_t.dtype), t.log() / 4, *condition)

@@ -36,6 +36,7 @@ from pushforward.diffusion.loop import (
     Data,
     Pace,
     average_of,
+    check_run,
     classes_in,
     data_settings,
     descend,
@@ -115,6 +116,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         check_instance("distiller", self.distiller, Distiller)
+        check_run(self.data, out=self.out, batch_size=self.batch_size, workers=self.workers)
         for name in ("learning_rate", "clip"):
             check_positive(name, getattr(self, name))
         if self.critic_rate is not None:

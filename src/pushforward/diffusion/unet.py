@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pushforward._checks import check_count, check_instance
 from pushforward._typed import typed
 from pushforward.diffusion.adapters import DiffusersNetwork
+from pushforward.diffusion.processes import check_times
 from pushforward.errors import InvalidArgument, ShapeError
 
 __all__ = ["UNet", "UNetConfig"]
@@ -85,12 +86,13 @@ class UNet(DiffusersNetwork):
             F, like x_t.
 
         Raises:
-            ShapeError: The images are of another shape.
+            ShapeError: The images are of another shape, or t is neither one time nor one for each sample.
             InvalidArgument: A label for a network that takes none.
         """
         classes = self.config.classes
         if tuple(x_t.shape[1:]) != self.config.shape:
-            raise ShapeError(f"x has samples of shape {tuple(x_t.shape[1:])}; the network takes {self.config.shape}")
+            raise ShapeError(f"x_t has samples of shape {tuple(x_t.shape[1:])}; the network takes {self.config.shape}")
+        t = check_times(t, x_t)
         if classes is None and condition is not None:
             raise InvalidArgument("a label was given, but the network takes none: build it with classes=")
         if classes is not None and condition is None:

@@ -51,7 +51,7 @@ class TokenCost:
         if self.embeddings.ndim != 2:
             raise ShapeError(f"embeddings has shape {tuple(self.embeddings.shape)}; one row a token is needed")
         if check_count("top_k", self.top_k) > len(self.embeddings):
-            raise InvalidArgument(f"top_k is {self.top_k} but there are {len(self.embeddings)} tokens")
+            raise InvalidArgument(f"top_k is {self.top_k} but embeddings has {len(self.embeddings)} rows, one a token")
         check_finite("embeddings", self.embeddings)
         if self.mean == 0:
             raise InvalidArgument("embeddings are all the same, so that no token is nearer to another than the rest")
@@ -73,6 +73,8 @@ class TokenCost:
         Returns:
             (N, k + 1, k + 1), in units of the mean distance of two tokens.
         """
+        if tokens.ndim != 2 or tokens.is_floating_point():
+            raise ShapeError(f"tokens has shape {tuple(tokens.shape)}, {tokens.dtype}; integers (N, k) are needed")
         chosen = self._points(tokens)
         distances = torch.cdist(chosen, chosen, compute_mode="donot_use_mm_for_euclid_dist") / self.mean
         costs = distances.new_ones(len(tokens), tokens.shape[1] + 1, tokens.shape[1] + 1)

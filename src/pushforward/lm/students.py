@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from pushforward._checks import check_count
+from pushforward._checks import check_count, check_real
 from pushforward._typed import typed
 from pushforward.errors import InvalidArgument
 from pushforward.lm.folders import BROKEN, check_folder
@@ -78,11 +78,11 @@ def student_from_layers(teacher: PreTrainedModel, layers: int | Sequence[int]) -
 
 
 @typed
-def parse_student(text: str, teacher: PreTrainedModel) -> PreTrainedModel:
+def parse_student(student: str, teacher: PreTrainedModel) -> PreTrainedModel:
     """The student that a command line names.
 
     Args:
-        text: "layers:3" (as many, spread evenly), "layers:0,2,4" (these), or a folder or hub name to load, of any
+        student: "layers:3" (as many, spread evenly), "layers:0,2,4" (these), or a folder or hub name to load, of any
             architecture; only weights in safetensors form are read, and made float32, as those of layers are.
         teacher: Whose blocks are taken, or whose kind of head (and number of labels) a loaded student gets.
 
@@ -92,15 +92,15 @@ def parse_student(text: str, teacher: PreTrainedModel) -> PreTrainedModel:
     Raises:
         InvalidArgument: As `student_from_layers`, or there is nothing to load at that place.
     """
-    if not text.startswith("layers:"):
-        return _load(text, teacher)
+    if not student.startswith("layers:"):
+        return _load(student, teacher)
     try:
-        numbers = [int(number) for number in text.removeprefix("layers:").split(",")]
+        numbers = [int(number) for number in student.removeprefix("layers:").split(",")]
     except ValueError:
         raise InvalidArgument(
-            f'student is "{text}"; "layers:3" keeps three blocks, "layers:0,2,4" these, anything else is a folder'
+            f'student is "{student}"; "layers:3" keeps three blocks, "layers:0,2,4" these, anything else is a folder'
         ) from None
-    return student_from_layers(teacher, numbers if "," in text else numbers[0])
+    return student_from_layers(teacher, numbers if "," in student else numbers[0])
 
 
 @typed
@@ -125,7 +125,7 @@ def with_lora(model: PreTrainedModel, rank: int, *, alpha: float | None = None) 
     rank = check_count("rank", rank)
     config = LoraConfig(
         r=rank,
-        lora_alpha=2 * rank if alpha is None else alpha,  # pyright: ignore[reportArgumentType]
+        lora_alpha=2 * rank if alpha is None else check_real("alpha", alpha, allow_inf=False),  # pyright: ignore[reportArgumentType]
         target_modules="all-linear",
         task_type=_head(model)[1],
     )

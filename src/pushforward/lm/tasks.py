@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
+import torch
 
 from pushforward._checks import check_choice
 from pushforward._interop import to_tensor
@@ -69,7 +70,8 @@ class Task:
             if not isinstance(given, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidArgument(f"{name} must be a tuple, got {given!r}")
         for text in self.texts:
-            if not isinstance(text, tuple | list):  # pyright: ignore[reportUnnecessaryIsInstance]
+            columns = isinstance(text, tuple | list)  # pyright: ignore[reportUnnecessaryIsInstance]
+            if not columns or not all(isinstance(name, str) for name in text):  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise InvalidArgument(f"texts must be a tuple of the names of each text's column, got {self.texts!r}")
         for metric in self.metrics:
             check_choice("metrics", metric, get_args(Metric))
@@ -240,6 +242,8 @@ def from_dataset(task: TaskName | Task, dataset: Dataset) -> Examples:
         InvalidArgument: A column is missing, a row cannot be used, or there is none.
     """
     task = _resolve(task)
+    if not all(hasattr(dataset, name) for name in ("column_names", "features", "__len__")) or isinstance(dataset, type):
+        raise InvalidArgument(f"dataset is a {type(dataset).__name__}; a datasets.Dataset, one split, is needed")
     if len(dataset) == 0:
         raise InvalidArgument("dataset holds no examples")
     label = next((name for name in task.label if name in dataset.column_names), "")
@@ -273,9 +277,9 @@ def metrics(task: TaskName | Task, predictions: Any, labels: Any) -> dict[str, f
         {'accuracy': 0.75, 'f1': 0.8}
     """
     task = _resolve(task)
-    predicted, true = (
-        to_tensor(name, given).numpy(force=True) for name, given in (("predictions", predictions), ("labels", labels))
-    )
+    given = (to_tensor(name, value) for name, value in (("predictions", predictions), ("labels", labels)))
+    # numpy has no bfloat16.
+    predicted, true = ((part.float() if part.dtype == torch.bfloat16 else part).numpy(force=True) for part in given)
     if predicted.shape != true.shape or true.ndim != 1 or not len(true):
         raise ShapeError(
             f"predictions have shape {predicted.shape} and labels {true.shape}; one number for each of at least one "

@@ -135,6 +135,7 @@ class DistillationTrainer(Trainer):
             )
         for name, model in (("student", student), ("teacher", teacher)):
             check_instance(name, model, nn.Module)
+        _check_rows(train_dataset)
         self.distillation_loss = pair.default_loss(student) if distillation_loss is None else distillation_loss
         check_instance("distillation_loss", self.distillation_loss, DistillationLoss)
         pair.check_head(self.distillation_loss, student)
@@ -439,3 +440,16 @@ class DistillationTrainer(Trainer):
     def _get_output_dir(self, trial: Any) -> str:
         """The folder in which transformers' Trainer writes a checkpoint."""
         return self._draft or super()._get_output_dir(trial)
+
+
+def _check_rows(data: Any) -> None:
+    """Raise where no rows can be taken from a data set; None is for a Trainer that only evaluates."""
+    if data is None:
+        return
+    has_rows = hasattr(data, "__getitem__") or hasattr(data, "__iter__")
+    if not has_rows or isinstance(data, str | bytes | Mapping | type):
+        raise InvalidArgument(
+            f"train_dataset is a {type(data).__name__}; a list of rows, or one split of a data set, is needed"
+        )
+    if hasattr(data, "__len__") and len(data) == 0:
+        raise InvalidArgument("train_dataset holds no rows")

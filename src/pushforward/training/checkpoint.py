@@ -30,8 +30,8 @@ from safetensors import SafetensorError
 
 from pushforward import __version__
 from pushforward._checks import check_count
-from pushforward._typed import typed
-from pushforward.errors import CheckpointError
+from pushforward._typed import check_folder, typed
+from pushforward.errors import CheckpointError, InvalidArgument
 from pushforward.training import distributed
 from pushforward.training.seal import check_files, entries, flush, read_manifest, sealed, share
 
@@ -60,6 +60,9 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
     Yields:
         A folder to write into, the same on every rank.
 
+    Raises:
+        InvalidArgument: `name` can be no beginning of a folder's name.
+
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as run:
@@ -68,6 +71,7 @@ def publishing(folder: Path, step: int, *, keep: int | None = 2, name: str = "st
         ...     latest(Path(run)).name
         'step-10'
     """
+    _check_name(name)
     step = check_count("step", step, least=0)
     if keep is not None:
         check_count("keep", keep)
@@ -130,7 +134,12 @@ def latest(folder: Path, *, name: str = "step") -> Path | None:
 
     Returns:
         The checkpoint's folder, or None where there is none.
+
+    Raises:
+        InvalidArgument: `folder` can be no folder, or `name` is none, as in `publishing`.
     """
+    check_folder("folder", folder)
+    _check_name(name)
     chosen = ""
     if distributed.is_main():
         _sweep(folder)
@@ -144,6 +153,13 @@ def latest(folder: Path, *, name: str = "step") -> Path | None:
                 break
     chosen = distributed.gather_text(chosen)[0]
     return folder / chosen if chosen else None
+
+
+def _check_name(name: str) -> None:
+    if not name or Path(name).name != name or name.startswith("."):
+        raise InvalidArgument(
+            f"name is {name!r}; the beginning of a folder's name is needed, without / and not with a dot first"
+        )
 
 
 def _publish(draft: Path, target: Path, step: int) -> None:

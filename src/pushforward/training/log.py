@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from pushforward._checks import check_count
 from pushforward._typed import typed
 from pushforward.errors import InvalidArgument
 from pushforward.training.distributed import is_main
@@ -54,6 +55,8 @@ class Log:
 
     @typed
     def __init__(self, file: Path, *, resumed: int | None = None, tensorboard: Path | None = None) -> None:
+        if resumed is not None:
+            check_count("resumed", resumed, least=0)
         self._stream: Any = None
         self._board: Any = None
         if not is_main():
@@ -80,6 +83,7 @@ class Log:
         Raises:
             InvalidArgument: A value is something else; the message names it.
         """
+        check_count("step", step, least=0)
         line = _line({"step": step} | {name: value for name, value in values.items() if name != "step"}).encode()
         if self._stream is None:
             return
