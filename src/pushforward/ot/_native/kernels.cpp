@@ -27,9 +27,9 @@ constexpr double INFINITE = __builtin_inf();
 constexpr double LOWEST = -300.0, HIGHEST = 300.0, LOWEST_COST = -1e300, TINY = 2.2250738585072014e-308;
 // Multiply-adds under which a second worker costs more than it brings.
 constexpr Index GRAIN = 40'000;
-// Of `Newton`'s steps, as in newton.py.
-constexpr double LONGEST_STEP = 10.0, STEEPENING = 1e3;
-constexpr Index PATIENCE = 100;
+// Of `Newton`'s steps: the numbers of newton.py and native.py, where they are explained (test_constants.py compares them).
+constexpr double LONGEST_STEP = 10.0, STEEPENING = 1e3, GAINED = 0.66, SHORT = 0.2, FINEST = 0.2, RISE = 1e-4, HIDDEN = 1e-14;
+constexpr Index PATIENCE = 100, TRIALS = 30;
 constexpr Index LONGEST_AXIS = 4096;
 // The CG iteration on a kernel before which, if it is large and dense, it is rounded to floats, which takes as long as two.
 constexpr Index HALVED_AT = 5;
@@ -477,7 +477,7 @@ struct Path {
         }
         for (Index i = 0; i < n; ++i) left[i] = d.u[i] * d.u[i] / (d.a[i] > TINY ? d.a[i] : TINY);
         const double near = __builtin_sqrt(STEEPENING * d.error), share = d.forcing * (near < 1.0 ? near : 1.0);
-        const double wanted = share * d.error, least = 0.2 * d.tolerance;
+        const double wanted = share * d.error, least = FINEST * d.tolerance;
         const double tolerance = d.mass * (wanted > least ? wanted : least), goal = tolerance * tolerance / diagonals;
         for (Index used = 0; power > goal && used < d.cg_most; ++used) {
             if (d.cg_left == 0) return false;
@@ -510,13 +510,13 @@ struct Path {
             longest = __builtin_fabs(x[j]) > longest ? __builtin_fabs(x[j]) : longest;
         }
         if (longest > LONGEST_STEP) length = LONGEST_STEP / longest;
-        for (int trial = 0; trial < 30; ++trial, length *= 0.5) {
+        for (int trial = 0; trial < TRIALS; ++trial, length *= 0.5) {
             SIMD for (Index j = 0; j < m; ++j) new_v[j] = d.v[j] * clamped(length * x[j]);
             at(new_v, new_u, new_cols);
             double gain = 0.0;
             for (Index i = 0; i < n; ++i) gain += d.a[i] * __builtin_log(new_u[i] / d.u[i]);
             gain += length * dot(m, d.b, x);
-            if (gain + 1e-14 * d.mass >= length * slope * 1e-4) {
+            if (gain + HIDDEN * d.mass >= length * slope * RISE) {
                 SIMD for (Index j = 0; j < m; ++j) d.v[j] = new_v[j], d.cols[j] = new_cols[j];
                 SIMD for (Index i = 0; i < n; ++i) d.u[i] = new_u[i];
                 measure();
@@ -529,7 +529,7 @@ struct Path {
         return true;
     }
 
-    void after(double length) { d.sinkhorn_left = length < 0.2 ? 2 : 0, d.before = 0.0; }
+    void after(double length) { d.sinkhorn_left = length < SHORT ? 2 : 0, d.before = 0.0; }
 
     bool drifted() const {
         double least_u = INFINITE, most_u = 0.0, least_v = INFINITE, most_v = 0.0;
@@ -553,7 +553,7 @@ struct Path {
             if (!(d.error < INFINITE)) return Descent::NOT_FINITE;
             if (d.steps_left == 0) return Descent::LIMIT;
             if (d.waited > PATIENCE) return Descent::STALLED;
-            d.waited = d.error < 0.66 * d.best ? 0 : d.waited + 1;
+            d.waited = d.error < GAINED * d.best ? 0 : d.waited + 1;
             d.best = d.error < d.best ? d.error : d.best;
             if (d.sinkhorn_left > 0 || d.error < d.forcing * d.before) {
                 --d.sinkhorn_left;

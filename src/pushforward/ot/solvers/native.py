@@ -45,6 +45,10 @@ PATIENCE_SECONDS = 0.1
 # preconditioner.py.
 MOST_STEPS, MOST_CG = HAND_OVER, 500
 UNLIMITED = 1 << 62
+# The columns of what a descent keeps between calls, of what it did, and of what it notes before each step (module.cpp).
+STATE = np.dtype([(name, np.float64) for name in ("error", "before", "best", "sinkhorn_left", "waited")])
+COUNTS = np.dtype([(name, np.int64) for name in ("reason", "sinkhorn", "newton", "cg", "products")])
+NOTE = np.dtype([(name, np.float64) for name in ("newton", "error", "products", "seconds")])
 MOST_AXES, LONGEST_AXIS = 6, 4096
 
 
@@ -106,17 +110,17 @@ def descend(
         return dual, point, Reason.UNFIT
     batch = len(problem.a)
     marginals = [x.contiguous().numpy() for x in (dual.target_a, dual.target_b, problem.mass[:, 0])]
-    state = np.zeros((batch, 5))  # error, error before the last Sinkhorn step, best error, Sinkhorn steps left, waited
-    state[:, 2:4] = np.inf, 2
+    state = np.zeros(batch, STATE)  # "before" is the error before the last Sinkhorn step
+    state["best"], state["sinkhorn_left"] = np.inf, 2
     cg_left, cg_before = _worth(dual, point), 0
     patience = HAND_OVER if LinearSolver.price(_system(dual, point)) < math.inf else PATIENCE
     while compiled is not None:
-        state[:, 0] = point.error[:, 0].numpy()
+        state["error"] = point.error[:, 0].numpy()
         v, u, cols = (x.clone(memory_format=torch.contiguous_format) for x in (point.v, point.u, point.cols))
         steps = min(MOST_STEPS, recorder.left)
-        notes, counts = np.zeros((batch, steps, 4)), np.zeros((batch, 5), dtype=np.int64)
+        notes, counts = np.zeros((batch, steps), NOTE), np.zeros(batch, COUNTS)
         drift = [dual.kernel.farthest, dual.kernel.together]
-        forcing = settings.forcing * 0.1 ** (int(state[:, 4].max()) // SHARPENING)
+        forcing = settings.forcing * 0.1 ** (int(state["waited"].max()) // SHARPENING)
         bounds = [tol, forcing, settings.shift, *drift]
         began = time.perf_counter()
         compiled.descend(
@@ -124,28 +128,28 @@ def descend(
             v.numpy(),
             u.numpy(),
             cols.numpy(),
-            state,
+            _columns(state),
             bounds,
             MOST_CG,
             cg_left,
-            notes,
-            counts,
+            _columns(notes),
+            _columns(counts),
             PATIENCE_SECONDS,
             threads_for(dual.kernel.entries),
             cg_before,
         )
         _record(dual, notes, counts, began)
-        used = int(counts[:, 3].max())
+        used = int(counts["cg"].max())
         cg_left, cg_before = cg_left - used, cg_before + used
         residual = dual.target_b - cols
-        error = torch.from_numpy(state[:, :1].copy())
+        error = torch.from_numpy(state["error"][:, None].copy())
         point = Point(v, u, torch.zeros_like(error), dual.target_a, cols, dual.target_b, residual, error)
-        reasons = counts[:, 0]
+        reasons = counts["reason"]
         going_on = (reasons == Reason.LATER) | ((reasons == Reason.LIMIT) & (not recorder.exhausted))
         drifted = (reasons == Reason.DRIFTED).any()
         if recorder.exhausted or not (drifted or going_on.any()):
             return dual, point, Reason(int(reasons.max()))
-        if state[:, 4].max() >= patience:
+        if state["waited"].max() >= patience:
             return dual, point, Reason.STALLED
         if not drifted:
             continue
@@ -155,6 +159,13 @@ def descend(
         dual, point = rebuild(f, g)
         compiled = _compiled(dual.kernel)
     return dual, point, Reason.UNFIT
+
+
+def _columns(fields: np.ndarray) -> np.ndarray:
+    """The same memory with one column a field, as compiled code takes it."""
+    assert fields.dtype.fields is not None
+    kind = next(iter(fields.dtype.fields.values()))[0]
+    return fields.view(kind).reshape(*fields.shape, -1)
 
 
 def _worth(dual: SemiDual, point: Point) -> int:
@@ -174,12 +185,12 @@ def _system(dual: SemiDual, point: Point) -> System:
 def _record(dual: SemiDual, notes: np.ndarray, counts: np.ndarray, began: float) -> None:
     """Count what was done; a step of a batch is that of all its problems that still made one."""
     recorder = dual.recorder
-    done = counts[:, 1] + counts[:, 2]
+    done = counts["sinkhorn"] + counts["newton"]
     before = recorder.products
     for k in range(int(done.max(initial=0))):
-        newton, error, products, seconds = notes[done > k, k].max(0)
+        newton, error, products, seconds = _columns(notes)[done > k, k].max(0)
         recorder.products = before + int(products)
         kind = "newton" if newton else "sinkhorn"
         recorder.record(kind, dual.problem.epsilon, float(error), at=began + float(seconds))
-    recorder.products = before + int(counts[:, 4].max())
-    recorder.cg += int(counts[:, 3].max())
+    recorder.products = before + int(counts["products"].max())
+    recorder.cg += int(counts["cg"].max())

@@ -70,6 +70,13 @@ SAMPLE = 5000
 LEAP_AFTER, LEAP_TRIALS = 6, 80
 # Error at which CG's share of the residual begins to fall, inverted.
 STEEPENING = 1e3
+# A step has gained if it leaves less than this share of the best error; one cut this short is followed by Sinkhorn's.
+GAINED, SHORT = 0.66, 0.2
+# Newton's systems are solved to this share of the tolerance at the finest.
+FINEST = 0.2
+# The line search halves a step so many times, until the dual rises by this share of what its slope promises; what
+# rounding hides of the rise, over the mass.
+TRIALS, RISE, HIDDEN = 30, 1e-4, 1e-14
 
 
 class _Plans:
@@ -245,7 +252,7 @@ class _Path:
             done = worst <= tol
             if done or self.recorder.exhausted or waited > PATIENCE or not math.isfinite(worst):
                 break
-            waited = 0 if worst < 0.66 * best else waited + 1
+            waited = 0 if worst < GAINED * best else waited + 1
             best = min(best, worst)
             if sinkhorn_left > 0 or worst < self.settings.forcing * before:
                 # It goes on while a step takes off as much as CG would: it costs less than a Newton step.
@@ -264,7 +271,7 @@ class _Path:
                     dual, point = rebuild(*far)
                     continue
                 point, length = self._step(dual, point, move)
-                sinkhorn_left, before = 2 if length < 0.2 else 0, 0.0
+                sinkhorn_left, before = 2 if length < SHORT else 0, 0.0
             if self._drifted(dual, point):
                 dual, point = rebuild(*dual.potentials(point))
         return dual, point, done
@@ -297,12 +304,12 @@ class _Path:
         """One Newton step with its line search; also the length that the worst problem of the batch took."""
         slope = (point.residual * move).sum(-1, keepdim=True)
         length = torch.clamp(LONGEST_STEP / vector_norm(move, math.inf, dim=-1, keepdim=True), max=1.0)
-        rounding = 1e-14 * dual.problem.mass
-        for _ in range(30):
+        rounding = HIDDEN * dual.problem.mass
+        for _ in range(TRIALS):
             log_v = length * move
             v = point.v * torch.exp(log_v)
             scaled = dual.row_scaling(v)
-            good = dual.gain(point, log_v, scaled[0]) + rounding >= length * slope * 1e-4
+            good = dual.gain(point, log_v, scaled[0]) + rounding >= length * slope * RISE
             if bool(good.all()):
                 return dual.at(v, scaled), float(length.min())
             length = torch.where(good, length, 0.5 * length)
@@ -317,7 +324,7 @@ class _Path:
         # makes digits cheap, so ask for quadratic convergence.
         near = STEEPENING * point.error
         share = sharpness * self.settings.forcing * torch.clamp(near if linear.has_factor else near.sqrt(), max=1.0)
-        tolerance = dual.problem.mass * torch.clamp(share * point.error, min=0.2 * tol)
+        tolerance = dual.problem.mass * torch.clamp(share * point.error, min=FINEST * tol)
         tolerance.masked_fill_(point.error <= tol, math.inf)
         left, right = dual.coupling(point)
         diagonal = dual.diagonal(point)
