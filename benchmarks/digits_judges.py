@@ -17,7 +17,7 @@ from lib import Row
 from torch import Tensor
 
 from pushforward import metrics
-from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.judge import SampleMetrics
 from pushforward.training.random import generator
 
 DATA = ("digits", "imbalanced", "stacked")
@@ -51,7 +51,7 @@ class StackedJudge:
 
     def __init__(self) -> None:
         images, labels = data_of("stacked")
-        self.single = Judge(*digits())
+        self.single = SampleMetrics(*digits())
         features = self.features(images)
         self.reference, self.other = features[: STACKED // 2], features[STACKED // 2 :]
         self.floor = metrics.frechet_distance(self.reference, self.other)
@@ -74,7 +74,7 @@ class StackedJudge:
         }
 
 
-def classes_of(judge: Judge | StackedJudge, drawn: Tensor) -> Tensor:
+def classes_of(judge: SampleMetrics | StackedJudge, drawn: Tensor) -> Tensor:
     found = judge.classes(drawn)
     assert found is not None  # all judges here know labels
     return found
@@ -90,8 +90,8 @@ def total_variation(p: Tensor, q: Tensor) -> float:
 
 
 @cache
-def judge_of(name: str) -> Judge | StackedJudge:
-    return StackedJudge() if name == "stacked" else Judge(*data_of(name))
+def judge_of(name: str) -> SampleMetrics | StackedJudge:
+    return StackedJudge() if name == "stacked" else SampleMetrics(*data_of(name))
 
 
 def figures(name: str, drawn: list[Tensor]) -> Row:

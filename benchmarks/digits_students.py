@@ -6,8 +6,8 @@
 
 The data are those of `digits_judges.py`. A row is one training: of the teacher (`--work` keeps it), or of a student
 from that teacher. All students of a seed start from the same weights and see the same noise and batches. Every
-generator is judged on three draws of 10,000 samples by `diffusion.judge.Judge`, and that of all digits says which one a
-sample shows; stacked digits by `StackedJudge`.
+generator is evaluated on three draws of 10,000 samples by `diffusion.judge.SampleMetrics`, and that of all digits says
+which one a sample shows; stacked digits by `StackedJudge`.
 
 levels       at which distributions are matched
 raised       the distiller's own choice

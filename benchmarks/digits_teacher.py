@@ -2,9 +2,9 @@
 
     python benchmarks/digits_teacher.py [--steps N ...] [--seeds N] [--halves] [--again]
 
-A row is one training. It is sampled in 18 of Heun's steps, 35 evaluations, by `diffusion.samplers`, and judged by
-`diffusion.judge.Judge` on 10,000 samples: in the features of a classifier trained on all the digits, against a random
-half of them. The other half against that one is the floor. With `--halves` the teacher is trained on that other half
+A row is one training. It is sampled in 18 of Heun's steps, 35 evaluations, by `diffusion.samplers`, and evaluated by
+`diffusion.judge.SampleMetrics` on 10,000 samples: in the features of a classifier trained on all the digits, against a
+random half of them. The other half against that one is the floor. With `--halves` the teacher is trained on that other half
 alone, and so has never seen what it is judged by.
 
 figure      meaning
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from pushforward import metrics, samples
 from pushforward.diffusion import TeacherTrainer
-from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.judge import SampleMetrics
 from pushforward.diffusion.samplers import STEPS
 from pushforward.training.random import generator
 
@@ -43,7 +43,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 
 def halves(images: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """The half that `Judge` measures by, and the other one."""
+    """The half that `SampleMetrics` measures by, and the other one."""
     order = torch.randperm(len(images), generator=generator(seed, "halves"))
     return images[order[: len(order) // 2]], images[order[len(order) // 2 :]]
 
@@ -57,7 +57,7 @@ def copying(drawn: Tensor, seen: Tensor, unseen: Tensor) -> float:
 def measured(steps: int, seed: int, *, half: bool) -> Row:
     """The figures of one training."""
     images, labels = digits()
-    judge = Judge(images, labels)
+    judge = SampleMetrics(images, labels)
     unseen, seen = halves(images)
     with tempfile.TemporaryDirectory() as out:
         trainer = TeacherTrainer(seen if half else images, out=out, seed=seed, every=steps, progress=False)

@@ -3,8 +3,8 @@
     python benchmarks/mnist_students.py [--divergences NAME ...] [--again] [--work FOLDER] [--picture FILE]
 
 The networks see the 60,000 training images of $PUSHFORWARD_DATA/mnist/mnist.npz, by area average brought from 28 x 28
-to 16 x 16 pixels, in [-1, 1]. The judge is `diffusion.judge.Judge` on the 10,000 test images, which no network has
-seen. It is a short run with one seed: what it shows is that the method works on a U-Net, and not which divergence is
+to 16 x 16 pixels, in [-1, 1]. Metrics are those of `diffusion.judge.SampleMetrics` on the 10,000 test images, which no
+network has seen. It is a short run with one seed: what it shows is that the method works on a U-Net, and not which divergence is
 the better one. Rows are those of `digits_students.py`; `--work` keeps the networks, from which
 `--picture` draws data, teacher and students beside one another.
 
@@ -29,7 +29,7 @@ from lib import RESULTS, Row, cpu_seconds, data_folder, parsed
 from torch import Tensor
 
 from pushforward.diffusion import OneStepPipeline, TeacherTrainer
-from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.judge import SampleMetrics
 from pushforward.diffusion.teacher_training import load_teacher
 
 DIVERGENCES = ("reverse_kl", "js")
@@ -75,7 +75,7 @@ def measured(key: Row, work: Path) -> Row:
 
 
 def figures(drawn: list[Tensor]) -> Row:
-    judge = Judge(*data("test"))
+    judge = SampleMetrics(*data("test"))
     shown = judge.classes(drawn[0])
     assert shown is not None
     return judge(drawn[0]) | {

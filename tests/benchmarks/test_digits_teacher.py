@@ -7,14 +7,14 @@ import digits_teacher
 import pytest
 import torch
 
-from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.judge import SampleMetrics
 
 
 def test_the_other_half_is_not_what_is_measured_by(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pushforward.diffusion.judge._STEPS", 5)
     images, labels = digits_teacher.digits()
     unseen, seen = digits_teacher.halves(images)
-    judge = Judge(images, labels)
+    judge = SampleMetrics(images, labels)
     torch.testing.assert_close(judge.reference, judge.features(unseen))
     assert len(unseen) + len(seen) <= len(images)
     # Copies of what was trained on are at distance 0, and other images at the distance of other images.

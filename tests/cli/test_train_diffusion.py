@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from pushforward.diffusion import Generator, OneStepPipeline, teacher_training
-from pushforward.diffusion.judge import Judge, with_error
+from pushforward.diffusion.judge import SampleMetrics, with_error
 from pushforward.diffusion.samplers import sample
 from pushforward.diffusion.teacher_training import load_teacher
 from pushforward.diffusion.teachers import from_diffusers
@@ -62,7 +62,7 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
     drawn = sample(teacher, 30, shape, generator=torch.Generator().manual_seed(0))
     with np.load("two.npz") as found:
         data = torch.from_numpy(found["images"]).float()[:, None] / 127.5 - 1
-        expected = Judge(data, torch.from_numpy(found["labels"]))(drawn)
+        expected = SampleMetrics(data, torch.from_numpy(found["labels"]))(drawn)
     assert result["figures"] == pytest.approx(expected, rel=1e-5)
     # 8 x 8 images of 4 x 5 pixels, each drawn 7 times as large, with lines between
     assert Image.open("run/samples.png").size == (8 * 37 + 2, 8 * 30 + 2)
@@ -226,7 +226,7 @@ def test_evaluate_judges_what_sample_draws(run: Callable, trained: str):
     drawn = sample(teacher, 25, shape, steps=3, condition=labels, generator=torch.Generator().manual_seed(4))
     with np.load("two.npz") as data:
         samples = torch.from_numpy(data["images"]).float()[:, None] / 127.5 - 1
-        expected = Judge(samples, torch.from_numpy(data["labels"]))(drawn)
+        expected = SampleMetrics(samples, torch.from_numpy(data["labels"]))(drawn)
     assert {name: found[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     plain = run("evaluate", trained, *"--data plain.npz --num 25 --steps 2".split())
     assert "pixels" in plain.out.splitlines()[0]

@@ -30,7 +30,7 @@ from pushforward.metrics import frechet_distance, judge_samples
 from pushforward.metrics.samples import class_histogram
 from pushforward.training.random import generator, seeded
 
-__all__ = ["FEWEST", "Judge", "comparison", "remarks", "with_error", "written"]
+__all__ = ["FEWEST", "SampleMetrics", "comparison", "remarks", "with_error", "written"]
 
 FEATURES = 64
 FEWEST = 24
@@ -44,7 +44,7 @@ _NOISES, _CHUNK = 1000, 100
 _ERRORS = 3.0
 
 
-class Judge:
+class SampleMetrics:
     """Metrics of generated samples, against data.
 
     Args:
@@ -57,7 +57,7 @@ class Judge:
         InvalidArgument: Too few samples.
 
     Example:
-        >>> judge = Judge(torch.randn(400, 2, generator=torch.Generator().manual_seed(0)))
+        >>> judge = SampleMetrics(torch.randn(400, 2, generator=torch.Generator().manual_seed(0)))
         >>> figures = judge(torch.randn(400, 2, generator=torch.Generator().manual_seed(1)))
         >>> figures["frechet"] < 0.1, figures["recall"] > 0.8
         (True, True)
@@ -124,7 +124,7 @@ def remarks(figures: Mapping[str, float], *, name: str) -> list[str]:
     """The warnings that belong beside a generator's metrics: they compare nothing, or it has learned nothing.
 
     Args:
-        figures: The metrics, as `Judge` returns them.
+        figures: The metrics, as `SampleMetrics` returns them.
         name: The generator's name in the sentences.
 
     Returns:
@@ -151,7 +151,7 @@ def comparison(student: Mapping[str, float], teacher: Mapping[str, float]) -> li
     """A warning that student and teacher do not differ, where their Frechet distances differ by less than the errors.
 
     Args:
-        student, teacher: The metrics of each, as `Judge` returns them.
+        student, teacher: The metrics of each, as `SampleMetrics` returns them.
 
     Returns:
         One sentence, or none.
@@ -167,7 +167,7 @@ def written(figures: Mapping[str, float], *, rows: int) -> dict[str, str]:
     """Metrics as text, with the digits that the number of samples can carry, and standard errors beside their values.
 
     Args:
-        figures: The metrics, as `Judge` returns them, and others.
+        figures: The metrics, as `SampleMetrics` returns them, and others.
         rows: The number of samples among which nearest neighbours were searched.
 
     Returns:

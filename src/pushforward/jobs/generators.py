@@ -222,7 +222,7 @@ def judge_generator(
     Raises:
         InputError: The images are of another shape, or too few.
     """
-    from pushforward.diffusion.judge import FEWEST, Judge, remarks
+    from pushforward.diffusion.judge import FEWEST, SampleMetrics, remarks
     from pushforward.errors import PushforwardError
     from pushforward.jobs.inputs.teachers import check_known
 
@@ -237,7 +237,7 @@ def judge_generator(
     count = count or judged_of(source.network)
     try:
         drawn, _ = source.draw(count, seed=seed, steps=steps, labels=images.labels)
-        judge = Judge(images.samples, images.labels)
+        judge = SampleMetrics(images.samples, images.labels)
         figures = judge(drawn)
     except PushforwardError as error:
         raise InputError(f"{images.name}: {error}") from None

@@ -93,7 +93,7 @@ _JUDGED = ("w", "history", "kept", "least", "stale", "kept_at")
 
 
 @dataclass(kw_only=True, slots=True)
-class _Judge:
+class _HeldOutObjective:
     """J on points held out, at each check."""
 
     u: Tensor
@@ -129,7 +129,7 @@ class _Training:
         inner: Gradient steps towards each conjugate point.
         rate: Adam's learning rate at the start, and the steps over which it falls to 0.
         generator: Draws the batches.
-        judge: Judges on other points.
+        judge: Evaluates J on held-out points.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class _Training:
         inner: int,
         rate: tuple[float, int],
         generator: torch.Generator,
-        judge: _Judge,
+        judge: _HeldOutObjective,
     ) -> None:
         self.potential, self.u, self.v, self.batch, self.inner = potential, u, v, batch, inner
         self.generator, self.judge = generator, judge
@@ -184,7 +184,7 @@ class _Training:
         return True
 
     def mark(self, count: int) -> bool:
-        """Judge the potential; False where it has not become better for long."""
+        """Evaluate the potential; False where it has not become better for long."""
         self.judge.check(count, self.potential)
         return self.judge.stale < PATIENCE
 
@@ -270,7 +270,7 @@ class ICNNMap(TransportMap):
             inner=check_count("conjugate_steps", self.conjugate_steps),
             rate=(check_positive("learning_rate", self.learning_rate), steps),
             generator=generator,
-            judge=_Judge(u=held_u, v=held_v, w=held_v),
+            judge=_HeldOutObjective(u=held_u, v=held_v, w=held_v),
         )
         with torch.autocast(x.device.type, enabled=False), interruptible(training.interruption):
             first = training.begin(checkpoints.load())

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pushforward import report
 from pushforward.diffusion import Denoiser, Distiller, Generator, Guided, OneStepPipeline, Teacher, Trainer
-from pushforward.diffusion.judge import Judge, comparison, remarks, written
+from pushforward.diffusion.judge import SampleMetrics, comparison, remarks, written
 from pushforward.diffusion.samplers import STEPS
 from pushforward.errors import PushforwardError
 from pushforward.jobs.errors import InputError
@@ -149,7 +149,7 @@ def run(job: Job) -> str:
         InputError: The checkpoint is of another run, or the training broke down.
         KeyboardInterrupt: With the command to go on with.
     """
-    judge = Judge(job.images.samples, job.images.labels, seed=0)
+    judge = SampleMetrics(job.images.samples, job.images.labels, seed=0)
     job.trainer.check = lambda step, student: _look(job, judge, step, student)
     began = time.perf_counter()
     try:
@@ -221,13 +221,13 @@ def _written(job: Job, results: dict[str, Any]) -> dict[str, dict[str, str]]:
     return {row: written(results[row], rows=rows) for row in ("teacher", "student")}
 
 
-def _look(job: Job, judge: Judge, step: int, student: Generator) -> dict[str, float]:
+def _look(job: Job, judge: SampleMetrics, step: int, student: Generator) -> dict[str, float]:
     drawn = job.draw(student, min(_CHECKED, job.judged))
     save_grid(job.out / "samples" / f"step-{step}.png", drawn[:_SHOWN])
     return judge(drawn)
 
 
-def _results(job: Job, judge: Judge, student: Generator, seconds: float) -> dict[str, Any]:
+def _results(job: Job, judge: SampleMetrics, student: Generator, seconds: float) -> dict[str, Any]:
     evaluations = {"teacher": 2 * STEPS - 1, "student": len(student.times)}
     rows: dict[str, dict[str, float]] = {}
     for name, source in (("teacher", job.teacher), ("student", student)):

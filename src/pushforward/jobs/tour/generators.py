@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pushforward import samples
 from pushforward.diffusion import Denoiser, Distiller, OneStepPipeline, Trainer
-from pushforward.diffusion.judge import Judge
+from pushforward.diffusion.judge import SampleMetrics
 from pushforward.diffusion.samplers import STEPS, sample
 from pushforward.diffusion.teacher_training import TeacherTrainer
 from pushforward.jobs.tour.threads import one_thread
@@ -67,7 +67,7 @@ def generators(folder: Path) -> Section:
     with one_thread():
         pixels, labels = samples.digits()
         data = torch.from_numpy(pixels * 2 - 1).float().permute(0, 3, 1, 2)
-        judge = Judge(data, torch.from_numpy(labels))
+        judge = SampleMetrics(data, torch.from_numpy(labels))
         teacher = TeacherTrainer(data, out=folder / "generators-teacher", progress=False).fit(_TEACHER_STEPS)
         drawn = {f"teacher, {STEPS} steps": _teachers(teacher, judge)}
         for name, divergence in _DIVERGENCES.items():
@@ -92,14 +92,14 @@ def generators(folder: Path) -> Section:
     return Section(label="Act four", title="Images in one step", blocks=blocks)
 
 
-def _teachers(teacher: Denoiser, judge: Judge) -> _Drawn:
+def _teachers(teacher: Denoiser, judge: SampleMetrics) -> _Drawn:
     began = time.perf_counter()
     images = sample(teacher, _JUDGED, (1, 8, 8), generator=torch.Generator().manual_seed(0))
     seconds = time.perf_counter() - began
     return _Drawn(images=images, figures=judge(images) | {"evaluations": 2 * STEPS - 1, "seconds": seconds})
 
 
-def _students(run: Path, teacher: Denoiser, data: Tensor, judge: Judge, divergence: str) -> _Drawn:
+def _students(run: Path, teacher: Denoiser, data: Tensor, judge: SampleMetrics, divergence: str) -> _Drawn:
     def look(_step: int, student: torch.nn.Module) -> dict[str, float]:
         with torch.no_grad():
             return {"frechet": judge(student(torch.randn(_LOOKED_AT, 1, 8, 8)))["frechet"]}

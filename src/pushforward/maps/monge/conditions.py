@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pushforward._interop import to_tensor
 from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
-from pushforward.maps.monge.reading import Reading
+from pushforward.maps.monge.reading import ConditionReading
 from pushforward.maps.points import by_name, column_names, same_rows
 
 __all__ = ["Conditions", "Given", "Group", "groups_of", "read", "read_given", "read_sides"]
@@ -68,7 +68,7 @@ class Conditions:
     labels: tuple[str, ...] | None
     mean: Tensor
     scale: Tensor
-    reading: Reading | None = None
+    reading: ConditionReading | None = None
     names: tuple[str, ...] | None = None
 
     @property
@@ -133,7 +133,7 @@ class Conditions:
             labels=None if labels is None else tuple(labels),
             mean=state["mean"],
             scale=state["scale"],
-            reading=None if reading is None else Reading.restore(reading),
+            reading=None if reading is None else ConditionReading.restore(reading),
             names=None if names is None else tuple(names),
         )
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from pushforward.errors import InvalidArgument
-from pushforward.maps.monge.judge import Judge
+from pushforward.maps.monge.judge import MapMetrics
 from pushforward.maps.monge.stages import Stage
 from pushforward.training.distributed import average_gradients, is_main
 from pushforward.training.resume import Checkpoints, advance, interruptible
@@ -43,7 +43,7 @@ class Course:
     """Where a training is, and what it has found.
 
     Args:
-        validation: One record a check: stage, step within it, `Judge`'s figures, and the loss's parts there.
+        validation: One record a check: stage, step within it, the metrics of `MapMetrics`, and the loss's parts there.
         kept: Weights of the best map.
         criterion: Its judgement, or a lower one within its stage's tolerance.
         stage: The stage that it comes from; "start" for what training began with.
@@ -85,7 +85,7 @@ class Course:
 def train(
     network: nn.Module,
     stages: Sequence[Callable[[], Stage]],
-    judge: Judge,
+    judge: MapMetrics,
     *,
     checkpoints: Checkpoints,
     progress: Progress | None,
@@ -117,7 +117,7 @@ def train(
 @dataclass(kw_only=True, slots=True)
 class _Run:
     network: nn.Module
-    judge: Judge
+    judge: MapMetrics
     checkpoints: Checkpoints
     progress: Progress | None
     course: Course = field(default_factory=Course)
@@ -152,7 +152,7 @@ class _Run:
         self.course.at = index + 1, 0
 
     def check(self, stage: str, step: int, parts: dict[str, float], tolerance: float) -> None:
-        """Judge the network, and record it."""
+        """Evaluate the network, and record it."""
         losses = {f"train_{name}": value for name, value in parts.items()}
         record = {"stage": stage, "step": step, **self.judge(self.network), **losses}
         self.course.note(record, self.network, tolerance)
@@ -197,7 +197,7 @@ class _Part:
         return finite
 
     def mark(self, count: int) -> bool:
-        """Judge the network; False where its stage gains nothing any more."""
+        """Evaluate the network; False where its stage gains nothing any more."""
         stage, course = self.stage, self.run.course
         self.run.check(stage.name, count, self.parts, stage.tolerance)
         rises = bool(stage.rising) and course.rises(stage.rising)

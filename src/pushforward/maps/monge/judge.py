@@ -38,7 +38,7 @@ from pushforward.maps.monge.objective import crossed_cost
 from pushforward.ot.costs import PointCost
 from pushforward.ot.solve import solve
 
-__all__ = ["Judge", "crossed_divergence"]
+__all__ = ["MapMetrics", "crossed_divergence"]
 
 # At most so many points of a side are judged: a check then takes some tenths of a second.
 JUDGED = 1024
@@ -48,7 +48,7 @@ FIGURES = ("divergence", "gap", "variance_ratio", "mean_shift", "criterion")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judge:
+class MapMetrics:
     """The figures of the module on fixed points.
 
     Args:

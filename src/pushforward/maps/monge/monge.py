@@ -47,10 +47,10 @@ from pushforward.maps.gap import Estimator, gap_estimator
 from pushforward.maps.linear import Affine
 from pushforward.maps.monge.conditions import Conditions, Group, read, read_given
 from pushforward.maps.monge.fitting import MARGIN, Course, Progress, train
-from pushforward.maps.monge.judge import JUDGED, Judge
+from pushforward.maps.monge.judge import JUDGED, MapMetrics
 from pushforward.maps.monge.networks import Form, MapNetwork
 from pushforward.maps.monge.objective import Objective
-from pushforward.maps.monge.reading import Reading, judged_reading
+from pushforward.maps.monge.reading import ConditionReading, chosen_reading
 from pushforward.maps.monge.stages import MongeGap, Regression, Stage, entropic_targets
 from pushforward.maps.monge.start import identity_start, known_conditions, linear_start, shifts_under
 from pushforward.maps.outliers import without_outliers
@@ -251,7 +251,7 @@ class MongeMap(TransportMap):
         run = functools.partial(
             train,
             stages=self._stages(training, cost, units, seed, judged=sum(len(group.x) for group in held_out)),
-            judge=Judge(cost=cost, groups=held_out, units=units),
+            judge=MapMetrics(cost=cost, groups=held_out, units=units),
             progress=self.progress if callable(self.progress) else functools.partial(_show, bar),
         )
         checkpoints = self._checkpoints(groups, seed)
@@ -337,11 +337,11 @@ class MongeMap(TransportMap):
             generator=generator(seed, "weights"),
         ).to(x.device)
 
-    def _reading(self, groups: list[Group]) -> Reading:
+    def _reading(self, groups: list[Group]) -> ConditionReading:
         """How conditions beside those of the groups are to be read: what the start's shifts speak for."""
         x, network = groups[0].x, self.network_
         matrix = network.matrix if isinstance(network, MapNetwork) else torch.eye(x.shape[1], device=x.device)
-        return judged_reading(known_conditions(groups).float().cpu(), shifts_under(matrix.double(), groups).cpu())
+        return chosen_reading(known_conditions(groups).float().cpu(), shifts_under(matrix.double(), groups).cpu())
 
     def _form(self, cost: Cost) -> Form:
         if self.network != "auto":

@@ -41,7 +41,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-__all__ = ["Reading", "judged_reading"]
+__all__ = ["ConditionReading", "chosen_reading"]
 
 Kind = Literal["none", "linear", "near"]
 
@@ -59,7 +59,7 @@ SAME = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Reading:
+class ConditionReading:
     """r of the module.
 
     Args:
@@ -91,12 +91,12 @@ class Reading:
         return {"kind": self.kind, "ridge": self.ridge, "known": self.known}
 
     @classmethod
-    def restore(cls, state: Mapping[str, Any]) -> Reading:
+    def restore(cls, state: Mapping[str, Any]) -> ConditionReading:
         """The reading from the state that `state` returned."""
         return cls(kind=state["kind"], ridge=state["ridge"], known=state["known"])
 
 
-def judged_reading(c: Tensor, shifts: Tensor) -> Reading:
+def chosen_reading(c: Tensor, shifts: Tensor) -> ConditionReading:
     """The reading that the known conditions speak for.
 
     Args:
@@ -108,14 +108,14 @@ def judged_reading(c: Tensor, shifts: Tensor) -> Reading:
 
     Example:
         >>> doses = torch.tensor([[-1.5], [-0.5], [0.0], [2.0]])
-        >>> judged_reading(doses, 3 * doses)(torch.tensor([[1.0]])).round(decimals=3)
+        >>> chosen_reading(doses, 3 * doses)(torch.tensor([[1.0]])).round(decimals=3)
         tensor([[1.]])
-        >>> judged_reading(doses, torch.tensor([[0.0], [1.0], [-1.0], [0.0]])).kind
+        >>> chosen_reading(doses, torch.tensor([[0.0], [1.0], [-1.0], [0.0]])).kind
         'none'
     """
     if len(c) < FEWEST_TO_JUDGE:
         kind: Kind = "near" if len(c) == 2 else "none"
-        return Reading(kind=kind, ridge=RIDGES[kind][0], known=c)
+        return ConditionReading(kind=kind, ridge=RIDGES[kind][0], known=c)
     choices: list[tuple[Kind, float]] = [(kind, ridge) for kind, ridges in RIDGES.items() for ridge in ridges]
     errors = _errors_left_out(c.double(), shifts.double(), choices)
     best = int(errors.mean(1).argmin())
@@ -123,7 +123,7 @@ def judged_reading(c: Tensor, shifts: Tensor) -> Reading:
     if gain.mean() <= gain.std() / math.sqrt(len(gain)):
         best = 0
     kind, ridge = choices[best]
-    return Reading(kind=kind, ridge=ridge, known=c)
+    return ConditionReading(kind=kind, ridge=ridge, known=c)
 
 
 def _errors_left_out(c: Tensor, shifts: Tensor, choices: list[tuple[Kind, float]]) -> Tensor:
