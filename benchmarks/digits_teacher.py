@@ -4,8 +4,8 @@
 
 A row is one training. It is sampled in 18 of Heun's steps, 35 evaluations, by `diffusion.samplers`, and evaluated by
 `diffusion.judge.SampleMetrics` on 10,000 samples: in the features of a classifier trained on all the digits, against a
-random half of them. The other half against that one is the floor. With `--halves` the teacher is trained on that other half
-alone, and so has never seen what it is judged by.
+random half of them. The other half against that one is the floor. With `--halves` the teacher is trained on that other
+half alone, and so has never seen the images that it is compared with.
 
 figure      meaning
 draws       Frechet distance of three draws of 10,000

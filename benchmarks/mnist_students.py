@@ -4,9 +4,9 @@
 
 The networks see the 60,000 training images of $PUSHFORWARD_DATA/mnist/mnist.npz, by area average brought from 28 x 28
 to 16 x 16 pixels, in [-1, 1]. Metrics are those of `diffusion.judge.SampleMetrics` on the 10,000 test images, which no
-network has seen. It is a short run with one seed: what it shows is that the method works on a U-Net, and not which divergence is
-the better one. Rows are those of `digits_students.py`; `--work` keeps the networks, from which
-`--picture` draws data, teacher and students beside one another.
+network has seen. It is a short run with one seed: it shows that the method works on a U-Net, and not which divergence
+is the better one. Rows are those of `digits_students.py`; `--work` keeps the networks, from which `--picture` draws
+data, teacher and students beside one another.
 
 figure       meaning
 draws        Frechet distance of so many draws (`samples` each)
