@@ -163,9 +163,9 @@ def descend(
 
 def _columns(fields: np.ndarray) -> np.ndarray:
     """The same memory with one column a field, as compiled code takes it."""
-    assert fields.dtype.fields is not None
-    kind = next(iter(fields.dtype.fields.values()))[0]
-    return fields.view(kind).reshape(*fields.shape, -1)
+    names = fields.dtype.names
+    assert names is not None
+    return fields.view(fields.dtype[names[0]]).reshape(*fields.shape, len(names))
 
 
 def _worth(dual: SemiDual, point: Point) -> int:
