@@ -1,1 +1,1 @@
-"""The command line: one file a verb. A verb imports what is heavy only when it runs, so `--help` stays quick."""
+"""The command line: it parses, calls the verb in `jobs`, and turns errors into one line. `--help` imports no torch."""

@@ -16,7 +16,7 @@ __all__ = ["kept", "refusal", "terminating"]
 
 @contextmanager
 def terminating(received: list[int]) -> Generator[None]:
-    """SIGTERM does within the block what Ctrl-C would do then, and is noted."""
+    """Make SIGTERM act like Ctrl-C within the block, and record it."""
     if threading.current_thread() is not threading.main_thread():
         yield  # signals are the main thread's
         return
@@ -41,7 +41,7 @@ _OF_TORCH = "PytorchStreamWriter|inline_container|iostream error"  # as `lm.trai
 
 
 def refusal(error: Exception) -> str | None:
-    """Why something could not be written, if that is what the error says."""
+    """The reason why something could not be written, if the error is about that; else None."""
     message = f"{error} {error.__cause__ or error.__context__ or ''}"
     number = error.errno if isinstance(error, OSError) else None
     named = re.search(r"os error (\d+)", message)
@@ -51,7 +51,7 @@ def refusal(error: Exception) -> str | None:
 
 
 def kept(folder: Path) -> str:
-    """What a run's folder still holds, the last file apart, which may be the one that could not be written."""
+    """What a run's folder still holds, without the last file, which may be the one that could not be written."""
     inside = [path for path in folder.iterdir() if not path.name.startswith(".")]
     inside.sort(key=lambda path: path.stat().st_mtime)
     names = sorted(path.name for path in inside[:-1])

@@ -143,7 +143,7 @@ def _parse(args: Sequence[str] | None) -> _Verb:
 
 
 def _check_words(args: Sequence[str]) -> None:
-    """Refuse what is no command, and empty words: `--out "$RUN"` with RUN not set would write into this folder."""
+    """Raise for an unknown command, and for empty words: `--out "$RUN"` with RUN not set would write here."""
     names = [name for name, _ in _VERBS.values()]
     if args and args[0] not in names and not args[0].startswith("-"):
         near = difflib.get_close_matches(args[0], names, n=1)
@@ -157,7 +157,7 @@ def _check_words(args: Sequence[str]) -> None:
 
 
 def _plainly(sentence: str) -> str:
-    """An error of tyro's in words for people: choices in a steady order, and no Python types."""
+    """An error of tyro's in plain words: choices in a steady order, and no Python types."""
     choices = re.search(r"Expected one of \((.+)\)", sentence)
     if choices:
         words = sorted(word for word in re.findall(r"'([^']*)'", choices[1]) if word != "None")

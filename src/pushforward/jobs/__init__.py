@@ -1,1 +1,1 @@
-"""What each verb of the command line does: its settings, its run, its page."""
+"""The verbs of the command line: the settings, the run and the page of each."""

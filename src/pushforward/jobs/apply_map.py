@@ -49,7 +49,7 @@ class ApplyMap:
     """Cells: that value."""
 
     def run(self) -> int:
-        """Read the points, map them, and write their images; returns the exit code."""
+        """Read the points, map them, and write the mapped points; returns the exit code."""
         from pushforward.jobs.inputs.clouds import kind_of, load_origin, read_new
 
         origin = load_origin(self.run_folder)
@@ -86,7 +86,7 @@ class ApplyMap:
         return OK
 
     def _out(self, cloud: Cloud) -> Path:
-        """Where to write; a place that cannot be is refused before the work."""
+        """The file to write; one that cannot be written is an error before the work."""
         from pushforward.jobs.inputs.arrays import ARRAYS, PICTURES
 
         end = ".png" if cloud.shape is not None else self.new.suffix.lower()
@@ -138,7 +138,7 @@ def _write_cells(file: Path, cells: AnnData, mapped: Array, *, layer: bool) -> N
 
 
 def _write_table(file: Path, rows: Rows | None, mapped: Array, names: tuple[str, ...] | None) -> None:
-    """A heading, if the points' file or the map names the coordinates; the rows' labels, if there are any; numbers."""
+    """Write a heading, if the file or the map names the coordinates, the rows' labels, if any, and the numbers."""
     import csv
 
     labels, corner = (None, "") if rows is None else (rows.labels, rows.label_name)

@@ -15,7 +15,7 @@ __all__ = ["recolour", "save_colours"]
 
 
 def recolour(transform: Callable[[Array], Array], colours: Array) -> Array:
-    """The colours' images, cut to [0, 1]: a map of colours may leave their cube, a picture cannot.
+    """The mapped colours, clipped to [0, 1]: a map of colours may leave their cube, a picture cannot.
 
     Args:
         transform: Gives the images of colours (k, 3).
@@ -32,7 +32,7 @@ def recolour(transform: Callable[[Array], Array], colours: Array) -> Array:
 
 
 def save_colours(file: Path, colours: Array) -> None:
-    """Write a picture; the file's end says in which form.
+    """Write a picture, in the form that the end of the file's name says.
 
     Args:
         file: Where to.

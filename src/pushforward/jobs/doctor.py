@@ -60,7 +60,7 @@ def _devices() -> list[str]:
 
 
 def _examine(device: str) -> bool:
-    """Solve a problem on one device whose answer is known, print one line, and say whether it was right."""
+    """Solve a problem with a known answer on one device, print one line, and return whether it was right."""
     import torch
 
     import pushforward as pf

@@ -1,4 +1,4 @@
-"""`pushforward evaluate`: the figures of one model, of language or of images."""
+"""`pushforward evaluate`: the metrics of one model, of language or of images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a command may write, who else writes there, and whether there is a run to go on with.
+"""The folder that a command writes to: its lock, and whether it holds a run to resume.
 
 A run's folder belongs to one command at a time. The first process of a run holds a lock on `.lock` in it, which the
 system lets go when the process ends, in whatever way; where a file system has no locks, nothing is locked.
@@ -21,7 +21,7 @@ _held: dict[Path, TextIO] = {}
 
 
 def holds_run(out: Path, recipe: Path, *, resume: bool) -> bool:
-    """Whether there is a run to be resumed, of which `recipe` is the sign.
+    """Whether the folder holds a run to resume; the file `recipe` shows that it does.
 
     A run that ended before its training began left its recipe alone: the folder is free.
 
@@ -38,14 +38,14 @@ def holds_run(out: Path, recipe: Path, *, resume: bool) -> bool:
 
 
 def interruption(out: Path, again: str) -> str:
-    """What to say of a run that was interrupted: how to go on with it, if there is a checkpoint to go on from."""
+    """The message for a run that was interrupted, with the command to resume it if there is a checkpoint."""
     if _has_checkpoint(out):
         return f"interrupted; go on with{again}"
     return f"interrupted before the first checkpoint; nothing is lost but time: the run starts anew with{again}"
 
 
 def make_folder(folder: Path) -> None:
-    """Make a run's folder, and see now, before any work, whether it can be written to and nobody else writes there.
+    """Make a run's folder, and check before any work that it can be written to and that no other process writes there.
 
     Raises:
         InputError: It cannot, or another process does; the message names it.
@@ -62,12 +62,12 @@ def make_folder(folder: Path) -> None:
 
 
 def held() -> list[Path]:
-    """The folders that this process has made or taken."""
+    """The folders that this process has made or locked."""
     return [*_held]
 
 
 def release(*, failed: bool = False) -> None:
-    """Let go of all folders.
+    """Unlock all folders.
 
     Args:
         failed: The command ended in an error. One before the first record or checkpoint leaves nothing to go on from:

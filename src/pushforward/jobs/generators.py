@@ -1,4 +1,4 @@
-"""Generators in folders, drawn from: teachers by Heun's steps, students by their own.
+"""Generators in folders, and samples of them: teachers by Heun's steps, students by their own.
 
 A run's folder, or the one within it that holds teacher.json or student.json, is a generator; so is a pipeline of
 diffusers, in safetensors.
@@ -41,14 +41,14 @@ _KINDS = ("student", "teacher")
 
 
 def find_generator(run: Path) -> Path | None:
-    """The folder in it, or itself, that holds a generator: a student before a teacher; None where there is none."""
+    """The folder that holds a generator, this one or one within: a student before a teacher; None for neither."""
     places = [(folder, f"{kind}.json") for kind in _KINDS for folder in (run, run / kind)]
     places.append((run, "model_index.json"))
     return next((folder for folder, file in places if (folder / file).is_file()), None)
 
 
 def load_generator(run: Path) -> Source:
-    """What is drawn from.
+    """Load a generator from a folder.
 
     Raises:
         InputError: There is none, or it is broken.
@@ -91,18 +91,18 @@ class Source:
 
     @property
     def network(self) -> nn.Module:
-        """Without what is put around it."""
+        """The network without the modules around it."""
         network: Any = self.denoiser.network
         return getattr(network, "network", network)
 
     @property
     def latent(self) -> bool:
-        """Whether its samples are no images, but what a decoder makes images of."""
+        """Whether the samples are latents, from which a decoder makes images."""
         return bool(getattr(self.network, "latent", False))
 
     @property
     def labels(self) -> Tensor | None:
-        """The labels that it knows, sorted; None where it takes none."""
+        """The labels that the generator takes, sorted; None where it takes none."""
         from pushforward.jobs.inputs.teachers import labels_of
 
         return labels_of(self.denoiser)
@@ -110,7 +110,7 @@ class Source:
     def draw(
         self, count: int, *, seed: int, steps: int | None = None, labels: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Samples (count, ...), and the labels that they were asked for.
+        """Samples (count, ...), and the labels that they were drawn for.
 
         Args:
             count: How many.
@@ -124,7 +124,7 @@ class Source:
 
 
 def evenly(labels: Tensor, count: int) -> Tensor:
-    """So many labels, sorted, in the shares that these have, whatever the count."""
+    """A number of labels, sorted, in the shares that they have among the given ones."""
     import torch
 
     return labels.sort().values[torch.arange(count) * len(labels) // count]
@@ -140,7 +140,7 @@ def draw(
     labels: Tensor | None = None,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """Samples (count, ...) of a student or a teacher: the one way in which all verbs draw what they judge.
+    """Samples (count, ...) of a student or a teacher; all verbs draw the samples for their metrics with this function.
 
     So a model has one figure for one seed, on every page. The noise comes from the CPU, whatever the device.
 
@@ -182,7 +182,7 @@ def judged_of(network: nn.Module) -> int:
 
 
 def say_duration(batches: int, steps: int, wanted: bool) -> Callable[[float], None]:
-    """What prints on stderr how long a training will take, once the seconds of a batch are known and if it is long."""
+    """A function that prints on stderr how long a training will take, once the seconds of a batch are known."""
 
     def say(seconds: float) -> None:
         total = batches * seconds

@@ -68,7 +68,7 @@ def read_recipe(file: Path, flags: Settings, *, example: str) -> Settings:
 
 
 def _refuse_other_kinds(content: dict[Any, Any], flags: DataclassInstance) -> None:
-    """Refuse what pydantic would take for a number or a path: a yes for 1, and nothing for the folder we are in."""
+    """Raise for values that pydantic would convert: yes to the number 1, and nothing to the current folder."""
     truths = {f.name for f in fields(flags) if isinstance(f.default, bool)}
     for key, value in content.items():
         if isinstance(value, bool) and key not in truths and key in {f.name for f in fields(flags)}:
@@ -80,12 +80,12 @@ def _refuse_other_kinds(content: dict[Any, Any], flags: DataclassInstance) -> No
 
 
 def as_json(settings: DataclassInstance) -> dict[str, Any]:
-    """Settings in words that JSON has."""
+    """Settings as a dictionary that JSON can hold."""
     return json.loads(json.dumps({f.name: getattr(settings, f.name) for f in fields(settings)}, default=str))
 
 
 def check_resumed(out: Path, recipe: dict[str, Any], *, resume: bool, free: tuple[str, ...], note: str = "") -> None:
-    """See that a run's folder is free, or holds the run to be resumed, whose settings are in its recipe.json.
+    """Raise unless a run's folder is free, or holds the run to be resumed, whose settings are in its recipe.json.
 
     Args:
         out: The run's folder.

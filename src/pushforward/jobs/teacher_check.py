@@ -1,4 +1,4 @@
-"""`pushforward doctor --teacher`: a teacher and data from files, and what an examination of it finds, printed."""
+"""`pushforward doctor --teacher`: read a teacher and data from files, check the teacher, print the result."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_teacher"]
 
 
 def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
-    """Print how a teacher does on noised data, and whether that is what its configuration says.
+    """Print a teacher's errors on noised data, and whether they agree with its configuration.
 
     Args:
         folder: Of diffusers, or written by `train-diffusion`.

@@ -1,4 +1,4 @@
-"""With what, and on what, a result was made."""
+"""The versions and the machine that a result was made with."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def machine() -> str:
 
 
 def native() -> str:
-    """The instruction set of the native kernels, or why there are none and what that costs."""
+    """The instruction set of the native kernels, or the reason why there are none."""
     from pushforward.ot import _native
 
     return _native.instruction_set() or f"none, {_native.missing()}: on the CPU torch does their work, more slowly"
 
 
 def footer() -> tuple[str, ...]:
-    """What a page says at its end about how it was made."""
+    """The lines at the end of a page: versions, machine, date."""
     return ", ".join(f"{name} {version}" for name, version in versions()), machine()

@@ -1,1 +1,1 @@
-"""Files of users -> what the library takes. What is wrong with a file is one error that names it."""
+"""Users' files as the library's inputs. An error names the file and is one line."""

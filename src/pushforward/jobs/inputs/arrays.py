@@ -1,4 +1,4 @@
-"""Files of numbers -> arrays, and what a file's name says that it holds. An error is one line that names the file."""
+"""Files of numbers as arrays, and the kind of content that a file's name implies. An error names the file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MOST_NAMED = 8
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a file's name says that it is a picture.
+    """Whether a file's name is that of a picture.
 
     Raises:
         InputError: The name's end is none that is known.
@@ -50,7 +50,7 @@ def is_picture(file: Path) -> bool:
 
 
 def must_be_readable(file: Path) -> None:
-    """Refuse a file that is missing, empty or not for us to read.
+    """Raise for a file that is missing, empty or not readable.
 
     Raises:
         InputError: It is one of these.
@@ -156,7 +156,7 @@ def listed(names: Iterable[str]) -> str:
 
 
 def quoted(names: Iterable[str]) -> str:
-    """The names in quotes, with commas; of many the first few, and how many more there are."""
+    """The names in quotes, with commas; of many names the first few and the number of the others."""
     words = [f'"{name}"' for name in names]
     rest = len(words) - _MOST_NAMED
     return ", ".join(words[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,4 +1,4 @@
-"""Cells in .h5ad files -> points. What anndata calls X, `layers` and `obsm` are named as the file names them.
+"""Cells in .h5ad files as points. The names X, `layers` and `obsm` are those of the file.
 
 rep              numbers of a cell                                     columns
 X                the matrix itself, dense or sparse                    genes
@@ -40,7 +40,7 @@ _ROUNDING = 1e-3
 
 
 def read_cells(file: Path) -> AnnData:
-    """An .h5ad file.
+    """Read an .h5ad file.
 
     Raises:
         InputError: anndata is not installed, or the file cannot be read.
@@ -81,7 +81,7 @@ def choose_cells(file: Path, cells: AnnData, obs: str, value: str) -> AnnData:
 
 
 def choose_genes(file: Path, cells: AnnData, genes: Iterable[str]) -> AnnData:
-    """These genes in this order, whatever the file's own.
+    """The cells with these genes in this order, which may differ from the file's.
 
     Raises:
         InputError: Some are missing.
@@ -95,7 +95,7 @@ def choose_genes(file: Path, cells: AnnData, genes: Iterable[str]) -> AnnData:
 
 
 def must_tell_genes(file: Path, cells: AnnData) -> None:
-    """Refuse genes of one name, between which neither a second file nor a fitted map could tell.
+    """Raise where genes share a name, so that neither a second file nor a fitted map can distinguish them.
 
     Raises:
         InputError: There are such; the message names them.

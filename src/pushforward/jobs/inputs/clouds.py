@@ -1,4 +1,4 @@
-"""Files -> the points that a map is learned from or applied to.
+"""Files as the points that a map is fitted on or applied to.
 
 kind        files                                               a point is
 points      .npy (n, d); .npz with `points`; .csv .tsv          a row
@@ -46,7 +46,7 @@ _FEWEST = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Cloud:
-    """What a file holds.
+    """The content of one file.
 
     Args:
         file: The file.
@@ -67,7 +67,7 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a map was learned from, as far as new points must be like it.
+    """The properties of the points that a map was fitted on, which new points must share.
 
     Args:
         kind: Of the files.
@@ -91,7 +91,7 @@ class Origin:
 
 
 def kind_of(file: Path) -> Kind:
-    """What a file's name says that it holds.
+    """The kind of content that a file's name implies.
 
     Raises:
         InputError: The name's end is none that is known.
@@ -107,7 +107,7 @@ def kind_of(file: Path) -> Kind:
 def read_pair(
     first: Path, second: Path | None, *, rep: str, log1p: bool, groups: tuple[str, str, str] | None
 ) -> tuple[Origin, Cloud, Cloud]:
-    """Source and target.
+    """Read source and target.
 
     Args:
         first: The source's file.
@@ -149,7 +149,7 @@ def read_pair(
 
 
 def read_new(file: Path, origin: Origin, *, group: tuple[str, str] | None) -> Cloud:
-    """Points for a map to be applied to.
+    """Read points for a fitted map.
 
     Args:
         file: Of the kind that the map was learned from.

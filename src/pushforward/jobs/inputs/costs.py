@@ -25,7 +25,7 @@ __all__ = ["CostMatrix", "read_cost"]
 
 @dataclass(frozen=True, kw_only=True)
 class CostMatrix:
-    """A cost for every pair.
+    """A cost for each pair of points.
 
     Args:
         title: The problem in a few words.
@@ -64,7 +64,7 @@ def read_cost(file: Path, *, sure: bool = True) -> CostMatrix:
 
 
 def _says_cost(file: Path) -> bool:
-    """Whether an .npz calls an array `cost`."""
+    """Whether an .npz file has an array named `cost`."""
     if file.suffix.lower() != ".npz":
         return False
     with zipfile.ZipFile(file) as held:
@@ -72,7 +72,7 @@ def _says_cost(file: Path) -> bool:
 
 
 def _refuse_points(file: Path, cost: Array, table: Table | None) -> None:
-    """Refuse as a cost matrix what may as well be points, of which the second file was forgotten."""
+    """Raise for a cost matrix that may be points whose second file was forgotten."""
     n, m = cost.shape
     signs = {
         "headings above its columns": table is not None and table.names is not None and table.names != table.labels,

@@ -1,4 +1,4 @@
-"""Files -> images to train generators on, or to judge them by.
+"""Files as images for the training and the evaluation of generators.
 
 `digits`      scikit-learn's handwritten digits, with their labels
 a folder      pictures of one size; one folder of them a class where it has folders
@@ -34,7 +34,7 @@ _MOST_CLASSES = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """What was read.
+    """Images with their labels.
 
     Args:
         samples: (N, C, H, W) within [-1, 1].
@@ -48,7 +48,7 @@ class Images:
 
     @property
     def classes(self) -> int | None:
-        """How many there are; None without labels."""
+        """The number of classes; None without labels."""
         return None if self.labels is None else int(self.labels.max()) + 1
 
 
@@ -120,7 +120,7 @@ def _npz(file: Path) -> tuple[NDArray[np.float64], NDArray[np.int64] | None]:
 
 
 def _scaled(file: Path, images: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Pixels within [0, 1]."""
+    """Pixels scaled to [0, 1], like the images."""
     if images.dtype == np.uint8:
         return images.astype(np.float64) / 255.0
     if not (np.issubdtype(images.dtype, np.floating)):

@@ -1,4 +1,4 @@
-"""What the verbs on language models share: models and data from files, and errors that name the flag.
+"""What the verbs for language models share: models and data from files, and errors that name the flag.
 
 Nothing here asks the network for anything: a model is a folder.
 """
@@ -49,7 +49,7 @@ TASK = tyro.conf.arg(metavar=f"{{{','.join(get_args(TaskName))}}}", help_behavio
 
 @contextmanager
 def naming(what: str) -> Generator[None]:
-    """Turn what the library refuses in the block into an error of the command line about `what`."""
+    """Turn the library's errors in the block into errors of the command line about `what`."""
     from pushforward.errors import InvalidArgument
 
     try:
@@ -60,7 +60,7 @@ def naming(what: str) -> Generator[None]:
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Keep advice of transformers and peft, and bars over weights, off the terminal, and put them back afterwards."""
+    """Hide advice of transformers and peft, and bars over weights, from the terminal within the block."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # Read when these packages are first imported: a model that came from no place would be looked for on the hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -147,7 +147,7 @@ def load_model(flag: str, folder: Path, task: Task | None, *, new_head: bool = F
 
 
 def check_length(model: PreTrainedModel, flag: str, rows: Iterable[Rows], max_length: int) -> None:
-    """Refuse rows that have more tokens than a model has positions, before anything is computed with them.
+    """Raise for rows that have more tokens than a model has positions, before anything is computed with them.
 
     Raises:
         InputError: There is one; the message gives the largest --max-length that would do.
@@ -164,7 +164,7 @@ def check_length(model: PreTrainedModel, flag: str, rows: Iterable[Rows], max_le
 
 
 def source(task: TaskName | None, data: Path | None, text: Path | None) -> tuple[TaskName | None, Path]:
-    """What the flags of these names say together: a task and its folder, or no task and a text's file.
+    """The task and its folder, or no task and a text file, from the flags of these names.
 
     Raises:
         InputError: One is missing, or they contradict one another.

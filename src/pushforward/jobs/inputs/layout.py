@@ -1,4 +1,4 @@
-"""What stands where in a table in a text file: heading, row labels, columns of numbers.
+"""The layout of a table in a text file: heading, row labels, columns of numbers.
 
 heading      the first line, or the comment line right above the table, if it names the columns. Names may be whole
              numbers 0, 1, 2, ... (pandas without names) where the lines below show that they are no numbers
@@ -39,7 +39,7 @@ class Layout:
 
 
 def layout_of(text: Text) -> Layout:
-    """What stands where, as the first records show it."""
+    """The layout of a table, from its first records."""
     rows = [[cell.strip() for cell in cells] for _, cells in text.shown]
     while len(rows) > 1 and not any(rows[0]):
         rows.pop(0)

@@ -108,7 +108,7 @@ def in_the_order_of(source: Rows, target: Rows, *, first: Path, second: Path) ->
 
 
 def read_cloud(file: Path, *, columns: Iterable[str] | None = None) -> Rows:
-    """Points (n, d), with their weights and names where the file has them.
+    """Read points (n, d), with their weights and names where the file has them.
 
     Args:
         file: The file.

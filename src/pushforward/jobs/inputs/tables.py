@@ -1,4 +1,4 @@
-"""Tables in text files -> columns of numbers. What can be read as two different things is refused.
+"""Tables in text files as columns of numbers. A table that can be read in two ways is refused.
 
 What is a heading and what are row labels is decided in `layout.py`. Numbers that count the rows in the first column are
 refused, and whole numbers under a name such as `id`: they may be labels or a coordinate. An empty heading makes them

@@ -1,4 +1,4 @@
-"""Folders -> teachers: what `train-diffusion` left, or a pipeline of diffusers."""
+"""Folders as teachers: a run of `train-diffusion`, or a pipeline of diffusers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_teacher(folder: Path, *, flag: str = "--teacher ") -> tuple[Denoiser, t
 
 
 def classes_of(teacher: Denoiser) -> int | None:
-    """How many labels a teacher's network knows; None where it takes none."""
+    """The number of labels that a teacher's network takes; None where it takes none."""
     for module in teacher.modules():
         config = getattr(module, "config", None)
         known = next((found for name in _CLASSES if (found := getattr(config, name, None))), None)
@@ -60,7 +60,7 @@ def labels_of(teacher: Denoiser) -> Tensor | None:
 
 
 def null_of(teacher: Denoiser) -> int | None:
-    """The label that a transformer of classes was trained on as none; None where the network needs no word for it."""
+    """The label that a class-conditional transformer was trained on as none; None where none is needed."""
     for module in teacher.modules():
         classes = getattr(getattr(module, "config", None), "num_embeds_ada_norm", None)
         if classes:
@@ -69,7 +69,7 @@ def null_of(teacher: Denoiser) -> int | None:
 
 
 def check_known(name: str, labels: Tensor, known: Tensor) -> None:
-    """Refuse labels that a generator was not trained on.
+    """Raise for labels that a generator was not trained on.
 
     Raises:
         InputError: There are some; the message names them after `name`.

@@ -1,4 +1,4 @@
-"""The text of a table -> its records. Encoding, comment lines, separator and decimal comma are found here.
+"""The text of a table as its records: finds encoding, comment lines, separator and decimal comma.
 
 encoding    UTF-8; UTF-16 and UTF-32 with their mark; else that of western Windows
 comments    lines that start with # above or below the table, as numpy.savetxt writes them

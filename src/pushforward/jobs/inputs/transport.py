@@ -1,4 +1,4 @@
-"""What a transport problem may be read as."""
+"""The kinds of input of a transport problem."""
 
 from __future__ import annotations
 

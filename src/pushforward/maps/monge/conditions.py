@@ -56,7 +56,7 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Conditions:
-    """How conditions become numbers.
+    """The encoding of conditions as numbers.
 
     Args:
         labels: Known labels in their order, or None where conditions are numbers.
@@ -161,7 +161,7 @@ class Given:
 
 
 def read_given(condition: Any, groups: Any, X: Any, Y: Any) -> Given:
-    """What `MongeMap.fit` got as `condition` or as `groups`, for the points of X and Y.
+    """The conditions or groups that `MongeMap.fit` got, for the points of X and Y.
 
     Raises:
         InvalidArgument: Both were given, or they do not go with the points.

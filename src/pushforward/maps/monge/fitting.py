@@ -1,4 +1,4 @@
-"""The training of a map: stages in turn, judged on points held out; the best map seen is the one that is kept.
+"""The training of a map: stages in turn, evaluated on held-out points; the best map is kept.
 
 A stage begins at the best map so far and ends after its steps, after `patience` checks without improvement, when its
 maps get worse from check to check (`Course.rises`), or when its loss is not finite, of which a warning speaks. A later
@@ -40,7 +40,7 @@ CHECKS = 20  # a stage
 
 @dataclass(kw_only=True, slots=True)
 class Course:
-    """Where a training is, and what it has found.
+    """The state of a training, and what it has found.
 
     Args:
         validation: One record a check: stage, step within it, the metrics of `MapMetrics`, and the loss's parts there.
@@ -61,7 +61,7 @@ class Course:
     kept_at: int = -1
 
     def note(self, record: dict[str, Any], network: nn.Module, tolerance: float = 0.0) -> None:
-        """Record a check, and keep the weights if none before were better, by more than the stage tolerates."""
+        """Record a check, and keep the weights if none before were better by more than the stage tolerates."""
         self.validation.append(record)
         stage, judged = record["stage"], record["criterion"]
         if judged < self.criterion + (tolerance if tolerance or stage == self.stage else -MARGIN):

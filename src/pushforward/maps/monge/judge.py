@@ -1,4 +1,4 @@
-"""How good a map is on points held out, in figures that show each way in which a map can fail.
+"""Metrics of a map on held-out points; each shows one way in which a map can fail.
 
     divergence       D(T x, y) at 0.1 of the mean cost, over it: are the images where they should be
     gap              the debiased Monge gap at 0.01 of the mean cost, over it, or the exact one (`gap_estimator`): are
@@ -49,7 +49,7 @@ FIGURES = ("divergence", "gap", "variance_ratio", "mean_shift", "criterion")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MapMetrics:
-    """The figures of the module on fixed points.
+    """The metrics of the module on fixed points.
 
     Args:
         cost: c.
@@ -62,19 +62,19 @@ class MapMetrics:
     units: Sequence[float]
 
     def __call__(self, network: nn.Module) -> dict[str, float]:
-        """The figures, means over the groups; all infinite where images are not finite."""
+        """The metrics by name, means over the groups; all infinite where mapped points are not finite."""
         each = [self.one(network, group, unit) for group, unit in zip(self.groups, self.units, strict=True)]
         return {name: sum(figures[name] for figures in each) / len(each) for name in each[0]}
 
     def one(self, network: nn.Module, group: Group, unit: float) -> dict[str, float]:
-        """The figures of one group."""
+        """The metrics of one group, by name."""
         x, y = group.x[:JUDGED], group.y[:JUDGED]
         with torch.no_grad():
             images = network(x) if group.c is None else network(x, group.conditions(len(x)))
             return self._figures(x.double(), images.double(), y.double(), unit)
 
     def simple(self, training: Sequence[Group]) -> dict[str, float]:
-        """The criteria of the maps that nobody has to train, by name: the identity and the mean shift.
+        """The criteria of the maps that need no training, by name: the identity and the mean shift.
 
         Args:
             training: Points by condition, from which the shift is taken: each condition's own where a map knows it.
@@ -92,7 +92,7 @@ class MapMetrics:
         return {name: sum(found) / len(found) for name, found in each.items()}
 
     def stranded(self, network: nn.Module, training: Sequence[Group]) -> float:
-        """The share of images where no target is (`metrics.stranded`), of all groups."""
+        """The share of mapped points far from every target (`metrics.stranded`), over all groups."""
         lost, count = 0.0, 0
         for group, seen in zip(self.groups, training, strict=True):
             x, y = group.x[:JUDGED], group.y[:JUDGED]
@@ -104,7 +104,7 @@ class MapMetrics:
         return lost / count
 
     def warn(self, criterion: float, simple: Mapping[str, float], lost: float, margin: float) -> None:
-        """Say what a caller must know of a map that is no good, with the figures that show it.
+        """Warn of a map that is no good, with the metrics that show it.
 
         Args:
             criterion: The map's.
@@ -142,7 +142,10 @@ class MapMetrics:
 
 
 def crossed_divergence(t: Tensor, y: Tensor, cost: Cost, epsilon: float) -> float:
-    """D of the module between samples (n, d) and (m, d), at least two points each; epsilon in units of the cost."""
+    """The divergence D of the module between samples (n, d) and (m, d), two points at least of each.
+
+    `epsilon` is in units of the cost.
+    """
 
     def optimum(one: Tensor, other: Tensor) -> Tensor:
         return torch.as_tensor(solve(PointCost(one, other, cost), epsilon=epsilon, tol=TOL).value)

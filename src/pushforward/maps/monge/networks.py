@@ -68,7 +68,7 @@ class Perceptron(_Layers):
         self.last = nn.Parameter(torch.zeros(dim, hidden[-1]))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """V at (n, d), under conditions (n, k)."""
+        """The vector field V at points (n, d), under conditions (n, k); (n, d)."""
         u = z if c is None else torch.cat([z, c], -1)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             u = nn.functional.silu(linear(u, weight, bias))
@@ -91,7 +91,7 @@ class Gradient(_Layers):
         self.last = nn.Parameter(torch.zeros(hidden[-1]))
 
     def forward(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """V at (n, d), under conditions (n, k)."""
+        """The vector field V at points (n, d), under conditions (n, k); (n, d)."""
         u = z if c is None else torch.cat([z, c], -1)
         slopes: list[Tensor] = []
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -106,7 +106,7 @@ class Gradient(_Layers):
 
 
 class MapNetwork(nn.Module):
-    """T of the module's table, in float32.
+    """The map T of the module's table, in float32.
 
     Args:
         form: Which.
@@ -147,7 +147,7 @@ class MapNetwork(nn.Module):
             self.register_buffer(name, value.to(torch.float32))
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """Images of (n, d) under conditions (n, k)."""
+        """The mapped points of (n, d) under conditions (n, k); (n, d)."""
         if self.form == "residual":
             images = self._linear(x, c) + self.scale * self.field(self._unit(x), c)
         elif isinstance(self.cost, SquaredEuclidean):  # the general line without its cancellation of x
@@ -157,7 +157,7 @@ class MapNetwork(nn.Module):
         return normalize(images, dim=-1) if isinstance(self.cost, Geodesic) else images
 
     def force(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        """F of a structured map, (n, d)."""
+        """The field F of a structured map at points (n, d); (n, d)."""
         moved = x - self._linear(x, c)
         smooth = isinstance(self.cost, SquaredEuclidean | PowerCost)
         first = structured(self.cost).gradient(moved) if smooth else moved

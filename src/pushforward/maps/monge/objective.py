@@ -1,4 +1,4 @@
-"""What a map is trained on: the distance of its images from the target, and its Monge gap, from one batch.
+"""The training loss of a map on one batch: its distance from the target, and its Monge gap.
 
     fit(T)  =  OT(T x, y) - OT(T x, T x)/2                                         at fit_epsilon
             or mean_kl OT(t_k, y_l) - OT(t_1, t_2)/2                               crossed, at fit_epsilon

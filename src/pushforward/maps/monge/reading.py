@@ -97,7 +97,7 @@ class ConditionReading:
 
 
 def chosen_reading(c: Tensor, shifts: Tensor) -> ConditionReading:
-    """The reading that the known conditions speak for.
+    """The reading that the known conditions choose.
 
     Args:
         c: C, (n, k), their mean 0.
