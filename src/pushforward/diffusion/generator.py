@@ -65,25 +65,31 @@ class Generator(nn.Module):
         return self.denoiser.process
 
     @typed
-    def forward(self, noise: Tensor, condition: Any = None) -> Tensor:
+    def forward(self, noise: Tensor, condition: Any = None, random_generator: torch.Generator | None = None) -> Tensor:
         """Samples x0, like the noise, with the gradient through the last step only.
 
         Args:
-            noise: z, (B, ...); steps after the first draw theirs from torch's global generator.
+            noise: z, (B, ...).
             condition: As the network takes it.
+            random_generator: Draws the noise of the steps after the first, on its own device; None for torch's global
+                generator.
 
         Returns:
             x0, like the noise.
         """
-        return self.denoiser(*self.input_of(len(self.times) - 1, noise, condition), condition)
+        last = len(self.times) - 1
+        return self.denoiser(*self.input_of(last, noise, condition, random_generator), condition)
 
-    def input_of(self, step: int, noise: Tensor, condition: Any = None) -> tuple[Tensor, Tensor]:
+    def input_of(
+        self, step: int, noise: Tensor, condition: Any = None, random_generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The denoiser's input at one step of sampling, computed without a gradient.
 
         Args:
             step: From 0 to K - 1.
             noise: z, (B, ...).
             condition: As the network takes it.
+            random_generator: As `forward` takes it.
 
         Returns:
             The input, (B, ...), and its time, ().
@@ -93,5 +99,11 @@ class Generator(nn.Module):
         with torch.no_grad():
             for k in range(step):
                 x0 = self.denoiser(x, t[k], condition)
-                x = self.process.add_noise(x0, t[k + 1], torch.randn_like(x0))
+                x = self.process.add_noise(x0, t[k + 1], _noise_like(x0, random_generator))
         return x, t[step]
+
+
+def _noise_like(x: Tensor, random_generator: torch.Generator | None) -> Tensor:
+    if random_generator is None:
+        return torch.randn_like(x)
+    return torch.randn(x.shape, generator=random_generator, device=random_generator.device).to(x.device)

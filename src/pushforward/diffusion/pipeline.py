@@ -192,19 +192,11 @@ class OneStepPipeline:
         return self
 
     def _draw(self, n: int, condition: Any, generator: torch.Generator | None) -> Tensor:
-        """Samples as `Generator` computes them, with each step's noise drawn from one source, as diffusers does."""
-        student = self.generator
-        like = next(student.parameters(), torch.empty(0))
+        """Samples whose noise, that of every step, comes from one source, as diffusers does it."""
+        like = next(self.generator.parameters(), torch.empty(0))
         device = generator.device if generator else like.device
-
-        def noise() -> Tensor:
-            return torch.randn((n, *self.shape), generator=generator, device=device).to(like.device)
-
-        times = torch.tensor(student.times, dtype=torch.float32, device=like.device)
-        x0 = student.denoiser(student.process.prior(noise(), times[0]), times[0], condition)
-        for t in times[1:]:
-            x0 = student.denoiser(student.process.add_noise(x0, t, noise()), t, condition)
-        return x0
+        noise = torch.randn((n, *self.shape), generator=generator, device=device).to(like.device)
+        return self.generator(noise, condition, generator)
 
 
 def _parts(condition: Any, sizes: Sequence[int]) -> Iterator[Any]:

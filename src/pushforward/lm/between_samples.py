@@ -20,7 +20,6 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pdist
@@ -29,7 +28,7 @@ from pushforward._interop import compute_dtype
 from pushforward.ot.geometry.dense import DenseGeometry
 from pushforward.ot.geometry.line import LineGeometry
 from pushforward.ot.geometry.protocol import Geometry
-from pushforward.ot.small import Optimum, optimum, uniform, warn_if_short
+from pushforward.ot.small import Optimum, best_permutation, optimum, uniform, warn_if_short
 from pushforward.ot.solve import solve
 
 __all__ = ["assigned", "between_samples", "published", "transport_cost"]
@@ -76,8 +75,7 @@ def assigned(q: Tensor, p: Tensor, alike: Tensor | None) -> Tensor:
             s[q[:, 0].argsort()] = p[:, 0].argsort()
         else:
             cost = torch.cdist(q, p, p=1.0).to(compute_dtype(q.device))
-            s = torch.from_numpy(linear_sum_assignment((cost if alike is None else cost + alike).cpu().numpy())[1])
-            s = s.to(q.device)
+            s = best_permutation(cost if alike is None else cost + alike)
         moved = 0.0 if alike is None else alike[torch.arange(len(s), device=s.device), s].mean().to(q.dtype)
     return (q - p[s]).abs().sum(-1).mean() + moved
 

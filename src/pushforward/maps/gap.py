@@ -34,8 +34,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal, get_args
 
-import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pushforward._checks import check_choice, check_cost, check_points, check_positive, check_same_device
@@ -45,6 +43,7 @@ from pushforward.errors import ShapeError
 from pushforward.maps.costs import Cost, SquaredEuclidean, resolve
 from pushforward.ot.costs import PointCost
 from pushforward.ot.divergence import sinkhorn_divergence
+from pushforward.ot.small import best_permutation
 from pushforward.ot.solve import solve
 
 __all__ = ["Estimator", "gap_estimator", "monge_gap"]
@@ -129,5 +128,4 @@ def _pairs(x: Any, tx: Any) -> tuple[Tensor, Tensor]:
 def _assignment(x: Tensor, tx: Tensor, cost: Cost) -> Tensor:
     """The mean cost of the cheapest assignment of points to mapped points, with the derivatives of its pairs."""
     matrix = check_cost(cost(x.detach(), tx.detach()))
-    _, image = linear_sum_assignment(matrix.cpu().numpy())
-    return cost.paired(x, tx[torch.from_numpy(image).to(tx.device)]).mean()
+    return cost.paired(x, tx[best_permutation(matrix)]).mean()

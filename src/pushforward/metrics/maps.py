@@ -32,7 +32,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from pushforward._checks import check_count, check_finite, check_positive, check_weight
@@ -42,6 +41,7 @@ from pushforward.errors import InvalidArgument, NonFiniteError, ShapeError
 from pushforward.metrics.clouds import clouds, rows_alike
 from pushforward.ot.costs import GroundCost, PointCost, pairwise_cost
 from pushforward.ot.exact import exact
+from pushforward.ot.small import best_permutation
 from pushforward.ot.solve import solve
 
 __all__ = [
@@ -502,7 +502,7 @@ def _assign(cost: np.ndarray) -> np.ndarray:
         prices = solve(reduced, epsilon=GUESS_EPSILON * mean, tol=GUESS_TOL, throw=False).g
         reduced = reduced - prices
         reduced -= reduced.min(1, keepdims=True)
-    return linear_sum_assignment(reduced)[1]
+    return best_permutation(torch.from_numpy(reduced)).numpy()
 
 
 def _nearest(points: Tensor, y: Tensor) -> Tensor:

@@ -22,9 +22,10 @@ from pushforward.ot.geometry.protocol import Geometry
 from pushforward.ot.history import Recorder
 from pushforward.ot.problem import Problem
 from pushforward.ot.solvers.auto import solve_detached
+from pushforward.ot.solvers.start import permutation
 from pushforward.ot.solvers.symmetric import MOST_STEPS, self_transport
 
-__all__ = ["Optimum", "optimal_value", "optimum", "self_potential", "uniform", "warn_if_short"]
+__all__ = ["Optimum", "best_permutation", "optimal_value", "optimum", "self_potential", "uniform", "warn_if_short"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +129,12 @@ class _OptimalValue(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (plan,) = ctx.saved_tensors
         return grad * plan, None, None, None
+
+
+def best_permutation(cost: Tensor) -> Tensor:
+    """The column of each row in the cheapest permutation, (n,), on the costs' device.
+
+    Args:
+        cost: (n, n).
+    """
+    return torch.from_numpy(permutation(cost.detach().cpu().numpy())).to(cost.device)

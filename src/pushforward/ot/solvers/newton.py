@@ -199,7 +199,7 @@ class _Path:
                 behind = here
             last = k == len(levels) - 1
             tol = 0.5 * self.tol if last else max(self.settings.level_tol, self.tol)
-            f, g, done = self._level(self.problem.at(epsilon), f, g, tol, last=last)
+            f, g, done = self.level(self.problem.at(epsilon), f, g, tol, last=last)
         assert f is not None
         return f, g, done
 
@@ -216,7 +216,7 @@ class _Path:
         f, g, wide = None, torch.zeros_like(some_b), torch.zeros_like(b)
         for k, epsilon in enumerate(levels):
             tol = max(self.settings.level_tol, self.tol)
-            f, g, _ = path._level(sample.at(epsilon), f, g, tol, last=False)
+            f, g, _ = path.level(sample.at(epsilon), f, g, tol, last=False)
             wide = geometry.select(rows, every).transposed().measure(f, epsilon, b, some_a).f
             near = geometry.select(few, every)
             near_f = near.measure(wide, epsilon, a[:, few], b).f[0]
@@ -227,9 +227,11 @@ class _Path:
                     return wide, levels[k:]
         return wide, levels[-1:]
 
-    def _level(
+    def level(
         self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
     ) -> tuple[Tensor, Tensor, bool]:
+        """(f, g) at one epsilon, from those before it, and whether their error is within `tol`."""
+
         def rebuild(f: Tensor | None, g: Tensor) -> tuple[SemiDual, Point]:
             return self.plans.around(problem, f, g, tol)
 

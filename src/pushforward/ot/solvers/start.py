@@ -171,6 +171,20 @@ def _staircase(a: np.ndarray, b: np.ndarray, *, order: tuple[np.ndarray, np.ndar
     return flat[finite.reshape(-1)[flat]]
 
 
+def permutation(cost: np.ndarray) -> np.ndarray:
+    """The column of each row in the cheapest permutation of costs (n, n), (n,).
+
+    Raises:
+        InfeasibleError: Every permutation has an infinite cost.
+    """
+    try:
+        return linear_sum_assignment(cost)[1]
+    except ValueError:  # scipy's word for infinite costs that no permutation avoids, and for NaN
+        if np.isnan(cost).any():
+            raise
+        raise InfeasibleError(Status.INFEASIBLE.message) from None
+
+
 def assignment(guess: Guess) -> Start:
     """The best assignment of costs (n, n), with its prices.
 
@@ -178,10 +192,7 @@ def assignment(guess: Guess) -> Start:
         InfeasibleError: No permutation avoids the forbidden pairs.
     """
     cost = guess.reduced
-    try:
-        row, col = linear_sum_assignment(cost)
-    except ValueError:  # scipy's word for forbidden pairs that no permutation avoids
-        raise InfeasibleError(Status.INFEASIBLE.message) from None
+    row, col = np.arange(len(cost)), permutation(cost)
     own = cost[:, col]  # columns in the order of their rows
     own -= own.diagonal().copy()[:, None]
     # A permutation that is optimal leaves no cycle of negative length; what rounding leaves ends with the sweeps.
