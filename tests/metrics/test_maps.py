@@ -277,7 +277,7 @@ X, Y = np.zeros((4, 2)), np.eye(2)
         (lambda: metrics.l2_uvp(X, X, variance=0.0), InvalidArgument, "variance must be a positive"),
         (lambda: metrics.cosine_similarity(X, X + np.nan, X), NonFiniteError, r"predicted\[0, 0\] is nan"),
         (lambda: metrics.exact_gap(X, X[:2]), ShapeError, "mapped has 2 points but x has 4"),
-        (lambda: metrics.exact_gap(X, X, "geodesic"), InvalidArgument, "cost must be one of"),
+        (lambda: metrics.exact_gap(X, X, "chebyshev"), InvalidArgument, "cost must be one of"),
         (lambda: metrics.variance_ratio(X[:1], X), ShapeError, "mapped has 1 point; a variance needs"),
         (lambda: metrics.variance_ratio(X, X), InvalidArgument, "all points of y are the same"),
         (lambda: metrics.halves(X[:1]), ShapeError, "at least 2 points"),
