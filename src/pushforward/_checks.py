@@ -331,7 +331,7 @@ def check_range(costs: float, epsilon: float, prices: tuple[float, float], a: Te
     Args:
         costs: The sum of all costs' absolute values.
         epsilon: Regularisation.
-        prices: Of leaving the marginals.
+        prices: The prices of leaving the marginals.
         a, b: Weights, (B, n) and (B, m).
 
     Raises:

@@ -44,7 +44,7 @@ def from_diffusers(model: nn.Module | str | Path, scheduler: Any = None) -> Deno
     Args:
         model: A folder that a pipeline, or a model, was saved to; or a model that is loaded: UNet2DModel,
             UNet2DConditionModel, transformers in the manner of DiT, SD3 or Flux.
-        scheduler: Of diffusers; None for the one in the pipeline's folder.
+        scheduler: A scheduler of diffusers; None for the one in the pipeline's folder.
 
     Returns:
         A denoiser whose condition is class labels (integers), prompt embeddings (floating), or a dict of whatever

@@ -134,8 +134,8 @@ def examine(teacher: Denoiser, data: Tensor, condition: Any = None, *, seed: int
     Args:
         teacher: Any denoiser with a network.
         data: What it was trained on, or the like of it, (B, ...), scaled as in training; 32 samples or more.
-        condition: Of these samples, as the network takes it.
-        seed: Of the noise.
+        condition: The condition of these samples, as the network takes it.
+        seed: The seed of the noise.
 
     Returns:
         The verdict, the best reading and the errors at each noise level.

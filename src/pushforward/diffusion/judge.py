@@ -50,7 +50,7 @@ class SampleMetrics:
     Args:
         samples: The data, (N, ...), 24 or more.
         labels: Its classes from 0, (N,); None where there are none.
-        seed: Of the halves and of the classifier. Figures of two seeds are not comparable.
+        seed: The seed of the halves and of the classifier. Metrics of two seeds are not comparable.
 
     Raises:
         ShapeError: The labels are not one a sample.
@@ -219,7 +219,7 @@ class _Features:
     Args:
         samples: The data, (N, ...), float32 on the CPU.
         labels: Its classes from 0, (N,), or None.
-        seed: Of the classifier, and of the random signs.
+        seed: The seed of the classifier and of the random signs.
     """
 
     def __init__(self, samples: Tensor, labels: Tensor | None, *, seed: int = 0) -> None:

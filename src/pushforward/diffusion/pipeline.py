@@ -55,7 +55,7 @@ class OneStepPipeline:
 
     Args:
         generator: The student.
-        shape: Of one sample: (C, H, W) for images.
+        shape: The shape of one sample: (C, H, W) for images.
 
     Example:
         >>> from pushforward.diffusion import Denoiser, Generator, RectifiedFlow

@@ -19,7 +19,7 @@ def recolour(transform: Callable[[Array], Array], colours: Array) -> Array:
 
     Args:
         transform: Gives the images of colours (k, 3).
-        colours: Of pixels in steps of 1/255, shape (n, 3).
+        colours: The colours of pixels in steps of 1/255, shape (n, 3).
 
     Returns:
         Shape (n, 3).

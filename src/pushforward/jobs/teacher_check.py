@@ -14,7 +14,7 @@ def check_teacher(folder: Path, source: Path, *, samples: int) -> int:
     """Print a teacher's errors on noised data, and whether they agree with its configuration.
 
     Args:
-        folder: Of diffusers, or written by `train-diffusion`.
+        folder: A folder of diffusers, or one written by `train-diffusion`.
         source: Images, as `read_images` takes them.
         samples: How many of them to look at.
 

@@ -84,7 +84,7 @@ def parse_student(student: str, teacher: PreTrainedModel) -> PreTrainedModel:
     Args:
         student: "layers:3" (as many, spread evenly), "layers:0,2,4" (these), or a folder or hub name to load, of any
             architecture; only weights in safetensors form are read, and made float32, as those of layers are.
-        teacher: Whose blocks are taken, or whose kind of head (and number of labels) a loaded student gets.
+        teacher: The model that gives its blocks, or its kind of head (and number of labels) to a loaded student.
 
     Returns:
         The student, with float32 weights.

@@ -150,7 +150,7 @@ class EntropicMap(TransportMap):
         debias: Whether to take out the shrinkage, at the price of a second plan.
         max_points: At most so many points of each side, drawn at random, are put into the plan, which costs memory and
             time in proportion to their product: 2 GB and some 10 s for 8192.
-        random_state: Seed of the draws, as scikit-learn has it.
+        random_state: The seed of the draws, as in scikit-learn.
 
     Attributes:
         epsilon_: Regularisation used, in units of the cost.

@@ -80,7 +80,7 @@ def by_name(name: str, points: Any, names: Sequence[str] | None, wanted: Sequenc
     Args:
         name: The argument's name, for the message.
         points: (n, d), a tensor or an array.
-        names: Of its columns, or None.
+        names: The names of its columns, or None.
         wanted: Names in the order that is needed, or None.
         whose: What has them in that order, for the message.
 

@@ -43,7 +43,7 @@ class ProgressiveMap(TransportMap):
         epsilon: Regularisation of each step, over the mean cost that is then left between the samples.
         cost: A name, a cost of `pushforward.maps.costs`, or its like (`StructuredCost`).
         max_points: At most so many points of each side, drawn at random, are put into the plans.
-        random_state: Seed of the draw, as scikit-learn has it.
+        random_state: The seed of the draw, as in scikit-learn.
 
     Attributes:
         potentials_: f_k, `EntropicPotential`s, one a step.

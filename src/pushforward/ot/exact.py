@@ -271,9 +271,9 @@ def _proved(
     Args:
         costs: What pairs cost.
         weights: a and b.
-        pairs: Those that carry mass.
+        pairs: The pairs that carry mass.
         mass: What they carry, and of how many units 1 is.
-        prices: Of which f is raised as far as g allows.
+        prices: The prices f and g; f is raised as far as g allows.
     """
     paid, (carried, one) = costs.at(*pairs), mass
     known = prices.level_f is None and bool(np.isfinite(prices.g).all())

@@ -34,9 +34,9 @@ def parse_loss(
 
     Args:
         text: See above.
-        temperature: Of the divergences, and of the Sinkhorn terms unless they have their own.
-        epsilon: Of the Sinkhorn terms.
-        sinkhorn_temperature: Of the Sinkhorn terms; None for the same.
+        temperature: The temperature of the divergences, and of the Sinkhorn terms unless they have their own.
+        epsilon: The regularisation of the Sinkhorn terms.
+        sinkhorn_temperature: The temperature of the Sinkhorn terms; None for the same.
 
     Returns:
         The weight of the loss on the labels, and the loss on the teacher's logits; None for "ce" alone.

@@ -53,7 +53,7 @@ class Cloud:
         points: One a row, shape (n, d).
         shape: (height, width) of a picture, whose pixels the points are in row-major order; None of anything else.
         cells: The chosen cells, of which the points are the numbers; None of anything else.
-        rows: Of points, what their file says beside the numbers; None of anything else.
+        rows: For points, what their file has beside the numbers; else None.
         doubts: What a reader should know of the numbers, in sentences.
     """
 
@@ -70,13 +70,13 @@ class Origin:
     """The properties of the points that a map was fitted on, which new points must share.
 
     Args:
-        kind: Of the files.
+        kind: The kind of the files.
         dimension: d.
-        rep: Of cells, which numbers.
+        rep: For cells, the name of their numbers.
         log1p: Of cells, whether these were counts that were normalised.
-        genes: Of cells, the names of the d genes; None where `rep` names no genes.
-        looks: Of cells, what the source's numbers look like.
-        columns: Of points, the d headings; None where neither file had any.
+        genes: For cells, the names of the d genes; None where `rep` names no genes.
+        looks: For cells, what the source's numbers look like.
+        columns: For points, the d headings; None where neither file had any.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid"}
@@ -113,7 +113,7 @@ def read_pair(
         first: The source's file.
         second: The target's, of the same kind; None for two groups of cells of the first.
         rep, log1p: Of cells, what is taken of them.
-        groups: Of cells in one file, a column of `obs` and its values for source and target.
+        groups: For cells in one file, a column of `obs` and its values for source and target.
 
     Returns:
         What they are, and the points of both.
@@ -152,9 +152,9 @@ def read_new(file: Path, origin: Origin, *, group: tuple[str, str] | None) -> Cl
     """Read points for a fitted map.
 
     Args:
-        file: Of the kind that the map was learned from.
+        file: A file of the kind that the map was fitted on.
         origin: What it was learned from.
-        group: Of cells, a column of `obs` and its value; None for all cells.
+        group: For cells, a column of `obs` and its value; None for all cells.
 
     Raises:
         InputError: The file cannot be read, or the map is none for its points.

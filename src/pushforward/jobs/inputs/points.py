@@ -112,7 +112,7 @@ def read_cloud(file: Path, *, columns: Iterable[str] | None = None) -> Rows:
 
     Args:
         file: The file.
-        columns: Of a table with a heading, the columns to be taken, in this order; None for all.
+        columns: For a table with a heading, the columns to be taken, in this order; None for all.
 
     Raises:
         InputError: The file cannot be read, or is not a table of finite numbers.

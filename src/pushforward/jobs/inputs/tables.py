@@ -43,7 +43,7 @@ class Table:
         names: The d columns' headings; None without a heading.
         labels: The n rows' labels; None without any.
         label_name: The heading above the labels.
-        lines: Of the file, where the rows are.
+        lines: The line in the file of each row.
         places: The columns of the file that the d columns are.
         left_out: Headings of columns that were not asked for.
     """

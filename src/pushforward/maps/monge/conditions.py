@@ -60,9 +60,9 @@ class Conditions:
 
     Args:
         labels: Known labels in their order, or None where conditions are numbers.
-        mean, scale: Of numbers, (k,).
+        mean, scale: Mean and scale of the numbers, (k,).
         reading: How numbers other than those of the fit are read; None as they are.
-        names: Of the numbers, where they came as a data frame's columns.
+        names: The numbers' names, where they came as a data frame's columns.
     """
 
     labels: tuple[str, ...] | None

@@ -107,8 +107,8 @@ class MapMetrics:
         """Warn of a map that is no good, with the metrics that show it.
 
         Args:
-            criterion: The map's.
-            simple: Those of simpler maps, by name.
+            criterion: The map's criterion.
+            simple: The criteria of simpler maps, by name.
             lost: Share of its images that are stranded.
             margin: By how much a criterion must be lower to be better.
         """

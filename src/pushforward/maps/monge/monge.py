@@ -96,23 +96,23 @@ class MongeMap(TransportMap):
             it is where points have to be torn apart, and kept if it is judged better. Or a module (n, d) -> (n, d) of
             one's own, with conditions (n, d), (n, k) -> (n, d), which is copied, and is the map from its own start.
         hidden: Widths of the network's layers.
-        estimator: Of the gap (`monge_gap`); "auto" is "debiased" for the squared Euclidean cost, and "exact" for the
-            others: there the debiased gap of a true map grows with what it pays, and training shortened displacements
-            by a third.
-        gap_weight: Its weight; 0 trains on the fit alone.
+        estimator: The estimator of the gap (`monge_gap`); "auto" is "debiased" for the squared Euclidean cost, and
+            "exact" for the others: there the debiased gap of a true map grows with what it pays, and training shortened
+            displacements by a third.
+        gap_weight: The weight of the gap; 0 trains on the fit alone.
         symmetry_weight: Weight of the penalty on asymmetric Jacobians, for "structured" networks.
         epsilon: Regularisation of fit and gap, over the mean cost: a number for both, a pair, or "auto": 0.05, but for
             the squared Euclidean cost twice the one with which an entropic map of a batch's size does best on other
             points.
-        steps: Of each trained stage, at most.
+        steps: The most steps of each trained stage.
         batch_size: Points of each side in a step.
-        learning_rate: Adam's, for the gap, at its start; it falls along a cosine.
+        learning_rate: Adam's learning rate for the gap, at its start; it falls along a cosine.
         patience: Checks, of which a stage has 20, without improvement after which it ends.
         validation_fraction: Share of points held out (at most 1024 of each side are used); 0 judges on the training
             points.
         checkpoint: Folder from which an interrupted `fit` goes on, and into which it writes; None for none.
         progress: True shows a bar; a function is called with each record of `validation_`.
-        random_state: Seed of everything that is drawn, as scikit-learn has it.
+        random_state: The random seed, as in scikit-learn.
 
     Attributes:
         network_: The map, a module.

@@ -109,7 +109,7 @@ class MapNetwork(nn.Module):
     """The map T of the module's table, in float32.
 
     Args:
-        form: Which.
+        form: The row of the table.
         start: A and b.
         drift: D, (d, k); k = 0 for a map without conditions.
         centre: m, (d,).

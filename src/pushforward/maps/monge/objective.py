@@ -54,8 +54,8 @@ class Objective:
     Args:
         cost: c.
         fit_epsilon, gap_epsilon: Regularisation, in units of the cost.
-        weight: Of the gap; 0 leaves it out.
-        estimator: Of the gap, as `monge_gap` has them.
+        weight: The weight of the gap; 0 leaves it out.
+        estimator: The estimator of the gap, as in `monge_gap`.
         crossed: Whether the fit is the crossed one.
     """
 

@@ -86,8 +86,8 @@ class Regression:
         points, targets: x and t, (n, d).
         unit: Variance of the targets.
         conditions: (n, k) or None.
-        batch_size, seed: Of the draws.
-        steps, learning_rate, patience, rising, tolerance: As of every `Stage`.
+        batch_size, seed: The size of a batch, and the seed of the draws.
+        steps, learning_rate, patience, rising, tolerance: As in every `Stage`.
     """
 
     points: Tensor
@@ -120,8 +120,8 @@ class MongeGap:
         objectives: One a group.
         units: Mean cost of each group.
         symmetry: Weight of the asymmetry of F's Jacobian; 0 leaves it out.
-        batch_size, seed: Of the draws.
-        steps, learning_rate, patience, rising, tolerance: As of every `Stage`.
+        batch_size, seed: The size of a batch, and the seed of the draws.
+        steps, learning_rate, patience, rising, tolerance: As in every `Stage`.
     """
 
     groups: Sequence[Group]
@@ -174,7 +174,7 @@ def entropic_targets(group: Group, *, cost: Cost, seed: int) -> tuple[Tensor, Te
     Args:
         group: Points of one condition, in random order.
         cost: One with a grad h*.
-        seed: Of the maps' own draws.
+        seed: The seed of the maps' own draws.
 
     Returns:
         x and t, (n, d).

@@ -99,7 +99,7 @@ def descend(
             drifted too far from the last one, which is let go first: it may be most of the memory.
         f, g: Where to start.
         tol: L1 error of the marginals over the mass.
-        settings: Of `newton`.
+        settings: The settings of `newton`.
 
     Returns:
         Where it ended and why; after `FACTOR`, `STALLED` and `UNFIT` `newton` has to go on with torch.

@@ -210,7 +210,7 @@ class Tree:
         pair is too cheap (Bellman and Ford): none is larger than what the plan itself pays along a path.
 
         Args:
-            pairs: Those that carry mass.
+            pairs: The pairs that carry mass.
         """
         n, m = self.n, self.m
         count, part = parts(*pairs, n, m)
