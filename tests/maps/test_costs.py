@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ STRUCTURED = [cost for cost in TRANSLATIONS if isinstance(cost, StructuredCost)]
 
 
 def every(cases):
-    return pytest.mark.parametrize("cost", cases, ids=lambda cost: repr(cost).split("basis")[0])
+    return pytest.mark.parametrize("cost", cases, ids=lambda cost: re.split("basis| at 0x", repr(cost))[0])
 
 
 def points(n: int, seed: int, d: int = 3) -> torch.Tensor:
