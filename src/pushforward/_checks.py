@@ -182,7 +182,7 @@ def check_points(name: str, value: Any, device: torch.device | None = None) -> T
 
 
 def check_pair(x: Tensor, y: Tensor) -> None:
-    """Two sets of points of one dimension, (n, d) and (m, d); their numbers are not looked at.
+    """Two sets of points of one dimension, (n, d) and (m, d); their numbers are not checked.
 
     Raises:
         ShapeError: They have other axes than two, or differ in dimension.

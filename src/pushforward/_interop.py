@@ -70,8 +70,8 @@ def to_tensor(name: str, value: Any, device: torch.device | None = None) -> Tens
     check_numbers(name, tensor)
     tensor = tensor.to_dense() if tensor.layout is not torch.strided else tensor
     if tensor.dtype in _UNSIGNED:  # torch has hardly an operation for them
-        wide = tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any())
-        tensor = tensor.to(torch.float64 if wide else torch.int64)
+        too_large = tensor.dtype == torch.uint64 and bool((tensor.view(torch.int64) < 0).any())
+        tensor = tensor.to(torch.float64 if too_large else torch.int64)
     # The compiled kernels, and torch's own, read whole numbers at a time.
     return tensor.clone() if tensor.device.type == "cpu" and tensor.data_ptr() % tensor.itemsize else tensor
 

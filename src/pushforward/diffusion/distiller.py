@@ -46,7 +46,7 @@ from pushforward.training.distributed import gather
 
 __all__ = ["Distiller", "Losses"]
 
-# Times among which a generator's own are looked for, and the share of the data's variance that is asked for there.
+# Times among which a generator's own are chosen, and the share of the data's variance that is asked for there.
 _TIMES = 64
 _VARIANCE = 0.1
 
@@ -234,18 +234,18 @@ class Distiller:
         with torch.no_grad():
             x0 = self.student.denoiser(*self._input(x, condition), condition)
         x_t, t = self._noised(x0)
-        looked: list[dict[str, Tensor]] = []
+        read: list[dict[str, Tensor]] = []
         if self.discriminator is not None:
             real_t = self.teacher.process.add_noise(x, t, torch.randn_like(x))
             # Before the activations of the fake denoiser are there, which are the large ones.
             with torch.no_grad():
-                looked = [self.discriminator.features(points, t, condition) for points in (real_t, x_t)]
+                read = [self.discriminator.features(points, t, condition) for points in (real_t, x_t)]
         alpha, sigma = self.teacher.process.coefficients(x_t, t)
         denoised = self._call("fake", x_t, t, condition)
         total = denoising_loss(denoised, x0, alpha, sigma, sigma_data=self.sigma_data).mean()
         parts = {"fake_loss": total}
-        if looked:
-            real, fake = (self._call("discriminator", features, t) for features in looked)
+        if read:
+            real, fake = (self._call("discriminator", features, t) for features in read)
             parts["discriminator_loss"] = discriminator_loss(real, fake).mean()
             parts["accuracy"] = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
             total = total + parts["discriminator_loss"]

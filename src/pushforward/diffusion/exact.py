@@ -145,10 +145,10 @@ class GaussianMixture:
         law = self._law.to(x_t.device)
         if x_t.ndim != 2 or x_t.shape[1] != law.means.shape[1]:
             raise ShapeError(f"x_t has shape {tuple(x_t.shape)}; points (B, {law.means.shape[1]}) are needed")
-        wide = x_t.to(law.means.dtype)
-        alpha, sigma = (c[..., None] for c in self.process.coefficients(wide, t))
-        variances = (alpha.square() * law.variances + sigma.square()).clamp_min(torch.finfo(wide.dtype).tiny)
-        centred = torch.einsum("bkd,kde->bke", wide[:, None] - alpha * law.means, law.axes)
+        points = x_t.to(law.means.dtype)
+        alpha, sigma = (c[..., None] for c in self.process.coefficients(points, t))
+        variances = (alpha.square() * law.variances + sigma.square()).clamp_min(torch.finfo(points.dtype).tiny)
+        centred = torch.einsum("bkd,kde->bke", points[:, None] - alpha * law.means, law.axes)
         log_normal = -0.5 * (centred.square() / variances + variances.log() + math.log(2 * math.pi)).sum(-1)
         return _Noised(alpha, variances, centred, law.log_weights + log_normal)
 

@@ -215,8 +215,8 @@ class Process(ABC):
         if given == wanted:
             return value.to(dtype)
         alpha, sigma = self.coefficients(x_t, t)
-        wide = torch.promote_types(dtype, torch.float32)
-        x0, eps = _ends(value.to(wide), x_t.to(wide), alpha, sigma, given)
+        precise = torch.promote_types(dtype, torch.float32)
+        x0, eps = _ends(value.to(precise), x_t.to(precise), alpha, sigma, given)
         return _named(x0, eps, alpha, sigma, wanted).to(dtype)
 
 

@@ -256,7 +256,7 @@ class _Run:
         return True
 
     def mark(self, count: int) -> bool:
-        """Nothing is looked at; always True."""
+        """Check nothing; always True."""
         return True
 
     def state(self, count: int, *, over: bool) -> dict[str, Any]:

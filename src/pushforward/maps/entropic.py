@@ -213,7 +213,7 @@ class EntropicMap(TransportMap):
         halves = [(x[0::2], y[0::2]), (x[1::2], y[1::2])]
         if min(len(points) for half in halves for points in half) < FEWEST_TRIED:
             return []
-        # One regularisation of the score for all: a shrunk image must not be looked at more closely than another.
+        # One regularisation of the score for all: a shrunk image must not be examined more closely than another.
         epsilon = SCORE_EPSILON * mean_cost(x[:JUDGED], y[:JUDGED], cost) or 1.0
         scores: list[tuple[float, float]] = []
         for share in GRID:

@@ -29,7 +29,7 @@ QUANTILE = 0.9
 FEWEST = 10
 # So many far rows, and so large a share of all, are a group where they lie together.
 GROUP, GROUP_SHARE = 5, 0.01
-# The median is that of at most so many rows; among more far rows than the second number groups are not looked for.
+# The median is taken over at most so many rows; with more far rows than the second number, groups are not searched.
 MEDIAN_OF, MOST_COMPARED = 4096, 2048
 BLOCK = 2**16
 

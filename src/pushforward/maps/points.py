@@ -148,8 +148,8 @@ def _array(name: str, value: Any) -> np.ndarray:
             f"{name} has dtype {array.dtype}; real numbers are needed. Of dates take the time since one of them, as "
             "(dates - dates.min()) / np.timedelta64(1, 'D')"
         )
-    wide = array.dtype.kind == "f" and array.dtype.itemsize > 8  # torch has no longer floats
-    return np.array(array, dtype=np.float64 if wide else array.dtype.newbyteorder("="))
+    long = array.dtype.kind == "f" and array.dtype.itemsize > 8  # torch has no longer floats
+    return np.array(array, dtype=np.float64 if long else array.dtype.newbyteorder("="))
 
 
 def _refuse_by_kind(name: str, value: Any) -> None:

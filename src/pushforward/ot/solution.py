@@ -169,12 +169,12 @@ class Plan(Generic[Array]):
         p = self._problem
         batch, _, m = p.geometry.shape
         given = to_tensor("v", v, p.a.device).to(p.a.dtype)
-        wide = given if self._output.batched else given[None]
-        vector = wide.ndim == 2
-        wide = wide[..., None] if vector else wide
-        if wide.ndim != 3 or wide.shape[:2] != (batch, m):
+        columns = given if self._output.batched else given[None]
+        vector = columns.ndim == 2
+        columns = columns[..., None] if vector else columns
+        if columns.ndim != 3 or columns.shape[:2] != (batch, m):
             raise ShapeError(f"v has shape {tuple(given.shape)} but the plan has shape {self.shape}")
-        result = p.geometry.product(self._f, self._g, self._epsilon, p.a, p.b, wide)
+        result = p.geometry.product(self._f, self._g, self._epsilon, p.a, p.b, columns)
         return self._output(result[..., 0] if vector else result)
 
     def barycentric(self, y: Array) -> Array:
@@ -189,13 +189,13 @@ class Plan(Generic[Array]):
         p = self._problem
         batch, _, m = p.geometry.shape
         given = to_tensor("y", y, p.a.device).to(p.a.dtype)
-        wide = given.expand(batch, *given.shape) if given.ndim == 2 else given
-        if wide.ndim != 3 or wide.shape[:2] != (batch, m):
+        targets = given.expand(batch, *given.shape) if given.ndim == 2 else given
+        if targets.ndim != 3 or targets.shape[:2] != (batch, m):
             raise ShapeError(
                 f"y has shape {tuple(given.shape)} but the plan has shape {self.shape}: "
                 "a point for each column is needed"
             )
-        both = torch.cat([wide, torch.ones_like(wide[..., :1])], dim=-1)
+        both = torch.cat([targets, torch.ones_like(targets[..., :1])], dim=-1)
         moved = p.geometry.product(self._f, self._g, self._epsilon, p.a, p.b, both)
         return self._output(moved[..., :-1] / moved[..., -1:])
 

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Job", "prepare", "run"]
 
-# Held-out figures are looked at so often in a training, on at most so many rows: enough for a curve, and cheap.
+# Checks on held-out rows in a training, and the most rows of each: enough for a curve, and cheap.
 _LOOKS, _LOOKED_AT = 10, 256
 
 

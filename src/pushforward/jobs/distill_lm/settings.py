@@ -105,7 +105,7 @@ class DistillLm:
             from pushforward.training.distributed import barrier, is_main, setup
 
             with setup():
-                barrier()  # every process has looked at the folder before one writes into it
+                barrier()  # every process has checked the folder before one writes into it
                 job = prepare(settings, out, progress=not self.quiet and is_main())
                 if is_main():
                     make_folder(out)

@@ -454,8 +454,8 @@ class MongeMap(TransportMap):
         if not isinstance(self.network_, MapNetwork):
             return self.network_(x, *condition)
         # In float32 the last digit of a point's image depends on which others it is mapped with.
-        wide = compute_dtype(x.device)
-        return copy.deepcopy(self.network_).to(wide)(x.to(wide), *(c.to(wide) for c in condition)).to(x.dtype)
+        precise = compute_dtype(x.device)
+        return copy.deepcopy(self.network_).to(precise)(x.to(precise), *(c.to(precise) for c in condition)).to(x.dtype)
 
     def _ground(self) -> Cost:
         return resolve(self.cost)

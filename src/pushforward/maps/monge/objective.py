@@ -6,11 +6,11 @@
     loss    =  fit + weight max(gap, 0)
 
 The first fit is the Sinkhorn divergence but for OT(y, y)/2, which no map changes. A batch is nearer to itself than to
-another of the same law, so that it is least for a map whose images are drawn together: of displacements s (T x - x)
-of true maps for the Euclidean, the geodesic and an elastic cost, for s between 0.90 and 0.96, with batches of 256, at
-any epsilon from 0.01 to 0.2 of the mean cost. The crossed fit compares halves of the batch, which are independent of
-one another. In the mean it has the derivative of what it estimates (as energy distances of batches do), and was least
-for s between 0.96 and 1.02, noise included.
+another of the same distribution, so that the fit is least for a map whose mapped points are drawn together: of
+displacements s (T x - x) of true maps for the Euclidean, the geodesic and an elastic cost, for s between 0.90 and 0.96,
+with batches of 256, at any epsilon from 0.01 to 0.2 of the mean cost. The crossed fit compares halves of the batch,
+which are independent of one another. In the mean it has the derivative of what it estimates (as energy distances of
+batches do), and was least for s between 0.96 and 1.02, noise included.
 
 A debiased gap below 0 says nothing of the map, and can be had by drawing its images together: descended without the
 bound, with weight 3 at 0.1 of the mean cost, it took nine tenths of the variance from the images of a 32-dimensional

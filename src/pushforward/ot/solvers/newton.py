@@ -114,12 +114,12 @@ class _Plans:
                 self._pattern.shrink(f, g, 1.15 * radius)
             return self._pattern
         fitting = (r for r in (w * radius for w in RADII) if SparsePattern.density(geometry, f, g, r) <= most)
-        wide = next(fitting, None)
-        if wide is None:
+        found = next(fitting, None)
+        if found is None:
             return None
         self._recorder.products += 1
         self._pattern = self._buffer = None  # its memory goes before the next one's comes
-        self._pattern = SparsePattern(geometry, f, g, wide)
+        self._pattern = SparsePattern(geometry, f, g, found)
         return self._pattern
 
 
@@ -213,19 +213,19 @@ class _Path:
         sample = dataclasses.replace(self.problem, geometry=matrix, a=some_a, b=some_b)
         path = _Path(sample, self.tol, Recorder(self.recorder.limit), self.settings)
         every, few = torch.arange(geometry.shape[2]), rows[:32]
-        f, g, wide = None, torch.zeros_like(some_b), torch.zeros_like(b)
+        f, g, prices = None, torch.zeros_like(some_b), torch.zeros_like(b)
         for k, epsilon in enumerate(levels):
             tol = max(self.settings.level_tol, self.tol)
             f, g, _ = path.level(sample.at(epsilon), f, g, tol, last=False)
-            wide = geometry.select(rows, every).transposed().measure(f, epsilon, b, some_a).f
+            prices = geometry.select(rows, every).transposed().measure(f, epsilon, b, some_a).f
             near = geometry.select(few, every)
-            near_f = near.measure(wide, epsilon, a[:, few], b).f[0]
+            near_f = near.measure(prices, epsilon, a[:, few], b).f[0]
             every_row, some_rows = geometry.sparse_rows, near.sparse_rows
             if every_row is not None and some_rows is not None:
-                share = SparsePattern.density(some_rows, near_f, wide[0], RADII[0] * _radius(epsilon, tol))
+                share = SparsePattern.density(some_rows, near_f, prices[0], RADII[0] * _radius(epsilon, tol))
                 if share <= every_row.most_sparse(self.settings.sparse_below):
-                    return wide, levels[k:]
-        return wide, levels[-1:]
+                    return prices, levels[k:]
+        return prices, levels[-1:]
 
     def level(
         self, problem: Problem, f: Tensor | None, g: Tensor, tol: float, *, last: bool
