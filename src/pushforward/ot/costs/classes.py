@@ -56,7 +56,7 @@ class SquaredEuclidean(TranslationCost):
     """
 
     def h(self, z: Tensor) -> Tensor:
-        """The squares |z|^2."""
+        """The squared lengths |z|^2 of the displacements."""
         return z.square().sum(-1)
 
     def gradient(self, z: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class Euclidean(TranslationCost):
     """|x - y|, in units of length."""
 
     def h(self, z: Tensor) -> Tensor:
-        """The lengths |z|."""
+        """The lengths |z| of the displacements."""
         return torch.linalg.vector_norm(z, dim=-1)
 
     def gradient(self, z: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ class Manhattan(TranslationCost):
     """sum_k |x_k - y_k|, in units of length."""
 
     def h(self, z: Tensor) -> Tensor:
-        """The sums of |z_k|."""
+        """The sums of |z_k| over the coordinates."""
         return z.abs().sum(-1)
 
     def gradient(self, z: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class PNorm(TranslationCost):
             raise InvalidArgument(f"p must be at least 1, where |z|_p is a norm; got {self.p}")
 
     def h(self, z: Tensor) -> Tensor:
-        """The norms |z|_p."""
+        """The norms |z|_p of the displacements."""
         return torch.linalg.vector_norm(z, self.p, dim=-1)
 
     def gradient(self, z: Tensor) -> Tensor:

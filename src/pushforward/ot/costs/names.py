@@ -77,6 +77,7 @@ def pairwise_cost(x: Tensor, y: Tensor, cost: GroundCost = "sqeuclidean") -> Ten
         ShapeError: The sets are no two sets of points of one dimension, or a callable returned another shape.
 
     Example:
+        >>> import torch
         >>> pairwise_cost(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), "euclidean")
         tensor([[5.]])
     """

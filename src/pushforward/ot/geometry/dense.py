@@ -49,7 +49,7 @@ class DenseKernel(Kernel):
 
     @property
     def entries(self) -> int:
-        """How many numbers a product reads."""
+        """The number of entries that a product reads."""
         return self.matrix.numel()
 
     def rows(self, v: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ class DenseGeometry:
         return DenseKernel(stored), measured.f, measured.cols
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
-        """What the plan at g, rows made exact, comes to; the plan itself is never held."""
+        """The measures of the plan at g with exact rows; the plan itself is never held."""
         return self._pass(g, epsilon, a, b, damping, None, with_cost=True)
 
     def _pass(

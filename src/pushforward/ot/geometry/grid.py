@@ -59,7 +59,7 @@ class GridKernel(Kernel):
 
     @property
     def entries(self) -> int:
-        """How many numbers a product reads."""
+        """The number of entries that a product reads."""
         return sum(factor.numel() for factor in self.factors)
 
     def _grid(self, flat: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every geometry does: build a plan around potentials, multiply by it, measure it.
+"""The operations of every geometry: build a plan around potentials, multiply by it, measure it.
 
     P_ij = a_i b_j exp((f_i + g_j - C_ij) / epsilon)
 
@@ -66,16 +66,16 @@ def small_matrix_share(m: int) -> float:
 
 
 class Kernel(Protocol):
-    """What the algorithms may ask of an n x m plan."""
+    """The operations of an n x m plan that the algorithms use."""
 
     farthest: ClassVar[float]
-    """How far log u and log v may go before the kernel has to be rebuilt."""
+    """The largest |log u| and |log v| before the kernel has to be rebuilt."""
     together: ClassVar[float] = math.inf
-    """How far log u + log v may go."""
+    """The largest log u + log v before the kernel has to be rebuilt."""
 
     @property
     def entries(self) -> int:
-        """How many numbers a product reads."""
+        """The number of entries that a product reads."""
         ...
 
     def rows(self, v: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class Kernel(Protocol):
 
     @property
     def normal_seconds(self) -> float:
-        """What `normal` takes on one core of a current CPU, within a factor of two."""
+        """The seconds of `normal` on one core of a current CPU, within a factor of two."""
         ...
 
     def normal_product(self, left: Tensor, right: Tensor) -> Callable[[Tensor], Tensor]:
@@ -114,7 +114,7 @@ class RowGeometry(Protocol):
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(1, n, m)."""
+        """The shape of the costs, (1, n, m)."""
         ...
 
     def parts(self) -> Iterator[tuple[slice, DenseGeometry]]:
@@ -131,7 +131,7 @@ class RowGeometry(Protocol):
 
 
 class Geometry(Protocol):
-    """What solvers and results may ask of the costs of a problem, or of a batch of problems."""
+    """The operations on the costs of a problem, or of a batch, that solvers and results use."""
 
     streamed: ClassVar[bool]
     """Whether costs are computed anew in every pass, so that passes are dear."""
@@ -216,7 +216,7 @@ class Geometry(Protocol):
         ...
 
     def measure(self, g: Tensor, epsilon: float, a: Tensor, b: Tensor, *, damping: float = 1.0) -> Measured:
-        """What the plan at g, rows made exact, comes to; the plan itself is never held."""
+        """The measures of the plan at g with exact rows; the plan itself is never held."""
         ...
 
     def marginals(self, f: Tensor, g: Tensor, epsilon: float, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

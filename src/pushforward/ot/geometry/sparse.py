@@ -151,7 +151,7 @@ class SparseKernel(Kernel):
 
     @property
     def entries(self) -> int:
-        """How many numbers a product reads."""
+        """The number of entries that a product reads."""
         return len(self.values)
 
     def rows(self, v: Tensor) -> Tensor:
