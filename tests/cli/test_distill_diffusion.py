@@ -14,6 +14,7 @@ import torch
 from pushforward.cli.main import main
 from pushforward.diffusion import OneStepPipeline
 from pushforward.diffusion.teacher_training import TeacherTrainer, save_teacher
+from pushforward.jobs.distill_diffusion.settings import DistillDiffusion
 from pushforward.jobs.recipes import read_recipe
 
 pytestmark = pytest.mark.usefixtures("short_warmup")
@@ -51,7 +52,7 @@ def test_a_run_leaves_a_student_figures_and_a_page(place: Path, tmp_path: Path, 
     printed = capsys.readouterr().out
     assert "student" in printed
     assert "frechet floor" in printed
-    results = json.loads((out / "results.json").read_text())
+    results = json.loads((out / "result.json").read_text())
     assert results["student"]["evaluations"] == 2 == len(results["times"])
     assert results["teacher"]["evaluations"] == 35
     assert (out / "samples" / "step-4.png").is_file()
@@ -123,10 +124,8 @@ def test_recipes_hold_the_same_settings(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_the_recipe_of_the_repository_is_one():
-    from pushforward.jobs.distill_diffusion.settings import Settings
-
     recipes = Path(__file__).parents[2] / "recipes"
-    assert read_recipe(recipes / "distill_digits.yaml", Settings(), example="data: digits").divergence == "js"
+    assert read_recipe(recipes / "distill_digits.yaml", "distill-diffusion", DistillDiffusion).divergence == "js"
 
 
 def test_help_imports_nothing_heavy():

@@ -17,7 +17,7 @@ import yaml
 from cli import language_models as made
 
 from pushforward.jobs.distill_lm.loss import parse_loss
-from pushforward.jobs.distill_lm.settings import Settings
+from pushforward.jobs.distill_lm.settings import DistillLm
 from pushforward.jobs.errors import InputError
 from pushforward.jobs.inputs.language import TaskName
 
@@ -54,7 +54,7 @@ def inside(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 
 def _results(out: str) -> dict[str, Any]:
-    return json.loads(Path(out, "results.json").read_text())
+    return json.loads(Path(out, "result.json").read_text())
 
 
 def _figures(out: str) -> list[dict[str, float]]:
@@ -79,7 +79,7 @@ def test_the_folder_of_a_run(run: Callable, inside: Path):
     assert results["mean"]["kl"]["interval"] == pytest.approx(12.7062 * abs(kls[0] - kls[1]) / 2, rel=1e-4)
     assert kls[0] != kls[1]
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= set(os.listdir("run/seed-1/student"))
-    records = [json.loads(line) for line in Path("run/seed-0/metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in Path("run/seed-0/log.jsonl").read_text().splitlines()]
     assert records[-1]["step"] == 6
     assert {"held_out_kl", "loss", "label_loss", "distillation_loss"} <= {key for record in records for key in record}
     page = Path("run/index.html").read_text()
@@ -115,10 +115,10 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     monkeypatch.setattr(Watch, "on_step_begin", pressed)
     stopped = run("distill-lm", *flags, "--out", "cut")
     assert stopped.code == 130
-    assert stopped.err == "pushforward: interrupted; go on with: pushforward distill-lm cut/recipe.json --resume\n"
+    assert stopped.err == "pushforward: interrupted; go on with: pushforward distill-lm cut/recipe.yaml --resume\n"
     assert Path("cut/seed-1/checkpoint-3").is_dir()
-    assert not Path("cut/seed-1/figures.json").exists()
-    done = Path("cut/seed-0/figures.json").stat().st_mtime_ns
+    assert not Path("cut/seed-1/result.json").exists()
+    done = Path("cut/seed-0/result.json").stat().st_mtime_ns
 
     steps: list[int] = []
 
@@ -127,10 +127,10 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
         steps.append(state.global_step)
 
     monkeypatch.setattr(Watch, "on_step_begin", counted)
-    resumed = run("distill-lm", "cut/recipe.json", "--resume", "--quiet")
+    resumed = run("distill-lm", "cut/recipe.yaml", "--resume", "--quiet")
     assert resumed.code == 0, resumed.err
     assert steps == [3, 4, 5]
-    assert Path("cut/seed-0/figures.json").stat().st_mtime_ns == done
+    assert Path("cut/seed-0/result.json").stat().st_mtime_ns == done
     assert _figures("cut") == _figures("whole")
 
 
@@ -157,7 +157,7 @@ def test_a_score_is_learnt_as_a_score(run: Callable, inside: Path):
     flags = "--teacher scores --student layers:1 --task stsb --data stsb --quiet --epochs 1 --loss 0*ce+mse".split()
     outcome = run("distill-lm", *flags, "--out", "run")
     assert outcome.code == 0, outcome.err
-    records = [json.loads(line) for line in Path("run/seed-0/metrics.jsonl").read_text().splitlines()]
+    records = [json.loads(line) for line in Path("run/seed-0/log.jsonl").read_text().splitlines()]
     assert all(record["distillation_loss"] > 0 for record in records if "loss" in record)
 
 
@@ -254,9 +254,9 @@ def test_a_wrong_recipe_is_named(text: str, named: str, run: Callable, inside: P
     assert "recipe.yaml" in outcome.err
 
 
-def test_flags_or_a_recipe(run: Callable, inside: Path):
+def test_flags_override_a_recipe(run: Callable, inside: Path):
     Path("recipe.yaml").write_text("teacher: bert\n")
-    _is_one_line(run("distill-lm", "recipe.yaml", "--epochs", "1"), "--epochs")
+    _is_one_line(run("distill-lm", "recipe.yaml", "--epochs", "0"), "--epochs 0")
     _is_one_line(run("distill-lm", "none.yaml"), "none.yaml")
 
 
@@ -292,7 +292,7 @@ def test_what_a_loss_says(text: str, label_weight: float, loss: str):
 
 
 def test_the_published_weights_are_the_default():
-    label_weight, loss = parse_loss(Settings().loss, temperature=2, epsilon=0.3)
+    label_weight, loss = parse_loss(DistillLm().loss, temperature=2, epsilon=0.3)
     assert label_weight == 0.1
     assert [weight for weight, _ in loss.parts] == [0.9, 0.8]
     assert "epsilon=0.3" in repr(loss)
@@ -318,7 +318,7 @@ def test_the_tasks_are_those_of_the_library():
 def test_the_recipe_of_the_repository_is_one():
     from pushforward.jobs.recipes import read_recipe
 
-    read = read_recipe(Path(__file__).parents[2] / "recipes" / "distill_sst2.yaml", Settings(), example="task: sst2")
+    read = read_recipe(Path(__file__).parents[2] / "recipes" / "distill_sst2.yaml", "distill-lm", DistillLm)
     assert replace(read, seeds=1).task == "sst2"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -40,7 +39,7 @@ def clouds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-@pytest.mark.parametrize("site", ["save_file", "_write_metrics", "_blocks"])
+@pytest.mark.parametrize("site", ["save_file", "_write_log", "_blocks"])
 def test_a_disk_that_takes_no_more_is_one_line_with_what_was_kept(
     run: Callable, clouds: tuple[str, str], monkeypatch: pytest.MonkeyPatch, site: str, number: int
 ):
@@ -96,23 +95,23 @@ def test_sigterm_is_as_ctrl_c(run: Callable, clouds: tuple[str, str], monkeypatc
 
 
 def test_what_is_said_of_an_interruption_is_true(tmp_path: Path):
-    assert folder.interruption(tmp_path, ": again").startswith("interrupted before the first checkpoint")
+    assert folder.interruption(tmp_path, "again").startswith("interrupted before the first checkpoint")
     with pf.training.publishing(tmp_path, 3) as draft:
         (draft / "weights").write_text("0")
-    assert folder.interruption(tmp_path, ": again") == "interrupted; go on with: again"
+    assert folder.interruption(tmp_path, "again") == "interrupted; go on with: again"
 
 
 def test_a_run_that_died_before_its_first_record_leaves_its_folder_free(tmp_path: Path):
-    recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({}))
-    assert not folder.holds_run(tmp_path, recipe, resume=False)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("{}")
+    assert folder.holds_run(tmp_path, resume=False) is None
     folder.make_folder(tmp_path)
     (tmp_path / "log.jsonl").touch()
     folder.release(failed=True)
     assert not recipe.exists()
-    recipe.write_text(json.dumps({}))
+    recipe.write_text("{}")
     (tmp_path / "log.jsonl").write_text("{}")
     folder.make_folder(tmp_path)
     folder.release(failed=True)
     with pytest.raises(InputError, match="holds a run already"):
-        folder.holds_run(tmp_path, recipe, resume=False)
+        folder.holds_run(tmp_path, resume=False)

@@ -76,7 +76,7 @@ def test_the_folder_of_a_run(run: Callable, files: Path):
     assert result["points"] == {"source": 120, "target": 120, "held_out": [24, 24]}
     recipe = yaml.safe_load(Path("run/recipe.yaml").read_text())
     assert (recipe["verb"], recipe["first"], recipe["steps"]) == ("fit-map", "x.npy", 8)
-    checks = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    checks = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
     assert checks[0]["stage"] == "start"
     assert [check["step"] for check in checks] == list(range(len(checks)))
     page = Path("run/index.html").read_text()
@@ -345,7 +345,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     monkeypatch.setattr(map_run, "Log", Pressed)
     stopped = run("fit-map", *flags, "--out", "cut")
     assert stopped.code == 130
-    assert stopped.err == "pushforward: interrupted; go on with the same command and --resume\n"
+    assert stopped.err == "pushforward: interrupted; go on with: pushforward fit-map cut/recipe.yaml --resume\n"
     assert not Path("cut/map").exists()
 
     steps: list[int] = []
@@ -360,7 +360,7 @@ def test_interrupted_and_resumed_is_as_if_never_interrupted(
     assert resumed.code == 0, resumed.err
     assert steps[0] == 4  # the first log of the two tells of what came after the checkpoint alone
     assert _result("cut")["figures"] == _result("whole")["figures"]
-    assert Path("cut/metrics.jsonl").read_text() == Path("whole/metrics.jsonl").read_text()
+    assert Path("cut/log.jsonl").read_text() == Path("whole/log.jsonl").read_text()
     new = np.ones((3, 3))
     np.testing.assert_array_equal(load_map("cut/map").transform(new), load_map("whole/map").transform(new))
 

@@ -124,7 +124,7 @@ def test_the_run_folder(run: Callable, here: Path, kind: str, request: pytest.Fi
     assert plan.shape == (len(potentials["f"]), len(potentials["g"]))
     assert plan.sum() == pytest.approx(1, abs=1e-6)
 
-    steps = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     assert {step["method"] for step in steps} == {"auto", "sinkhorn"}
     assert [step for step in steps if step["method"] == "auto"][-1]["error"] <= 1e-6
 

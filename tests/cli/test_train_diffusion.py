@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from pushforward.diffusion import Generator, OneStepPipeline, teacher_training
@@ -55,7 +56,7 @@ def test_the_folder_of_a_run(run: Callable, images: Path):
     assert (result["images"], result["shape"], result["seed"]) == (40, [1, 4, 5], 0)
     named = "2 principal components of a small classifier's 64 features and the length of what they leave out"
     assert result["features"] == named
-    recipe = json.loads(Path("run/recipe.json").read_text())
+    recipe = yaml.safe_load(Path("run/recipe.yaml").read_text())
     assert (recipe["verb"], recipe["data"], recipe["steps"]) == ("train-diffusion", "two.npz", 4)
     teacher, shape = load_teacher("run/teacher")
     assert shape == (1, 4, 5)
@@ -116,7 +117,7 @@ def test_a_model_has_one_figure_for_one_seed(run: Callable, images: Path):
     assert {name: evaluated[name] for name in trained} == trained
     flags = "--steps 2 --batch-size 16 --quiet --seed 3 --critic-steps 1 --judged 100".split()
     assert run("distill-diffusion", "--teacher", "run", "--data", "two.npz", *flags, "--out", "student").code == 0
-    distilled = json.loads(Path("student/results.json").read_text())
+    distilled = json.loads(Path("student/result.json").read_text())
     for row, place in (("teacher", "run"), ("student", "student")):
         found = json.loads(run("evaluate", place, *"--data two.npz --num 100 --seed 3 --json".split()).out)
         assert distilled["features"] == found["features"]

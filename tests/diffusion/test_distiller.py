@@ -193,7 +193,7 @@ def test_the_start_is_the_noisiest_from_which_samples_differ():
     process = PROCESS
     teacher = GaussianMixture(weights=[1.0], means=[[0.0, 0.0]], covariances=[1.0], process=process)
     student = Denoiser(Net(), process)
-    distiller = Distiller(teacher, divergence="reverse_kl", student=student, gan_weight=0.0, steps=3)
+    distiller = Distiller(teacher, divergence="reverse_kl", student=student, gan_weight=0.0, generator_steps=3)
     with seeded(0, "preparation"):
         distiller.prepare(teacher.sample(4000).float())
     # E[x_0 | sigma z] = sigma z / (1 + sigma^2), of variance sigma^2 / (1 + sigma^2)^2 in either direction
@@ -259,8 +259,8 @@ def test_levels_are_noisier_than_edms_training_and_else_the_teachers_own():
         ({"divergence": "total_variation"}, "second derivative"),
         ({"divergence": TOTAL_VARIATION}, "second derivative"),
         ({"divergence": "jensen"}, "jensen"),
-        ({"steps": 5}, "steps is 5"),
-        ({"steps": 0}, "steps"),
+        ({"generator_steps": 5}, "generator_steps is 5"),
+        ({"generator_steps": 0}, "generator_steps"),
         ({"gan_weight": -1.0}, "gan_weight"),
         ({"critic_steps": 0}, "critic_steps"),
         ({"student": "net"}, "student"),

@@ -188,7 +188,7 @@ def test_checks_are_logged_and_see_the_average(tmp_path: Path):
 
 
 def test_few_steps_and_a_discriminator_that_sees_all_warns(tmp_path: Path):
-    distiller = Distiller(network_teacher(), steps=3, critic_steps=1)
+    distiller = Distiller(network_teacher(), generator_steps=3, critic_steps=1)
     far = samples(50) + 9.0  # no student's sample is near
     with pytest.warns(UserWarning, match="accuracy"):
         out = Trainer(distiller, far, out=tmp_path, batch_size=16, critic_rate=1e-2, progress=False).fit(10)

@@ -43,7 +43,9 @@ def train(folder: Path, kill: int | None) -> None:
         weights=[1.0, 1.0], means=[[0.5, 0.0], [-0.5, 0.2]], covariances=[0.02, 0.02], process=PROCESS
     )
     data = law.sample(100, torch.Generator().manual_seed(0)).float()
-    distiller = Distiller(teachers.from_edm(Net(), PROCESS), divergence="kl", steps=2, gan_weight=0.1, critic_steps=2)
+    distiller = Distiller(
+        teachers.from_edm(Net(), PROCESS), divergence="kl", generator_steps=2, gan_weight=0.1, critic_steps=2
+    )
     with distributed.setup():
         generator = Trainer(
             distiller, data, out=folder, batch_size=16, warmup=4, every=5, log_every=1, check=check, progress=False

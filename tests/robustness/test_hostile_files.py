@@ -493,6 +493,6 @@ def test_data(verb: str, suffix: str, pickled: Any, tmp_path: Path, marker: Path
         "solve": (good, bad),
         "fit-map": (bad, good, "--out", run),
         "apply-map": (tmp_path / "fitted", bad),
-        "train-diffusion": ("--data", bad, "--out", run),
+        "train-diffusion": (bad, "--out", run),
     }
     refused_in_one_line(capsys, verb, *words[verb])

@@ -42,10 +42,10 @@ _OF_TORCH = "PytorchStreamWriter|inline_container|iostream error"  # as `lm.trai
 
 def refusal(error: Exception) -> str | None:
     """The reason why something could not be written, if the error is about that; else None."""
-    message = f"{error} {error.__cause__ or error.__context__ or ''}"
+    words = f"{error} {error.__cause__ or error.__context__ or ''}"
     number = error.errno if isinstance(error, OSError) else None
-    named = re.search(r"os error (\d+)", message)
-    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or re.search(_OF_TORCH, message):
+    named = re.search(r"os error (\d+)", words)
+    if number in _REFUSALS or (named and int(named[1]) in _REFUSALS) or re.search(_OF_TORCH, words):
         return f"cannot be written: {error}"
     return None
 

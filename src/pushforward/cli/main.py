@@ -3,50 +3,43 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import io
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Annotated, Any, TextIO, TypeVar, Union, cast
 
 import tyro
 from safetensors import SafetensorError
 
 from pushforward.cli.endings import kept, refusal, terminating
-from pushforward.jobs.apply_map import ApplyMap
-from pushforward.jobs.distill_diffusion.settings import DistillDiffusion
-from pushforward.jobs.distill_lm.settings import DistillLm
-from pushforward.jobs.doctor import Doctor
 from pushforward.jobs.errors import BAD_INPUT, INTERRUPTED, OK, TERMINATED, UNWRITTEN, InputError
-from pushforward.jobs.evaluate import Evaluate
-from pushforward.jobs.fit_map.settings import FitMap
 from pushforward.jobs.folder import held, release
-from pushforward.jobs.sample import Sample
-from pushforward.jobs.solve.settings import Solve
-from pushforward.jobs.tour.settings import Tour
-from pushforward.jobs.train_diffusion.settings import TrainDiffusion
+from pushforward.jobs.recipes import read_recipe, recipe_among
 
 __all__ = ["main"]
 
+# Where each verb's settings are, and what the list of all says of it.
 _VERBS = {
-    DistillLm: ("distill-lm", "Distil a language model into a smaller one."),
-    DistillDiffusion: ("distill-diffusion", "Distil a diffusion model into a one-step generator."),
-    Evaluate: ("evaluate", "Judge a language model, or a generator of images."),
-    TrainDiffusion: ("train-diffusion", "Train a diffusion model on images."),
-    Sample: ("sample", "Draw images from a generator."),
-    FitMap: ("fit-map", "Learn a map from one distribution to another."),
-    ApplyMap: ("apply-map", "Apply a learned map to new points."),
-    Solve: ("solve", "Solve transport between pictures, points, or for a cost."),
-    Tour: ("tour", "Run the library on real data and write one page about it."),
-    Doctor: ("doctor", "Print what is installed and solve on each device."),
+    "distill-lm": ("distill_lm.settings.DistillLm", "Distil a language model into a smaller one."),
+    "distill-diffusion": (
+        "distill_diffusion.settings.DistillDiffusion",
+        "Distil a diffusion model into a one-step generator.",
+    ),
+    "evaluate": ("evaluate.Evaluate", "Judge a language model, or a generator of images."),
+    "train-diffusion": ("train_diffusion.settings.TrainDiffusion", "Train a diffusion model on images."),
+    "sample": ("sample.Sample", "Draw images from a generator."),
+    "fit-map": ("fit_map.settings.FitMap", "Learn a map from one distribution to another."),
+    "apply-map": ("apply_map.ApplyMap", "Apply a learned map to new points."),
+    "solve": ("solve.settings.Solve", "Solve transport between pictures, points, or for a cost."),
+    "tour": ("tour.settings.Tour", "Run the library on real data and write one page about it."),
+    "doctor": ("doctor.Doctor", "Print what is installed and solve on each device."),
 }
-
-_Verb = ApplyMap | DistillDiffusion | DistillLm | Doctor | Evaluate | FitMap | Sample | Solve | Tour | TrainDiffusion
-
 Result = TypeVar("Result")
-_DESCRIPTION = "Make one distribution match another."
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -65,7 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         with terminating(terminated), redirect_stdout(cast(Any, _Output(sys.stdout))):
             try:
-                return _parse(args).run()
+                return _run(sys.argv[1:] if args is None else args)
             finally:
                 sys.stdout.flush()  # what was printed may only now meet a full disk, or a reader that has gone
     except InputError as error:
@@ -117,34 +110,47 @@ class _Output:
             raise InputError(f"standard output cannot be written: {error.strerror}") from None
 
 
-def _parse(args: Sequence[str] | None) -> _Verb:
-    args = sys.argv[1:] if args is None else args
+def _run(args: Sequence[str]) -> int:
+    """Run the command of these words: a verb, then its flags, or a recipe and the flags that override it."""
     _check_words(args)
-    # In the list of all verbs each has one line; asked for help itself, a verb says all that its docstring does.
-    listed = not args or args[0] not in {name for name, _ in _VERBS.values()}
-    verbs = [
-        Annotated[verb, tyro.conf.subcommand(name, description=summary if listed else None)]
-        for verb, (name, summary) in _VERBS.items()
-    ]
-    output = io.StringIO()
+    if not args or args[0] not in _VERBS:
+        about = {name: tyro.conf.subcommand(name, description=summary) for name, (_, summary) in _VERBS.items()}
+        verbs: Any = Union[tuple(Annotated[_settings(name), shown] for name, shown in about.items())]  # noqa: UP007
+        return _parse(verbs, "pushforward", args, description="Make one distribution match another.").run()
+    verb, kind, words = args[0], _settings(args[0]), list(args[1:])
+    place = recipe_among(words, kind)
+    file = None if place is None else Path(words.pop(place))
     try:
-        with redirect_stderr(output):
+        default = None if file is None else read_recipe(file, verb, kind)
+        return _parse(kind, f"pushforward {verb}", words, default=default).run()
+    except InputError as error:
+        # Keys of a recipe are named as the flags are.
+        raise error if file is None else InputError(f"{file}: {error}") from None
+
+
+def _settings(verb: str) -> Any:
+    module, _, name = _VERBS[verb][0].rpartition(".")
+    return getattr(importlib.import_module(f"pushforward.jobs.{module}"), name)
+
+
+def _parse(kind: Any, prog: str, args: Sequence[str], *, default: Any = None, description: str | None = None) -> Any:
+    """The settings that the words say, by tyro."""
+    printed = io.StringIO()
+    given = {} if default is None else {"default": default}
+    try:
+        with redirect_stderr(printed):
             return tyro.cli(
-                cast(Any, Union[tuple(verbs)]),  # noqa: UP007  made of a list
-                prog="pushforward",
-                description=_DESCRIPTION,
-                args=args,
-                config=(tyro.conf.FlagCreatePairsOff,),
+                kind, prog=prog, description=description, args=args, config=(tyro.conf.FlagCreatePairsOff,), **given
             )
     except SystemExit as stop:
         if stop.code == BAD_INPUT:
-            raise InputError(_plainly(_first_sentence(output.getvalue()))) from None
+            raise InputError(_plainly(_first_sentence(printed.getvalue()))) from None
         raise
 
 
 def _check_words(args: Sequence[str]) -> None:
     """Raise for an unknown command, and for empty words: `--out "$RUN"` with RUN not set would write here."""
-    names = [name for name, _ in _VERBS.values()]
+    names = list(_VERBS)
     if args and args[0] not in names and not args[0].startswith("-"):
         near = difflib.get_close_matches(args[0], names, n=1)
         meant = f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"

@@ -74,13 +74,13 @@ class Distiller:
     Args:
         teacher: A `Denoiser`, a `Guided` one, or anything with a process and x0. Its parameters are frozen here.
         divergence: One of `pushforward.divergences`, itself or its name, with a second derivative.
-        student: What is trained: a `Generator`, or a `Denoiser` whose times are chosen as `steps` says. Where only some
-            of its parameters require gradients, as with adapters of peft, those alone are trained. None starts from a
-            copy of the teacher. Weights of half precision become float32: in bfloat16 most steps of a usual length
-            change nothing.
+        student: What is trained: a `Generator`, or a `Denoiser` whose times are chosen as `generator_steps` says. Where
+            only some of its parameters require gradients, as with adapters of peft, those alone are trained. None
+            starts from a copy of the teacher. Weights of half precision become float32: in bfloat16 most steps of a
+            usual length change nothing.
         ratio: An `ExactRatio`, or a `Discriminator` with taps of one's own. None makes one where one is needed.
-        steps: 1 to 4. The first is at the noisiest time up to which the teacher's answers to noise alone have a tenth
-            of the data's variance: from more noise than that, every sample starts as the same blur.
+        generator_steps: 1 to 4. The first is at the noisiest time up to which the teacher's answers to noise alone have
+            a tenth of the data's variance: from more noise than that, every sample starts as the same blur.
         gan_weight: Weight of the discriminator's own term in the student's loss.
         critic_steps: The critics' steps for each one of the student's, for the loop to read.
         levels: Draws the noise at which distributions are matched, by its `sample_t`: a process of the teacher's kind,
@@ -115,7 +115,7 @@ class Distiller:
         divergence: str | FDivergence = "js",
         student: Denoiser | Generator | None = None,
         ratio: Discriminator | ExactRatio | None = None,
-        steps: int = 1,
+        generator_steps: int = 1,
         gan_weight: float = 1e-3,
         critic_steps: int = 5,
         levels: Process | None = None,
@@ -125,14 +125,14 @@ class Distiller:
         self.divergence.weight(torch.zeros(1))  # raises where there is none
         self.gan_weight = check_weight("gan_weight", gan_weight)
         self.critic_steps = check_count("critic_steps", critic_steps)
-        if check_count("steps", steps) > MOST_STEPS:
-            raise InvalidArgument(f"steps is {steps}; a generator has one to {MOST_STEPS}")
+        if check_count("generator_steps", generator_steps) > MOST_STEPS:
+            raise InvalidArgument(f"generator_steps is {generator_steps}; a generator has one to {MOST_STEPS}")
         network = _network_of(teacher)
         for module in (teacher, network):
             if isinstance(module, nn.Module):
                 module.requires_grad_(False).eval()
         self._timed = isinstance(student, Generator)
-        self.student = _generator(student, network, steps)
+        self.student = _generator(student, network, generator_steps)
         own = set() if network is None else {id(parameter) for parameter in network.parameters()}
         if own & {id(parameter) for parameter in self.student.parameters()}:
             raise InvalidArgument("student and teacher share their weights: give the student copy.deepcopy(teacher)")

@@ -100,7 +100,7 @@ class Trainer:
     _: KW_ONLY
     out: str | Path
     batch_size: int = 256
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     critic_rate: float | None = None
     warmup: int = 200
     average: float = 0.999

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from pushforward.jobs.errors import OK, InputError
+from pushforward.jobs.folder import drafted
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -106,25 +107,21 @@ def _write(out: Path, cloud: Cloud, mapped: Array, names: tuple[str, ...] | None
 
     from pushforward.jobs.colours import save_colours
 
-    # Written aside and renamed, so that a file of this name is always a whole one.
-    draft = out.with_name(f".partial-{out.name}")
     end = out.suffix.lower()
     try:
-        if cloud.shape is not None:
-            save_colours(draft, mapped.reshape(*cloud.shape, 3))
-        elif cloud.cells is not None and end == ".h5ad":
-            _write_cells(draft, cloud.cells, mapped, layer=layer)
-        elif end == ".npy":
-            np.save(draft, mapped)
-        elif end == ".npz":
-            np.savez(draft, points=mapped)
-        else:
-            _write_table(draft, cloud.rows, mapped, names)
-        draft.replace(out)
+        with drafted(out) as draft:
+            if cloud.shape is not None:
+                save_colours(draft, mapped.reshape(*cloud.shape, 3))
+            elif cloud.cells is not None and end == ".h5ad":
+                _write_cells(draft, cloud.cells, mapped, layer=layer)
+            elif end == ".npy":
+                np.save(draft, mapped)
+            elif end == ".npz":
+                np.savez(draft, points=mapped)
+            else:
+                _write_table(draft, cloud.rows, mapped, names)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _write_cells(file: Path, cells: AnnData, mapped: Array, *, layer: bool) -> None:

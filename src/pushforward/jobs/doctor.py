@@ -31,9 +31,7 @@ class Doctor:
     def run(self) -> int:
         """Check the installation, or a teacher, and print the result."""
         if self.teacher is not None and self.data is not None:
-            from pushforward.jobs.teacher_check import check_teacher
-
-            return check_teacher(self.teacher, self.data, samples=self.samples)
+            return _check_teacher(self.teacher, self.data, samples=self.samples)
         if self.teacher is not None or self.data is not None:
             raise InputError("--teacher and --data go together: known data is noised for the teacher")
         if self.samples != Doctor.samples:
@@ -88,3 +86,47 @@ def _examine(device: str) -> bool:
         f"{float(solution.marginal_error):.1e}, bounds {lower:.6f} to {upper:.6f} around {truth:.6f}{name}"
     )
     return right
+
+
+def _check_teacher(folder: Path, source: Path, *, samples: int) -> int:
+    """Print how a teacher does on noised data, and whether that is what its configuration says.
+
+    Args:
+        folder: Of diffusers, or written by `train-diffusion`.
+        source: Images, as `read_images` takes them.
+        samples: How many of them to look at.
+
+    Returns:
+        Exit code: 0 where the teacher is what it is declared to be, else 1.
+
+    Raises:
+        InputError: Folder, data or flag is wrong.
+    """
+    import torch
+
+    from pushforward.diffusion.doctor import FEWEST, examine
+    from pushforward.jobs.inputs.images import read_images
+    from pushforward.jobs.inputs.teachers import labels_of, load_teacher
+
+    if samples < FEWEST:
+        raise InputError(f"--samples {samples}: must be at least {FEWEST}")
+    images = read_images(source)
+    # Files are often sorted by class.
+    chosen = torch.randperm(len(images.samples), generator=torch.Generator().manual_seed(0))[:samples]
+    data, labels = images.samples[chosen], images.labels
+    teacher, _ = load_teacher(folder)
+    labels = labels[chosen] if labels is not None and labels_of(teacher) is not None else None
+    try:
+        found = examine(teacher.eval(), data, labels)
+    except (RuntimeError, ValueError, IndexError) as error:  # a network says in its own way that images do not fit it
+        raise InputError(f"--teacher {folder}: {error}") from None
+    labelled = "" if labels is None else ", with labels"
+    print(f"{'teacher':<18}{folder}: {found.declared}, {type(teacher.process).__name__}")
+    print(f"{'data':<18}{source}: {len(data)} samples of {tuple(data.shape[1:])}{labelled}")
+    for level in found.levels:
+        print(
+            f"{f't = {level.t:.4g}':<18}noise {level.noise:.3g}: mean squared error of x0 {level.error:.4g}, "
+            f"of a linear denoiser {level.linear:.4g}, of the mean {level.constant:.4g}"
+        )
+    print(f"{'verdict':<18}{found.advice}")
+    return OK if found.verdict == "ok" else NOT_CONVERGED

@@ -13,7 +13,6 @@ import tyro
 from pushforward.jobs.errors import OK, InputError
 from pushforward.jobs.generators import find_generator
 from pushforward.jobs.inputs.language import (
-    NONE,
     TASK,
     TaskName,
     check_length,
@@ -26,6 +25,7 @@ from pushforward.jobs.inputs.language import (
     read_text,
     source,
 )
+from pushforward.jobs.settings import AT_LEAST_ONE, SEED, Bound, Switch, check_bounds, default_or
 
 __all__ = ["Evaluate"]
 
@@ -45,39 +45,35 @@ class Evaluate:
     """The model's folder, for instance RUN/seed-0/student; or a generator, as `sample` takes it."""
     task: Annotated[TaskName | None, TASK] = None
     """Sentence classification task."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="DATA"), NONE] = None
+    data: Annotated[Path | None, default_or("none", "DATA")] = None
     """Folder with the task's files; of a generator, images as train-diffusion takes them."""
     split: Literal["train", "dev", "test"] = "dev"
     """Which of them."""
-    text: Annotated[Path | None, tyro.conf.arg(metavar="FILE"), NONE] = None
+    text: Annotated[Path | None, default_or("none", "FILE")] = None
     """In place of a task: plain text for a decoder-only model, of which the last tenth is judged, as in distill-lm."""
-    teacher: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER"), NONE] = None
+    teacher: Annotated[Path | None, default_or("none", "FOLDER")] = None
     """A model to compare with: the share of equal answers, and the KL from it."""
-    max_length: int = 128
+    max_length: Annotated[int, Bound(least=2)] = 128
     """Tokens after which a text is cut, or tokens of a block of --text."""
-    batch_size: int = 32
+    batch_size: Annotated[int, AT_LEAST_ONE] = 32
     """Rows at a time."""
-    num: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 10000, of a U-Net 1000)")] = (
-        None
-    )
+    num: Annotated[int | None, default_or("10000, of a U-Net 1000", "INT"), Bound(least=8)] = None
     """Of a generator: samples that are judged."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 18)")] = None
+    steps: Annotated[int | None, default_or("18", "INT"), AT_LEAST_ONE] = None
     """Of a generator that is a teacher: steps of its sampler."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Of a generator: of its samples."""
-    json: Annotated[bool, tyro.conf.arg(help_behavior_hint="(default: no)")] = False
+    json: Switch = False
     """Print the figures as JSON."""
 
     def run(self) -> int:
         """Compute and print the metrics; returns the exit code."""
+        check_bounds(self)
         if not self.model.is_dir():
             raise InputError(f"MODEL {self.model}: there is no such folder")
         if find_generator(self.model) is not None:
             return self._generator()
         name, place = source(self.task, self.data, self.text)
-        for flag, value, least in (("max-length", self.max_length, 2), ("batch-size", self.batch_size, 1)):
-            if value < least:
-                raise InputError(f"--{flag} {value}: must be at least {least}")
         with quiet():
             found = self._judge(name, place)
         if self.json:
@@ -94,11 +90,6 @@ class Evaluate:
                 raise InputError(f"--{flag}: is for language models; {self.model} holds a generator of images")
         if self.data is None:
             raise InputError("--data: is needed, the images that the samples should be like")
-        for flag, value, least in (("num", self.num, 8), ("steps", self.steps, 1)):
-            if value is not None and value < least:
-                raise InputError(f"--{flag} {value}: must be at least {least}")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed}: must be at least 0, and below 2^32")
 
         from pushforward.jobs.generators import judge_generator, load_generator
         from pushforward.jobs.inputs.images import read_images
@@ -110,11 +101,11 @@ class Evaluate:
             return OK
         from pushforward.diffusion.judge import written
 
-        warned, about = found.pop("remarks"), ("features", "samples", "seed")
+        notes, about = found.pop("remarks"), ("features", "samples", "seed")
         figures = {name: value for name, value in found.items() if name not in about}
         lines = {name: str(found[name]) for name in about}
         lines |= written(figures, rows=min(len(images.samples) // 2, found["samples"]))
-        print("\n".join(f"{name:<18}{text}" for name, text in [*lines.items(), *(("warning", one) for one in warned)]))
+        print("\n".join(f"{name:<18}{text}" for name, text in [*lines.items(), *(("warning", one) for one in notes)]))
         return OK
 
     def _judge(self, name: TaskName | None, place: Path) -> dict[str, float]:

@@ -1,51 +1,162 @@
-"""The folder that a command writes to: its lock, and whether it holds a run to resume.
+"""A run's folder: who writes there, whether there is a run to go on with, and the files that every run has.
 
-A run's folder belongs to one command at a time. The first process of a run holds a lock on `.lock` in it, which the
-system lets go when the process ends, in whatever way; where a file system has no locks, nothing is locked.
+recipe.yaml              the settings, with which the run is repeated or resumed
+result.json              what came out
+log.jsonl                one line a step or check of a training
+report.json, index.html  the page
+
+A folder belongs to one command at a time. The first process of a run holds a lock on `.lock` in it, which the system
+lets go when the process ends, in whatever way; where a file system has no locks, nothing is locked.
+
+Version 0.1 had other names for some of these files. They are read, and given their new names when a run is resumed.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import platform
+import warnings
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pushforward.jobs.errors import InputError
+from pushforward.jobs.settings import first_difference, recipe_of
 
-__all__ = ["held", "holds_run", "interruption", "make_folder", "release"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
+    from pushforward.report import Block
+
+__all__ = ["LOG", "RECIPE", "RESULT", "begin", "check_resumed", "drafted", "held", "holds_run", "interruptible"]
+__all__ += ["interruption", "make_folder", "release", "write_page", "write_result"]
+
+RECIPE, RESULT, LOG = "recipe.yaml", "result.json", "log.jsonl"
+_OLD_RECIPE = "recipe.json"
+# Version 0.1's names.
+_OLD = {_OLD_RECIPE: RECIPE, "results.json": RESULT, "figures.json": RESULT, "metrics.jsonl": LOG}
 _LOCK = ".lock"
 _held: dict[Path, TextIO] = {}
 
 
-def holds_run(out: Path, recipe: Path, *, resume: bool) -> bool:
-    """Whether the folder holds a run to resume; the file `recipe` shows that it does.
+def holds_run(out: Path, *, resume: bool) -> Path | None:
+    """The recipe of the run that is to be resumed; None where there is none, and the folder is free.
 
     A run that ended before its training began left its recipe alone: the folder is free.
 
     Raises:
-        InputError: There is one and it is not to be resumed, or the other way round.
+        InputError: There is a run and it is not to be resumed, or the other way round.
     """
-    if recipe.is_file() and not resume:
+    recipe = next((out / name for name in (RECIPE, _OLD_RECIPE) if (out / name).is_file()), None)
+    if recipe is not None and not resume:
         if not any(path != recipe for path in _inside(out)):
-            return False
+            return None
         raise InputError(f"--out {out}: holds a run already; --resume goes on with it, or name another folder")
-    if resume and not recipe.is_file():
+    if resume and recipe is None:
         raise InputError(f"--resume: {out} holds no run to go on with")
-    return resume
+    return recipe
 
 
-def interruption(out: Path, again: str) -> str:
-    """The message for a run that was interrupted, with the command to resume it if there is a checkpoint."""
+def check_resumed(out: Path, settings: DataclassInstance, *, resume: bool) -> None:
+    """See that a run's folder is free, or holds the run to be resumed, with settings that are the same now.
+
+    Raises:
+        InputError: It is not.
+    """
+    file = holds_run(out, resume=resume)
+    if file is None:
+        return
+    from pushforward.jobs.recipes import load_recipe
+
+    try:
+        before = load_recipe(file)
+    except InputError as error:
+        raise InputError(f"--resume: {file} {error}") from None
+    changed = first_difference(settings, before)
+    if changed is not None:
+        name, then, now = changed
+        raise InputError(
+            f"--resume: the run in {out} has {name} {then}, not {now}; a run is resumed with its own settings"
+        )
+
+
+def begin(out: Path, verb: str, settings: DataclassInstance, *, resume: bool = False) -> None:
+    """Take a run's folder and write its recipe; where a run is resumed, files of version 0.1 get their new names."""
+    make_folder(out)
+    import yaml
+
+    import pushforward
+
+    for path in sorted(out.rglob("*")) if resume else ():
+        if path.name in _OLD and path.is_file():
+            path.replace(path.with_name(_OLD[path.name]))
+    recipe = {"verb": verb, "version": pushforward.__version__, **recipe_of(settings)}
+    with drafted(out / RECIPE) as draft:
+        draft.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+
+
+def write_result(folder: Path, result: Mapping[str, Any], *, allow_nan: bool = True) -> None:
+    """Write what came out of a run, whole or not at all."""
+    with drafted(folder / RESULT) as draft:
+        draft.write_text(json.dumps(result, indent=2, allow_nan=allow_nan) + "\n", encoding="utf-8")
+
+
+def write_page(folder: Path, *, title: str, lead: str, heading: str, blocks: Sequence[Block]) -> Path:
+    """Write a run's page, of one section, with the versions and the machine at its end.
+
+    Returns:
+        The page.
+    """
+    from pushforward import report
+    from pushforward.jobs.versions import footer
+
+    section = report.Section(title=heading, blocks=tuple(blocks))
+    report.save(report.Report(title=title, lead=lead, sections=(section,), footer=footer()), folder)
+    return report.render(folder)
+
+
+@contextmanager
+def drafted(file: Path) -> Generator[Path]:
+    """A place to write a file, which gets its name when the block ends well: a file of this name is always whole."""
+    draft = file.with_name(f".partial-{file.name}")
+    try:
+        yield draft
+        draft.replace(file)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def interruptible(out: Path, verb: str) -> Generator[None]:
+    """Ctrl-C within the block ends the command, and the message says how to go on with the run.
+
+    What the library ends with a warning and the best model until then is, for a command, an interruption.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+    from pushforward.errors import Interrupted
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Interrupted)
+            yield
+    except (KeyboardInterrupt, Interrupted):
+        raise KeyboardInterrupt(interruption(out, f"pushforward {verb} {out / RECIPE} --resume")) from None
+
+
+def interruption(out: Path, command: str) -> str:
+    """What to say of a run that was interrupted: how to go on with it, if there is a checkpoint to go on from."""
     if _has_checkpoint(out):
-        return f"interrupted; go on with{again}"
-    return f"interrupted before the first checkpoint; nothing is lost but time: the run starts anew with{again}"
+        return f"interrupted; go on with: {command}"
+    return f"interrupted before the first checkpoint; nothing is lost but time: the run starts anew with: {command}"
 
 
 def make_folder(folder: Path) -> None:
-    """Make a run's folder, and check before any work that it can be written to and that no other process writes there.
+    """Make a run's folder, and see now, before any work, whether it can be written to and nobody else writes there.
 
     Raises:
         InputError: It cannot, or another process does; the message names it.
@@ -74,8 +185,8 @@ def release(*, failed: bool = False) -> None:
             the recipe is taken away, so that the folder is free.
     """
     for folder in _held if failed else ():
-        if not any(path.stat().st_size for path in _inside(folder) if path.stem != "recipe"):
-            for name in ("recipe.json", "recipe.yaml"):
+        if not any(path.stat().st_size for path in _inside(folder) if path.name not in (RECIPE, _OLD_RECIPE)):
+            for name in (RECIPE, _OLD_RECIPE):
                 (folder / name).unlink(missing_ok=True)
     while _held:
         folder, handle = _held.popitem()

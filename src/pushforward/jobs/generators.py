@@ -28,7 +28,7 @@ __all__ = [
     "evenly",
     "find_generator",
     "judge_generator",
-    "judged_of",
+    "count_for",
     "load_generator",
     "say_duration",
 ]
@@ -81,8 +81,8 @@ class Source:
     """A generator on its device.
 
     Args:
-        denoiser: The teacher, or the denoiser within the student.
-        shape: The shape of one sample.
+        denoiser: Of the teacher, or within the student.
+        shape: Of one sample.
         student: The pipeline, of a student; None of a teacher.
     """
 
@@ -115,7 +115,7 @@ class Source:
         Args:
             count: How many.
             seed: The same one draws the same.
-            steps: The steps of a teacher's sampler; None for its own number.
+            steps: Of a teacher's sampler; None for its own number.
             labels: Of a generator that takes some, those to ask for, as often as they occur; None for all alike.
         """
         known = self.labels
@@ -147,9 +147,9 @@ def draw(
     Args:
         source: What draws.
         count: How many.
-        shape: The shape of one sample.
+        shape: Of one sample.
         seed: The same one draws the same.
-        steps: The steps of a teacher's sampler; None for its own number.
+        steps: Of a teacher's sampler; None for its own number.
         labels: One a sample; None for none.
         device: The model's.
     """
@@ -174,7 +174,7 @@ def draw(
     )
 
 
-def judged_of(network: nn.Module) -> int:
+def count_for(network: nn.Module) -> int:
     """The default number of samples for the metrics of a network; fewer for a U-Net, whose convolutions take long."""
     from pushforward.diffusion.networks import MLP
 
@@ -212,9 +212,9 @@ def judge_generator(
     Args:
         source: What draws.
         images: What the samples should be like.
-        count: The number of samples; None for `judged_of`.
-        seed: The seed of the samples.
-        steps: The steps of a teacher's sampler.
+        count: Of samples; None for `count_for`.
+        seed: Of them.
+        steps: Of a teacher's sampler.
 
     Returns:
         features, samples, seed, the figures by name, and remarks.
@@ -234,12 +234,17 @@ def judge_generator(
     known = source.labels
     if known is not None and images.labels is not None:
         check_known(images.name, images.labels, known)
-    count = count or judged_of(source.network)
+    count = count or count_for(source.network)
     try:
         drawn, _ = source.draw(count, seed=seed, steps=steps, labels=images.labels)
         judge = SampleMetrics(images.samples, images.labels)
         figures = judge(drawn)
     except PushforwardError as error:
         raise InputError(f"{images.name}: {error}") from None
-    warnings_found = remarks(figures, name="the model")
-    return {"features": judge.name, "samples": count, "seed": seed, **figures, "remarks": warnings_found}
+    return {
+        "features": judge.name,
+        "samples": count,
+        "seed": seed,
+        **figures,
+        "remarks": remarks(figures, name="the model"),
+    }

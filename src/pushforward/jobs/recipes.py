@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+
+import tyro
 
 from pushforward.jobs.errors import InputError
-from pushforward.jobs.folder import holds_run
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -17,97 +18,92 @@ if TYPE_CHECKING:
 else:
     Settings = TypeVar("Settings")
 
-__all__ = ["as_json", "check_resumed", "read_recipe"]
+__all__ = ["load_recipe", "read_recipe", "recipe_among"]
+
+ENDS = (".yaml", ".yml", ".json")
+# What a recipe may say beside settings.
+_ABOUT = ("verb", "version")
 
 
-def read_recipe(file: Path, flags: Settings, *, example: str) -> Settings:
-    """The settings in a recipe.
+def recipe_among(words: Sequence[str], kind: type[DataclassInstance]) -> int | None:
+    """Which of a command's words is its recipe: the first that ends as one and is no flag's value; None of none."""
+    switches = {f"--{name.replace('_', '-')}" for name, hint in get_type_hints(kind).items() if hint is bool}
+    for k, word in enumerate(words):
+        before = words[k - 1] if k else ""
+        is_value = before.startswith("--") and "=" not in before and before not in switches
+        if not word.startswith("-") and word.lower().endswith(ENDS) and not is_value:
+            return k
+    return None
+
+
+def read_recipe(file: Path, verb: str, kind: type[Settings]) -> Settings:
+    """The settings in a recipe, and the defaults of all others; a positional argument may be left open.
 
     Args:
         file: YAML, or JSON, which is YAML.
-        flags: What was given on the command line beside it, which must be nothing.
-        example: A line that would be a setting.
+        verb: The command's name.
+        kind: Its settings.
 
     Raises:
-        InputError: The file cannot be read, or a key in it is no setting, or a flag was given.
+        InputError: The file cannot be read, is another verb's recipe, or a key or value in it is wrong.
     """
-    import yaml
     from pydantic import TypeAdapter, ValidationError
 
-    given = [f.name for f in fields(flags) if getattr(flags, f.name) != f.default]
-    if given:
-        raise InputError(
-            f"--{given[0].replace('_', '-')}: is given beside the recipe; give flags or a recipe, not both"
-        )
+    content = load_recipe(file)
+    if content.get("verb", verb) != verb:
+        raise InputError(f"is a recipe of {content['verb']}, not of {verb}")
+    hints, known = get_type_hints(kind), [f.name for f in fields(kind)]
+    values: dict[str, Any] = {f.name: tyro.MISSING for f in fields(kind) if f.default is MISSING}
+    for key, value in content.items():
+        if key in _ABOUT:
+            continue
+        if key not in known:
+            raise InputError(f"{key}: is no setting; there are {', '.join(known)}")
+        _refuse_other_kinds(key, value, is_truth=hints[key] is bool)
+        try:
+            values[key] = TypeAdapter(hints[key]).validate_python(value)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            wanted = f"{first['msg'][0].lower()}{first['msg'][1:]}"
+            raise InputError(f"{key}: {wanted}, which {str(first['input'])[:80]} is not") from None
+    return kind(**values)
+
+
+def load_recipe(file: Path) -> dict[str, Any]:
+    """What a recipe's file holds, by key.
+
+    Raises:
+        InputError: The file cannot be read, holds no settings, or one twice.
+    """
+    import yaml
+
     try:
         text = file.read_text(encoding="utf-8")
         content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
-        raise InputError("there is no such file") from None
+        newer = file.with_suffix(".yaml")
+        moved = f"; the run's recipe is {newer} now" if newer != file and newer.is_file() else ""
+        raise InputError(f"there is no such file{moved}") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"is no YAML: {error}") from None
-    except RecursionError:
+    except (ValueError, RecursionError):
         raise InputError("is no recipe: its lists are nested without end") from None
     if not isinstance(content, dict) or not isinstance(tree, yaml.MappingNode):
-        raise InputError(f"holds no settings; lines such as `{example}` are needed")
+        raise InputError("holds no settings; lines such as `seed: 0` are needed")
     keys = [key.value for key, _ in tree.value]
     twice = next((key for k, key in enumerate(keys) if key in keys[:k]), None)
     if twice is not None:
         raise InputError(f"{twice}: is set twice; keep one of the lines")
-    _refuse_other_kinds(content, flags)
-    try:
-        return TypeAdapter(type(flags)).validate_python(content)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        known = ", ".join(f.name for f in fields(flags))
-        msg = f"{first['msg'][0].lower()}{first['msg'][1:]}, which {str(first['input'])[:80]} is not"
-        message = f"is no setting; there are {known}" if first["type"] == "unexpected_keyword_argument" else msg
-        raise InputError(f"{first['loc'][0]}: {message}") from None
+    return content
 
 
-def _refuse_other_kinds(content: dict[Any, Any], flags: DataclassInstance) -> None:
+def _refuse_other_kinds(key: str, value: Any, *, is_truth: bool) -> None:
     """Raise for values that pydantic would convert: yes to the number 1, and nothing to the current folder."""
-    truths = {f.name for f in fields(flags) if isinstance(f.default, bool)}
-    for key, value in content.items():
-        if isinstance(value, bool) and key not in truths and key in {f.name for f in fields(flags)}:
-            raise InputError(
-                f"{key}: holds {'yes' if value else 'no'}, or a word that YAML takes for it; a value is needed"
-            )
-        if isinstance(value, str) and not value.strip():
-            raise InputError(f"{key}: is empty; give a value, or take the line out")
-
-
-def as_json(settings: DataclassInstance) -> dict[str, Any]:
-    """Settings as a dictionary that JSON can hold."""
-    return json.loads(json.dumps({f.name: getattr(settings, f.name) for f in fields(settings)}, default=str))
-
-
-def check_resumed(out: Path, recipe: dict[str, Any], *, resume: bool, free: tuple[str, ...], note: str = "") -> None:
-    """Raise unless a run's folder is free, or holds the run to be resumed, whose settings are in its recipe.json.
-
-    Args:
-        out: The run's folder.
-        recipe: The settings now, as `as_json` gives them.
-        resume: Whether a run there is to be gone on with.
-        free: Settings that may differ.
-        note: What the message adds about those.
-
-    Raises:
-        InputError: It is not.
-    """
-    file = out / "recipe.json"
-    if not holds_run(out, file, resume=resume):
-        return
-    try:
-        before = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"--resume: {file} cannot be read: {error}") from None
-    changed = [name for name in recipe if name not in free and before.get(name) != recipe[name]]
-    if changed:
-        name = changed[0]
+    if isinstance(value, bool) and not is_truth:
         raise InputError(
-            f"--resume: the run in {out} has {name} {before.get(name)}, not {recipe[name]}; a run is resumed with "
-            f"its own settings{note}"
+            f"{key}: holds {'yes' if value else 'no'}, or a word that YAML takes for it; a value is needed"
         )
+    if isinstance(value, str) and not value.strip():
+        raise InputError(f"{key}: is empty; give a value, or take the line out")

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from pushforward.jobs.errors import OK, InputError
+from pushforward.jobs.folder import drafted
+from pushforward.jobs.settings import AT_LEAST_ONE, SEED, check_bounds, default_or
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ["Sample"]
 
-_NONE = tyro.conf.arg(help_behavior_hint="(default: none)")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -32,15 +33,15 @@ class Sample:
 
     run_folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The folder of a run, of a teacher or student in it, or of a pipeline of diffusers."""
-    num: int = 64
+    num: Annotated[int, AT_LEAST_ONE] = 64
     """How many."""
-    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="(required)")] = None
+    out: Annotated[Path | None, default_or("(required)", "FILE")] = None
     """.png (.jpg, .webp) or .npz."""
-    label: Annotated[int | None, tyro.conf.arg(metavar="INT"), _NONE] = None
+    label: Annotated[int | None, default_or("none", "INT")] = None
     """Of a generator that knows labels: this class alone; without it, all classes alike."""
-    steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 18)")] = None
+    steps: Annotated[int | None, default_or("18", "INT"), AT_LEAST_ONE] = None
     """Steps of a teacher's sampler; a student has its own."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """The same one draws the same images."""
 
     def run(self) -> int:
@@ -82,11 +83,7 @@ class Sample:
             raise InputError(f'--out {self.out}: "{self.out.suffix}" does not fit; .npz {" ".join(_PICTURES)} do')
         if not self.out.parent.is_dir():
             raise InputError(f"--out {self.out}: {self.out.parent} is no folder")
-        for name, value in (("num", self.num), ("steps", self.steps)):
-            if value is not None and value < 1:
-                raise InputError(f"--{name} {value}: must be at least 1")
-        if not 0 <= self.seed < 2**32:
-            raise InputError(f"--seed {self.seed}: must be at least 0, and below 2^32")
+        check_bounds(self)
         return self.out
 
 
@@ -95,18 +92,12 @@ def _write(out: Path, drawn: Tensor, labels: Tensor | None) -> None:
 
     from pushforward.report.generators import save_grid
 
-    draft = out.with_name(f".partial-{out.name}")
     try:
-        if out.suffix.lower() != ".npz":
-            save_grid(draft, drawn.cpu(), columns=math.ceil(math.sqrt(len(drawn))))
-        else:
-            pixels = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-            if labels is None:
-                np.savez(draft, images=pixels)
+        with drafted(out) as draft:
+            if out.suffix.lower() != ".npz":
+                save_grid(draft, drawn.cpu(), columns=math.ceil(math.sqrt(len(drawn))))
             else:
-                np.savez(draft, images=pixels, labels=labels.cpu().numpy())
-        draft.replace(out)
+                pixels = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+                np.savez(draft, images=pixels, **({} if labels is None else {"labels": labels.cpu().numpy()}))
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None
-    finally:
-        draft.unlink(missing_ok=True)

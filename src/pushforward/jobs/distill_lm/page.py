@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from pushforward import report
 from pushforward.jobs.distill_lm.watch import read_curve
-from pushforward.jobs.versions import footer
+from pushforward.jobs.folder import LOG, write_page
 from pushforward.report.training import curves_picture, figures_table, metric_label
 
 if TYPE_CHECKING:
-    from pushforward.jobs.distill_lm.settings import Settings
+    from pushforward.jobs.distill_lm.settings import DistillLm
 
-__all__ = ["write_page"]
+__all__ = ["write"]
 
 _LEAD = {
     True: "The interval is of the mean, by Student's t over the seeds.",
@@ -22,37 +22,36 @@ _LEAD = {
 }
 
 
-def write_page(folder: Path, settings: Settings, results: Mapping[str, Any]) -> Path:
+def write(folder: Path, settings: DistillLm, result: Mapping[str, Any]) -> Path:
     """Write the page of a run whose seeds are done.
 
     Args:
         folder: The run's folder.
         settings: As they were given.
-        results: What `results.json` holds.
+        result: What `result.json` holds.
 
     Returns:
         The page.
     """
     data = settings.task or (settings.text and settings.text.name)
-    blocks = (_facts(settings, results), _table(results), *_pictures(folder, results))
-    page = report.Report(
+    blocks = (_facts(settings, result), _table(result), *_pictures(folder, result))
+    return write_page(
+        folder,
         title=f"Distillation: {data}",
         lead=f"{settings.student} of {settings.teacher and settings.teacher.name}, by {settings.loss}. "
-        + _LEAD[len(results["seeds"]) > 1],
-        sections=(report.Section(title="What came out", blocks=blocks),),
-        footer=footer(),
+        + _LEAD[len(result["seeds"]) > 1],
+        heading="What came out",
+        blocks=blocks,
     )
-    report.save(page, folder)
-    return report.render(folder)
 
 
-def _facts(settings: Settings, results: Mapping[str, Any]) -> report.Facts:
-    seconds = [seed["seconds_per_step"] for seed in results["seeds"]]
+def _facts(settings: DistillLm, result: Mapping[str, Any]) -> report.Facts:
+    seconds = [seed["seconds_per_step"] for seed in result["seeds"]]
     return report.Facts(
         facts=(
             ("student", settings.student),
             ("loss", settings.loss),
-            ("seeds", str(len(results["seeds"]))),
+            ("seeds", str(len(result["seeds"]))),
             ("epochs", f"{settings.epochs:g}"),
             ("batch size", str(settings.batch_size)),
             ("learning rate", f"{settings.learning_rate:g}"),
@@ -61,24 +60,24 @@ def _facts(settings: Settings, results: Mapping[str, Any]) -> report.Facts:
     )
 
 
-def _table(results: Mapping[str, Any]) -> report.Table:
-    seeds = results["seeds"]
+def _table(result: Mapping[str, Any]) -> report.Table:
+    seeds = result["seeds"]
     before = {name: sum(seed["before"][name] for seed in seeds) / len(seeds) for name in seeds[0]["before"]}
     rows: dict[str, Mapping[str, float | str]] = {
         f"seed {seed['seed']}": seed["after"] for seed in seeds if len(seeds) > 1
     }
     mean = {
         name: f"{found['mean']:.4g}" + ("" if found["interval"] is None else f" ± {found['interval']:.2g}")
-        for name, found in results["mean"].items()
+        for name, found in result["mean"].items()
     }
-    rows = {"student, distilled": mean, "student, before": before, "teacher": results["teacher"], **rows}
+    rows = {"student, distilled": mean, "student, before": before, "teacher": result["teacher"], **rows}
     return figures_table(rows, caption="On the held-out rows. Agreement and KL are with the teacher.")
 
 
-def _pictures(folder: Path, results: Mapping[str, Any]) -> list[report.Picture]:
-    logs = {f"seed {seed['seed']}": folder / f"seed-{seed['seed']}" / "metrics.jsonl" for seed in results["seeds"]}
+def _pictures(folder: Path, result: Mapping[str, Any]) -> list[report.Picture]:
+    logs = {f"seed {seed['seed']}": folder / f"seed-{seed['seed']}" / LOG for seed in result["seeds"]}
     pictures: list[report.Picture] = []
-    for figure in results["seeds"][0]["after"]:
+    for figure in result["seeds"][0]["after"]:
         curves = {name: read_curve(log, f"held_out_{figure}") for name, log in logs.items()}
         label = metric_label(figure)
         pictures.append(

@@ -1,12 +1,12 @@
-"""What `pushforward distill-lm` does once its flags are read, and what it leaves behind.
+"""What `pushforward distill-lm` does with its settings, and what it leaves behind.
 
-recipe.json              the settings, with which a run is resumed
+recipe.yaml              the settings, with which a run is repeated or resumed
 teacher/                 with --train-teacher: the teacher and its tokenizer
 seed-K/checkpoint-N/     the last state of the training
-seed-K/metrics.jsonl     one line every few steps: the losses; the student's figures on held-out rows
+seed-K/log.jsonl         one line every few steps: the losses; the student's figures on held-out rows
 seed-K/student/          the student (safetensors) and its tokenizer
-seed-K/figures.json      the student's figures, written last: a seed that has them is done
-results.json             the figures of all, their means and 95 % intervals over the seeds
+seed-K/result.json       the student's figures, written last: a seed that has them is done
+result.json              the figures of all, their means and 95 % intervals over the seeds
 report.json, index.html  the page
 """
 
@@ -25,9 +25,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, set_
 
 from pushforward.errors import CheckpointError
 from pushforward.jobs.distill_lm.loss import parse_loss
-from pushforward.jobs.distill_lm.page import write_page
+from pushforward.jobs.distill_lm.page import write
 from pushforward.jobs.distill_lm.watch import Watch
-from pushforward.jobs.errors import InputError
+from pushforward.jobs.errors import OK, InputError
+from pushforward.jobs.folder import LOG, RESULT, begin, check_resumed, interruptible, write_result
 from pushforward.jobs.inputs.language import (
     check_length,
     for_model,
@@ -48,12 +49,12 @@ from pushforward.training.distributed import barrier, is_main, world_size
 from pushforward.training.seal import seal
 
 if TYPE_CHECKING:
-    from pushforward.jobs.distill_lm.settings import Settings
+    from pushforward.jobs.distill_lm.settings import DistillLm
 
-__all__ = ["Job", "prepare", "run"]
+__all__ = ["Job", "run"]
 
-# Checks on held-out rows in a training, and the most rows of each: enough for a curve, and cheap.
-_LOOKS, _LOOKED_AT = 10, 256
+# A student is checked so often in a training, on at most so many held-out rows: enough for a curve, and cheap.
+_CHECKS, _CHECKED = 10, 256
 
 
 @dataclass(kw_only=True)
@@ -64,13 +65,13 @@ class Job:
         settings: As they were given.
         out: The run's folder.
         teacher: The model to learn from.
-        tokenizer: The tokenizer of teacher and student.
+        tokenizer: Of teacher and student.
         train, dev: Rows to learn from and to judge by.
         label_weight, loss: What is minimised; a loss of None is no distillation.
         progress: Whether to show it.
     """
 
-    settings: Settings
+    settings: DistillLm
     out: Path
     teacher: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -94,7 +95,7 @@ class Job:
             vocab_size=len(self.tokenizer) if pads else None,
             logging_steps=max(1, steps // 50),
             save_strategy="steps",
-            save_steps=max(1, steps // _LOOKS),
+            save_steps=max(1, steps // _CHECKS),
             save_total_limit=1,
             report_to="none",
             disable_tqdm=True,
@@ -119,7 +120,7 @@ class _LabelsOnly(DistillationLoss):
         return student_logits.new_zeros(())
 
 
-def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
+def _prepare(settings: DistillLm, out: Path, *, progress: bool) -> Job:
     """Read every file that the settings name, and see that they fit together.
 
     Raises:
@@ -175,23 +176,35 @@ def prepare(settings: Settings, out: Path, *, progress: bool) -> Job:
     return job
 
 
-def run(job: Job) -> str:
-    """Train the teacher if asked to, then a student for each seed; write the results and the page.
+def run(settings: DistillLm, out: Path) -> int:
+    """Train the teacher if asked to, then a student for each seed; write the folder, print the figures.
+
+    Of several processes the first alone writes and prints.
 
     Returns:
-        What to print; nothing on any process but the first, which alone writes.
+        The exit code.
+
+    Raises:
+        InputError: A flag or file does not fit, or the folder holds another run.
+        KeyboardInterrupt: With the command to go on with.
     """
-    epochs = job.settings.train_teacher
-    if epochs is not None and not (job.out / "teacher").is_dir():
-        _train_teacher(job, epochs)
-    teacher = judge(job.teacher, job.dev, batch_size=job.settings.batch_size)
-    seeds = [_train_seed(job, seed) for seed in range(job.settings.seeds)]
-    results = {"teacher": teacher, "seeds": seeds, "mean": _over_seeds([seed["after"] for seed in seeds])}
-    if not is_main():
-        return ""
-    (job.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    page = write_page(job.out, job.settings, results)
-    return f"{_block(results)}\n{'page':<18}{page}"
+    check_resumed(out, settings, resume=settings.resume)
+    barrier()  # every process has checked the folder before one writes into it
+    job = _prepare(settings, out, progress=not settings.quiet and is_main())
+    if is_main():
+        begin(out, "distill-lm", settings, resume=settings.resume)
+    barrier()  # the files of an older run have their new names
+    with interruptible(out, "distill-lm"):
+        if settings.train_teacher is not None and not (out / "teacher").is_dir():
+            _train_teacher(job, settings.train_teacher)
+        teacher = judge(job.teacher, job.dev, batch_size=settings.batch_size)
+        seeds = [_train_seed(job, seed) for seed in range(settings.seeds)]
+    result = {"teacher": teacher, "seeds": seeds, "mean": _over_seeds([seed["after"] for seed in seeds])}
+    if is_main():
+        write_result(out, result)
+        page = write(out, settings, result)
+        print(f"{_block(result)}\n{'page':<18}{page}")
+    return OK
 
 
 def _student(job: Job, seed: int) -> PreTrainedModel:
@@ -207,7 +220,7 @@ def _student(job: Job, seed: int) -> PreTrainedModel:
 def _train_teacher(job: Job, epochs: float) -> None:
     folder = job.out / "teacher.partial"
     set_seed(0)
-    watch = Watch("teacher", folder / "metrics.jsonl", progress=job.progress)
+    watch = Watch("teacher", folder / LOG, progress=job.progress)
     trainer = Trainer(
         model=job.teacher,
         args=replace(job.arguments(folder, epochs=epochs), save_strategy="no"),
@@ -225,7 +238,7 @@ def _train_teacher(job: Job, epochs: float) -> None:
 
 def _train_seed(job: Job, seed: int) -> dict[str, Any]:
     folder = job.out / f"seed-{seed}"
-    done = folder / "figures.json"
+    done = folder / RESULT
     if done.is_file():
         return json.loads(done.read_text())
     student = _student(job, seed)
@@ -243,12 +256,12 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         teacher_processing_class=job.tokenizer,  # a student from a folder was compared before
         data_collator=job.train.collate,
     )
-    some = job.dev.some(_LOOKED_AT)
+    some = job.dev.some(_CHECKED)
     watch = Watch(
         f"seed {seed}",
-        folder / "metrics.jsonl",
+        folder / LOG,
         progress=job.progress,
-        look=lambda: job.judge(learner, some),
+        check=lambda: job.judge(learner, some),
         every=int(arguments.save_steps),
     )
     watch.over(trainer, lambda: _go_on(trainer))
@@ -258,9 +271,7 @@ def _train_seed(job: Job, seed: int) -> dict[str, Any]:
         merged.save_pretrained(folder / "student")
         job.tokenizer.save_pretrained(folder / "student")
         seal(folder / "student")
-        partial = done.with_suffix(".partial")
-        partial.write_text(json.dumps(found, indent=2) + "\n")
-        partial.rename(done)
+        write_result(folder, found)
     barrier()
     return found
 
@@ -286,11 +297,11 @@ def _over_seeds(figures: list[Mapping[str, float]]) -> dict[str, dict[str, float
     return found
 
 
-def _block(results: Mapping[str, Any]) -> str:
+def _block(result: Mapping[str, Any]) -> str:
     lines = [f"{'':<18}{'teacher':>10}{'before':>10}{'student':>10}"]
-    for name, mean in results["mean"].items():
-        before = sum(seed["before"][name] for seed in results["seeds"]) / len(results["seeds"])
-        teacher = results["teacher"].get(name)
+    for name, mean in result["mean"].items():
+        before = sum(seed["before"][name] for seed in result["seeds"]) / len(result["seeds"])
+        teacher = result["teacher"].get(name)
         shown = "" if teacher is None else f"{teacher:.4g}"
         half = "" if mean["interval"] is None else f" +- {mean['interval']:.2g}"
         lines.append(f"{name:<18}{shown:>10}{before:>10.4g}{mean['mean']:>10.4g}{half}")

@@ -18,14 +18,14 @@ __all__ = ["Watch", "read_curve"]
 
 
 class Watch(TrainerCallback):
-    """Watches one training; of several processes the first alone writes and looks.
+    """Watches one training; of several processes the first alone writes and checks.
 
     Args:
         name: What is trained, for the bar.
         file: The log; it is gone on with where a training is.
         progress: Whether to show a bar.
-        look: Gives figures of the model as it is; they are logged with "held_out_" before their names.
-        every: Steps between two looks.
+        check: Gives metrics of the model as it is; they are logged with "held_out_" before their names.
+        every: Steps between two checks.
     """
 
     def __init__(
@@ -34,10 +34,10 @@ class Watch(TrainerCallback):
         file: Path,
         *,
         progress: bool,
-        look: Callable[[], dict[str, float]] | None = None,
+        check: Callable[[], dict[str, float]] | None = None,
         every: int = 1,
     ) -> None:
-        self.name, self.file, self.progress, self.look, self.every = name, file, progress, look, every
+        self.name, self.file, self.progress, self.check, self.every = name, file, progress, check, every
         self.seconds_per_step = 0.0
         self._interrupted = False
         self._steps: list[float] = []
@@ -64,13 +64,13 @@ class Watch(TrainerCallback):
         self._interrupted = True
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
-        """Open the log, and evaluate the model as it starts."""
+        """Open the log, and check the model as it starts."""
         step = state.global_step
         if is_main():
             self._log = Log(self.file, resumed=step or None)
         self._bar = tqdm(total=state.max_steps, initial=step, desc=self.name, unit="step", disable=not self.progress)
         if step == 0:
-            self._take_a_look(0)
+            self._log_check(0)
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **unused: Any) -> None:
         """Start the clock of a step."""
@@ -81,7 +81,7 @@ class Watch(TrainerCallback):
         self._steps.append(time.perf_counter() - self._start)
         self._bar.update()
         if state.global_step % self.every == 0 or state.global_step == state.max_steps:
-            self._take_a_look(state.global_step)
+            self._log_check(state.global_step)
         # A signal reaches processes at different times; all of them end after the same step.
         if any(gather_text("stop" if self._interrupted else "")):
             self._interrupted = True
@@ -102,9 +102,9 @@ class Watch(TrainerCallback):
         # The median: the first step also pays for what is set up once.
         self.seconds_per_step = sorted(self._steps)[len(self._steps) // 2] if self._steps else 0.0
 
-    def _take_a_look(self, step: int) -> None:
-        if self.look is not None and is_main():
-            self._log.write(step, {f"held_out_{name}": value for name, value in self.look().items()})
+    def _log_check(self, step: int) -> None:
+        if self.check is not None and is_main():
+            self._log.write(step, {f"held_out_{name}": value for name, value in self.check().items()})
 
 
 def read_curve(file: Path, name: str) -> tuple[list[int], list[float]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pushforward import report
-from pushforward.jobs.versions import footer
+from pushforward.jobs.folder import LOG, write_page
 from pushforward.report.maps import maps_table, moves_picture, photograph_picture
 from pushforward.report.training import curves_picture
 from pushforward.training.log import read_log
@@ -15,7 +15,7 @@ from pushforward.training.log import read_log
 if TYPE_CHECKING:
     from pushforward.jobs.inputs.arrays import Array
 
-__all__ = ["write_page"]
+__all__ = ["write"]
 
 _TABLE = """On points held out. Divergence: the Sinkhorn divergence of the images from the target, in units of the cost,
 0 for equal distributions. W2²: the exact transport cost between as many points of both, with the squared distance; two
@@ -40,7 +40,7 @@ _CURVES = {
 }
 
 
-def write_page(
+def write(
     folder: Path,
     result: dict[str, Any],
     *,
@@ -50,7 +50,7 @@ def write_page(
     """Write the page of a map that is fitted and judged.
 
     Args:
-        folder: The run's folder, with its `metrics.jsonl`.
+        folder: The run's folder, with its log.
         result: What `result.json` holds.
         moves: Points held out, their images, and points of the target.
         photographs: Source, target and recoloured source, shapes (height, width, 3); None for no pictures.
@@ -67,14 +67,13 @@ def write_page(
         plane = "" if dimension == 2 else f", in the plane in which these {dimension} coordinates vary most"
         caption = f"Where the map sends points held out{plane}. Green: points of the target."
         blocks.append(moves_picture(folder, "moves", moves, caption=caption))
-    page = report.Report(
+    return write_page(
+        folder,
         title="A transport map",
         lead=f"{result['problem'][0].upper()}{result['problem'][1:]}.",
-        sections=(report.Section(title="The map", blocks=(*blocks, *_curves(folder, result["kept"]))),),
-        footer=footer(),
+        heading="The map",
+        blocks=(*blocks, *_curves(folder, result["kept"])),
     )
-    report.save(page, folder)
-    return report.render(folder)
 
 
 def _facts(result: dict[str, Any]) -> report.Facts:
@@ -91,14 +90,14 @@ def _facts(result: dict[str, Any]) -> report.Facts:
 
 
 def _photographs(folder: Path, photographs: tuple[Array, Array, Array]) -> list[report.Picture]:
-    texts = (
+    pictures = (
         ("source", "The source picture.", "Before."),
         ("target", "The target picture.", "The picture whose colours are wanted."),
         ("recoloured", "The source picture in the target's colours.", "After: every colour of the source, mapped."),
     )
     return [
         photograph_picture(folder, name, colours, alt=alt, caption=caption)
-        for (name, alt, caption), colours in zip(texts, photographs, strict=True)
+        for (name, alt, caption), colours in zip(pictures, photographs, strict=True)
     ]
 
 
@@ -109,7 +108,7 @@ def _words(kept: dict[str, Any]) -> str:
 
 def _curves(folder: Path, kept: dict[str, Any] | None) -> list[report.Picture]:
     """The checks of the training, one line a stage, with the check of the map that was kept marked."""
-    checks = read_log(folder / "metrics.jsonl")
+    checks = read_log(folder / LOG)
     lines = _stages(checks)
     mark = None if kept is None else (lines[kept["check"]], kept["step"])
     pictures: list[report.Picture] = []

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pushforward.lm.tasks import Task
 
 __all__ = [
-    "NONE",
     "TASK",
     "TaskName",
     "check_length",
@@ -42,8 +41,7 @@ TaskName = Literal[
     "sst2", "cola", "rte", "mrpc", "qqp", "mnli", "mnli_mismatched", "qnli", "wnli", "stsb", "cb", "boolq"
 ]  # fmt: skip
 
-# How --help shows a flag that may be left out, and the tasks.
-NONE = tyro.conf.arg(help_behavior_hint="(default: none)")
+# How --help shows the tasks.
 TASK = tyro.conf.arg(metavar=f"{{{','.join(get_args(TaskName))}}}", help_behavior_hint="(default: none)")
 
 
@@ -244,8 +242,8 @@ def _settle_classes(flag: str, folder: Path, model: PreTrainedModel, task: Task,
     if anew and task.labels:
         model.config.id2label = dict(enumerate(task.labels))
         model.config.label2id = {name: number for number, name in enumerate(task.labels)}
-    named = [str(name).lower() for _, name in sorted((model.config.id2label or {}).items())]
-    if named != list(task.labels) and set(named) == set(task.labels):
+    names = [str(name).lower() for _, name in sorted((model.config.id2label or {}).items())]
+    if names != list(task.labels) and set(names) == set(task.labels):
         raise InputError(
-            f"{flag} {folder}: numbers its labels {', '.join(named)} but {task.name} {', '.join(task.labels)}"
+            f"{flag} {folder}: numbers its labels {', '.join(names)} but {task.name} {', '.join(task.labels)}"
         )

@@ -1,6 +1,6 @@
 """Files -> points, one a row: .npy (n, d); .npz with `points` and perhaps `weights`; .csv .tsv, perhaps with `weight`.
 
-`tables.py` describes the tables in text files.
+`tables.py` says what a table in a text file may look like.
 """
 
 from __future__ import annotations

@@ -2,29 +2,27 @@
 
 potentials.safetensors   f (n,) and g (m,)
 plan.npz                 the plan, sparse (scipy.sparse.load_npz); left out where all pairs are too many
-metrics.jsonl            one line a step of each method
+log.jsonl                one line a step of each method
 result.json              what the command printed
-recipe.yaml              the flags
+recipe.yaml              the settings, with which the run is repeated
 report.json, index.html  the page
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 from safetensors.numpy import save_file
 from scipy import sparse
 
 import pushforward as pf
 from pushforward import report
+from pushforward.jobs.folder import LOG, begin, write_page, write_result
 from pushforward.jobs.inputs.pictures import Pictures
 from pushforward.jobs.inputs.points import Points
-from pushforward.jobs.versions import footer
 from pushforward.report import transport
 
 if TYPE_CHECKING:
@@ -43,13 +41,13 @@ _COMPARISON_WORK = 2e9
 
 
 def write(
-    folder: Path, flags: Solve, problem: Problem, cost: Any, solution: Solution[Any], result: dict[str, Any]
+    folder: Path, settings: Solve, problem: Problem, cost: Any, solution: Solution[Any], result: dict[str, Any]
 ) -> Path:
     """Write a run's folder.
 
     Args:
         folder: An existing folder.
-        flags: The command as it was given.
+        settings: As they were given.
         problem: What was read.
         cost: What was handed to the solver.
         solution: What the solver gave back.
@@ -59,8 +57,8 @@ def write(
         The page.
     """
     pairs = solution.plan.shape[0] * solution.plan.shape[1]
-    solutions = {flags.method: solution}
-    if flags.method != "sinkhorn" and solution.status is not pf.Status.INFEASIBLE:
+    solutions = {settings.method: solution}
+    if settings.method != "sinkhorn" and solution.status is not pf.Status.INFEASIBLE:
         limit = int(min(5000, max(20, _COMPARISON_WORK / pairs)))
         solutions["sinkhorn"] = pf.solve(
             cost,
@@ -68,7 +66,7 @@ def write(
             problem.b,
             epsilon=solution.epsilon,
             method="sinkhorn",
-            tol=flags.tol,
+            tol=settings.tol,
             max_iterations=limit,
             throw=False,
         )
@@ -80,30 +78,20 @@ def write(
     plan = solution.plan.to_sparse() if pairs <= _MOST_PAIRS else None
     if plan is not None:
         sparse.save_npz(folder / "plan.npz", plan)
-    (folder / "result.json").write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(_recipe(flags), sort_keys=False))
-    _write_metrics(folder / "metrics.jsonl", solutions)
+    begin(folder, "solve", settings)
+    write_result(folder, result, allow_nan=False)
+    _write_log(folder / LOG, solutions)
     blocks = _blocks(folder, problem, plan, solutions, result)
-    page = report.Report(
+    return write_page(
+        folder,
         title=f"Transport: {problem.title}",
         lead=f"{solution.status.message[0].upper()}{solution.status.message[1:]}.",
-        sections=(report.Section(title="The solution", blocks=tuple(blocks)),),
-        footer=footer(),
+        heading="The solution",
+        blocks=blocks,
     )
-    report.save(page, folder)
-    return report.render(folder)
 
 
-def _recipe(flags: Solve) -> dict[str, Any]:
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(flags).items()}
-    return {
-        "verb": "solve",
-        "version": pf.__version__,
-        **{key: value for key, value in plain.items() if value is not None},
-    }
-
-
-def _write_metrics(file: Path, solutions: dict[str, Solution[Any]]) -> None:
+def _write_log(file: Path, solutions: dict[str, Solution[Any]]) -> None:
     with file.open("w", encoding="utf-8") as stream:
         for method, solution in solutions.items():
             for step in solution.history:

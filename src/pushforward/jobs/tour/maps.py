@@ -9,7 +9,7 @@ import torch
 
 from pushforward import samples
 from pushforward.jobs.colours import recolour
-from pushforward.jobs.fit_map.run import Split, figures, simple_maps, split
+from pushforward.jobs.fit_map.scores import Split, scores, simple_maps, split
 from pushforward.jobs.tour.threads import one_thread
 from pushforward.maps.entropic import EntropicMap
 from pushforward.maps.monge import MongeMap
@@ -117,17 +117,19 @@ def _judged(
     parts: Split, learned: Mapping[str, Transform], true: Array | None = None
 ) -> tuple[dict[str, dict[str, float]], float]:
     """Each map's figures, and the floor under their W2²."""
-    rows = {name: figures(parts, transform(parts.x_test), true=true) for name, transform in learned.items()}
+    rows = {name: scores(parts, transform(parts.x_test), true=true) for name, transform in learned.items()}
     return rows, [row.pop("w2_floor") for row in rows.values()][-1]
 
 
 def _arrows(folder: Path, parts: Split, arrows: Mapping[str, Array]) -> list[Picture]:
-    texts = {
+    captions = {
         "linear": "The linear map: the best that a matrix and a shift can do.",
         "Monge": "The Monge map: it has found the pieces from unpaired points.",
         "true": "The true map, which none of the methods was shown.",
     }
     return [
-        show.moves_picture(folder, f"plane-{name.lower()}", (parts.x_test, mapped, parts.y_test), caption=texts[name])
+        show.moves_picture(
+            folder, f"plane-{name.lower()}", (parts.x_test, mapped, parts.y_test), caption=captions[name]
+        )
         for name, mapped in arrows.items()
     ]

@@ -1,6 +1,6 @@
-"""What `pushforward train-diffusion` does once its flags are read, and what it leaves behind.
+"""What `pushforward train-diffusion` does with its settings, and what it leaves behind.
 
-recipe.json       the flags
+recipe.yaml       the settings, with which a run is repeated or resumed
 step-N/           the last states of the training, from which --resume goes on
 log.jsonl         the loss, every few steps
 teacher/          the model: what `sample`, `evaluate` and a distillation read
@@ -13,25 +13,22 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pushforward as pf
-from pushforward import report
-from pushforward.diffusion.judge import written
+from pushforward.diffusion.judge import FEWEST, written
 from pushforward.diffusion.samplers import STEPS
 from pushforward.diffusion.teacher_training import TeacherTrainer
+from pushforward.errors import PushforwardError
+from pushforward.jobs.errors import OK, InputError
+from pushforward.jobs.folder import begin, check_resumed, interruptible, write_result
 from pushforward.jobs.generators import Source, judge_generator, say_duration
-from pushforward.jobs.versions import footer
-from pushforward.report.generators import generators_table, judged_by, samples_picture, save_grid
-from pushforward.report.training import curves_picture
-from pushforward.training import read_log
+from pushforward.jobs.inputs.images import Images, read_images
+from pushforward.jobs.settings import arguments_for
+from pushforward.jobs.train_diffusion.page import write
+from pushforward.report.generators import save_grid
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from pushforward.jobs.inputs.images import Images
     from pushforward.jobs.train_diffusion.settings import TrainDiffusion
 
 __all__ = ["run"]
@@ -40,48 +37,59 @@ _BATCH = 256
 _DRAWN = 64
 
 
-def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
-    """Train, draw, judge, and write everything.
+def run(settings: TrainDiffusion, out: Path) -> int:
+    """Train, draw, judge, write everything, and print the result; returns the exit code.
 
-    Args:
-        flags: As they were given.
-        out: The run's folder.
-        images: The data.
-
-    Returns:
-        What `result.json` holds.
+    Raises:
+        InputError: The data does not fit the settings, the folder holds another run, or the training broke down.
+        KeyboardInterrupt: With the command to go on with.
     """
-    recipe = {"verb": "train-diffusion", "version": pf.__version__, **flags.recipe()}
-    (out / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    images = _read(settings)
+    check_resumed(out, settings, resume=settings.resume)
+    begin(out, "train-diffusion", settings, resume=settings.resume)
+    try:
+        with interruptible(out, "train-diffusion"):
+            result = _train(settings, out, images)
+    except PushforwardError as error:
+        raise InputError(f"{settings.data}: {error}") from None
+    print(json.dumps(result, indent=2) if settings.json else _block(result, out))
+    return OK
+
+
+def _read(settings: TrainDiffusion) -> Images:
+    images = read_images(settings.data)
+    count = len(images.samples)
+    if settings.conditional and images.labels is None:
+        raise InputError(f"--conditional: {settings.data} has no labels")
+    if count < FEWEST:
+        raise InputError(f"{settings.data}: holds {count} images; {FEWEST} are the least to be judged by")
+    if settings.batch_size is not None and settings.batch_size > count:
+        raise InputError(f"--batch-size {settings.batch_size}: {settings.data} has {count} images")
+    return images
+
+
+def _train(settings: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
+    """Train, draw, judge, and write everything; what `result.json` holds."""
     start = time.perf_counter()
-    conditional = flags.conditional and images.labels is not None
-    with warnings.catch_warnings():
-        # What the library ends with a warning and the model until then is, for a command, an interruption.
-        warnings.filterwarnings("error", message="interrupted", category=UserWarning)
-        try:
-            teacher = TeacherTrainer(
-                (images.samples, images.labels) if conditional and images.labels is not None else images.samples,
-                out=out,
-                batch_size=flags.batch_size or min(_BATCH, len(images.samples)),
-                learning_rate=flags.learning_rate,
-                seed=flags.seed,
-                progress=not flags.quiet,
-                pace=say_duration(flags.steps, flags.steps, not flags.quiet),
-            ).fit(flags.steps)
-        except UserWarning:
-            raise KeyboardInterrupt from None
+    given = {"batch_size": min(_BATCH, len(images.samples))} | arguments_for(TeacherTrainer, settings, {"data": ""})
+    teacher = TeacherTrainer(
+        (images.samples, images.labels) if settings.conditional and images.labels is not None else images.samples,
+        **given,
+        progress=not settings.quiet,
+        pace=say_duration(settings.steps, settings.steps, not settings.quiet),
+    ).fit(settings.steps)
     seconds = time.perf_counter() - start
     shape = tuple(images.samples.shape[1:])
     source = Source(teacher, shape)
-    drawn, _ = source.draw(_DRAWN, seed=flags.seed)
+    drawn, _ = source.draw(_DRAWN, seed=settings.seed)
     save_grid(out / "samples.png", drawn)
-    figures = judge_generator(source, images, flags.judged, seed=flags.seed)
+    figures = judge_generator(source, images, settings.judged, seed=settings.seed)
     result = {
         "images": len(images.samples),
         "shape": list(shape),
         "network": type(source.network).__name__,
         "parameters": sum(parameter.numel() for parameter in teacher.parameters()),
-        "steps": flags.steps,
+        "steps": settings.steps,
         "samples": figures.pop("samples"),
         "sampling_steps": STEPS,
         "features": figures.pop("features"),
@@ -90,41 +98,20 @@ def run(flags: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
         "figures": figures,
         "seconds": seconds,
     }
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    _page(result, out, images, drawn)
+    write_result(out, result)
+    write(out, result, images, drawn)
     return result
 
 
-def _page(result: dict[str, Any], out: Path, images: Images, drawn: Tensor) -> None:
-    facts = {
-        "network": f"{result['network']}, {result['parameters']:,} parameters",
-        "images to learn from": f"{result['images']} of {' x '.join(map(str, result['shape']))}",
-        "steps of training": str(result["steps"]),
-        "seconds": f"{result['seconds']:.1f}",
-    }
-    records = read_log(out / "log.jsonl")
-    evaluations = 2 * STEPS - 1
-    figures = written(result["figures"], rows=min(len(images.samples) // 2, result["samples"]))
-    caption = judged_by(figures, features=result["features"], count=result["samples"], seed=result["seed"])
-    blocks: list[report.Block] = [
-        report.Facts(facts=tuple(facts.items())),
-        samples_picture(out, "data", images.samples[:_DRAWN], caption="The data."),
-        samples_picture(out, "model", drawn, caption=f"The model's, {evaluations} evaluations an image."),
-        generators_table({"model": figures | {"evaluations": str(evaluations)}}, caption=caption),
-        *(report.Text(text=f"Warning: {remark}.") for remark in result["remarks"]),
-        curves_picture(
-            out,
-            "loss",
-            {"model": ([record["step"] for record in records], [record["loss"] for record in records])},
-            quantity="loss",
-            caption="Of denoising, over all levels of noise alike; 1 is what an untrained network has.",
-        ),
+def _block(result: dict[str, Any], out: Path) -> str:
+    lines = [
+        f"{'data':<18}{result['images']} images of {' x '.join(map(str, result['shape']))}",
+        f"{'network':<18}{result['network']}, {result['parameters']:,} parameters",
+        f"{'samples':<18}{result['samples']}, in {result['sampling_steps']} steps, seed {result['seed']}",
+        f"{'figures in':<18}{result['features']}",
     ]
-    page = report.Report(
-        title="A diffusion model",
-        lead=f"{images.name}: to be sampled, or distilled into a generator of one step.",
-        sections=(report.Section(title="The model", blocks=tuple(blocks)),),
-        footer=footer(),
-    )
-    report.save(page, out)
-    report.render(out)
+    figures = written(result["figures"], rows=min(result["images"] // 2, result["samples"]))
+    lines += [f"{name:<18}{text}" for name, text in figures.items()]
+    lines += [f"{'warning':<18}{remark}" for remark in result["remarks"]]
+    lines += [f"{'seconds':<18}{result['seconds']:.1f}", f"{'teacher':<18}{out / 'teacher'}"]
+    return "\n".join([*lines, f"{'pictures':<18}{out / 'samples.png'}", f"{'page':<18}{out / 'index.html'}"])
