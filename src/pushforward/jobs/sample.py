@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -98,6 +98,7 @@ def _write(out: Path, drawn: Tensor, labels: Tensor | None) -> None:
                 save_grid(draft, drawn.cpu(), columns=math.ceil(math.sqrt(len(drawn))))
             else:
                 pixels = (drawn.clamp(-1, 1) * 127.5 + 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-                np.savez(draft, images=pixels, **({} if labels is None else {"labels": labels.cpu().numpy()}))
+                arrays: dict[str, Any] = {} if labels is None else {"labels": labels.cpu().numpy()}
+                np.savez(draft, images=pixels, **arrays)
     except OSError as error:
         raise InputError(f"--out {out}: cannot be written: {error.strerror or error}") from None

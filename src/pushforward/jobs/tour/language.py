@@ -153,8 +153,8 @@ def _distil(folder: Path, teacher: GPT2LMHeadModel, loss: DistillationLoss, trai
         data_collator=train.collate,
     )
     some = held_out.some(_LOOKED_AT)
-    log = folder / "metrics.jsonl"
-    watch = Watch("student", log, progress=False, look=lambda: judge(student, some, teacher=teacher), every=_EVERY)
+    log = folder / "log.jsonl"
+    watch = Watch("student", log, progress=False, check=lambda: judge(student, some, teacher=teacher), every=_EVERY)
     watch.over(trainer, trainer.train)
     return _Taught(
         figures=judge(student, held_out, teacher=teacher) | {"seconds_per_step": watch.seconds_per_step},

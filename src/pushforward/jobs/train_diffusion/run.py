@@ -71,7 +71,8 @@ def _read(settings: TrainDiffusion) -> Images:
 def _train(settings: TrainDiffusion, out: Path, images: Images) -> dict[str, Any]:
     """Train, draw, judge, and write everything; what `result.json` holds."""
     start = time.perf_counter()
-    given = {"batch_size": min(_BATCH, len(images.samples))} | arguments_for(TeacherTrainer, settings, {"data": ""})
+    given: dict[str, Any] = {"batch_size": min(_BATCH, len(images.samples))}
+    given |= arguments_for(TeacherTrainer, settings, {"data": ""})
     teacher = TeacherTrainer(
         (images.samples, images.labels) if settings.conditional and images.labels is not None else images.samples,
         **given,
