@@ -255,7 +255,7 @@ def test_a_wrong_recipe_is_named(text: str, named: str, run: Callable, inside: P
 
 
 def test_flags_override_a_recipe(run: Callable, inside: Path):
-    Path("recipe.yaml").write_text("teacher: bert\n")
+    Path("recipe.yaml").write_text("teacher: bert\ntask: sst2\ndata: data\nout: run\n")
     _is_one_line(run("distill-lm", "recipe.yaml", "--epochs", "0"), "--epochs 0")
     _is_one_line(run("distill-lm", "none.yaml"), "none.yaml")
 

@@ -22,7 +22,7 @@ GIVEN = {
     Distiller: {"teacher", "student", "ratio", "levels"},
     Trainer: {"distiller", "data", "check", "progress", "pace"},
     MongeMap: {"checkpoint", "progress"},
-    ICNNMap: set[str](),
+    ICNNMap: {"checkpoint"},
     EntropicMap: set[str](),
     ProgressiveMap: set[str](),
     LinearMap: set[str](),

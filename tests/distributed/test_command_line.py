@@ -29,7 +29,7 @@ def _printed(folder: Path, end: str) -> str:
 
 
 def _figures(run: Path) -> dict[str, float]:
-    (seed,) = json.loads((run / "results.json").read_text())["seeds"]
+    (seed,) = json.loads((run / "result.json").read_text())["seeds"]
     return {**seed["before"], **{f"after {name}": value for name, value in seed["after"].items()}}
 
 
@@ -42,7 +42,7 @@ def test_two_processes_print_and_write_as_one(place: Path):
         ended = run_ranks(processes, two_processes.command, place, words, printed=printed)
         assert ended == [0] * processes, _printed(printed, "err")[-2000:]
         assert _printed(printed, "out").count("index.html") == 1
-        found.append((_figures(place / name), (place / name / "seed-0/metrics.jsonl").read_text().splitlines()))
+        found.append((_figures(place / name), (place / name / "seed-0/log.jsonl").read_text().splitlines()))
     assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
     assert len(found[0][1]) == len(found[1][1])
 

@@ -218,8 +218,9 @@ def _check_flags_of_method(settings: FitMap) -> None:
 
 
 def _unfitted(settings: FitMap, *, checkpoint: Path, watch: Callable[[Mapping[str, Any]], None]) -> TransportMap:
-    run = {"checkpoint": checkpoint, "progress": watch} if settings.method == "monge" else {}
-    return _class_of(settings.method)(**_arguments(settings), **run)
+    kind, of_run = _class_of(settings.method), {"checkpoint": checkpoint, "progress": watch}
+    taken = {name: value for name, value in of_run.items() if name in inspect.signature(kind).parameters}
+    return kind(**_arguments(settings), **taken)
 
 
 def _read(settings: FitMap) -> tuple[Origin, Cloud, Cloud]:

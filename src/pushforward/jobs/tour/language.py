@@ -133,7 +133,7 @@ def _teacher(folder: Path, train: Rows, vocabulary: int) -> GPT2LMHeadModel:
     trainer = Trainer(teacher, arguments, train_dataset=data, data_collator=data.collate)
     from pushforward.jobs.distill_lm.watch import Watch
 
-    Watch("teacher", folder / "language-teacher" / "metrics.jsonl", progress=False).over(trainer, trainer.train)
+    Watch("teacher", folder / "language-teacher" / "log.jsonl", progress=False).over(trainer, trainer.train)
     return teacher
 
 
