@@ -296,7 +296,11 @@ def _settings(settings: Trainer, data: Any) -> dict[str, Any]:
     names = {item.name for item in fields(settings)} - FREE - {"distiller", "data"}
     own = {name: getattr(settings, name) for name in names} | {"data": data}
     # Where what is trained has got to is in the checkpoint. A time is found by a search, which a GPU may end elsewhere.
-    built = {"student": _structure(student), "ratio": _structure(distiller.ratio), "steps": len(student.times)}
+    built = {
+        "student": _structure(student),
+        "ratio": _structure(distiller.ratio),
+        "generator_steps": len(student.times),
+    }
     made = {
         f"distiller.{name}": built[name] if name in built else getattr(distiller, name)
         for name in inspect.signature(Distiller).parameters

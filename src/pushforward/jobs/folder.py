@@ -61,7 +61,7 @@ def holds_run(out: Path, *, resume: bool) -> Path | None:
 
 
 def check_resumed(out: Path, settings: DataclassInstance, *, resume: bool) -> None:
-    """See that a run's folder is free, or holds the run to be resumed, with settings that are the same now.
+    """Raise unless a run's folder is free, or holds the run to be resumed, with settings that are the same now.
 
     Raises:
         InputError: It is not.
@@ -149,14 +149,14 @@ def interruptible(out: Path, verb: str) -> Generator[None]:
 
 
 def interruption(out: Path, command: str) -> str:
-    """What to say of a run that was interrupted: how to go on with it, if there is a checkpoint to go on from."""
+    """The message for a run that was interrupted, with the command to resume it if there is a checkpoint."""
     if _has_checkpoint(out):
         return f"interrupted; go on with: {command}"
     return f"interrupted before the first checkpoint; nothing is lost but time: the run starts anew with: {command}"
 
 
 def make_folder(folder: Path) -> None:
-    """Make a run's folder, and see now, before any work, whether it can be written to and nobody else writes there.
+    """Make a run's folder, and check before any work that it can be written to and that no other process writes there.
 
     Raises:
         InputError: It cannot, or another process does; the message names it.
