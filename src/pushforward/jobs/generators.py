@@ -81,8 +81,8 @@ class Source:
     """A generator on its device.
 
     Args:
-        denoiser: Of the teacher, or within the student.
-        shape: Of one sample.
+        denoiser: The teacher, or the denoiser within the student.
+        shape: The shape of one sample.
         student: The pipeline, of a student; None of a teacher.
     """
 
@@ -115,7 +115,7 @@ class Source:
         Args:
             count: How many.
             seed: The same one draws the same.
-            steps: Of a teacher's sampler; None for its own number.
+            steps: The steps of a teacher's sampler; None for its own number.
             labels: Of a generator that takes some, those to ask for, as often as they occur; None for all alike.
         """
         known = self.labels
@@ -147,9 +147,9 @@ def draw(
     Args:
         source: What draws.
         count: How many.
-        shape: Of one sample.
+        shape: The shape of one sample.
         seed: The same one draws the same.
-        steps: Of a teacher's sampler; None for its own number.
+        steps: The steps of a teacher's sampler; None for its own number.
         labels: One a sample; None for none.
         device: The model's.
     """
@@ -212,9 +212,9 @@ def judge_generator(
     Args:
         source: What draws.
         images: What the samples should be like.
-        count: Of samples; None for `count_for`.
-        seed: Of them.
-        steps: Of a teacher's sampler.
+        count: The number of samples; None for `count_for`.
+        seed: The seed of the samples.
+        steps: The steps of a teacher's sampler.
 
     Returns:
         features, samples, seed, the figures by name, and remarks.

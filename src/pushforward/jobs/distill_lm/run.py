@@ -65,7 +65,7 @@ class Job:
         settings: As they were given.
         out: The run's folder.
         teacher: The model to learn from.
-        tokenizer: Of teacher and student.
+        tokenizer: The tokenizer of teacher and student.
         train, dev: Rows to learn from and to judge by.
         label_weight, loss: What is minimised; a loss of None is no distillation.
         progress: Whether to show it.

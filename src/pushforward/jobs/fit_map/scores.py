@@ -44,7 +44,7 @@ def split(x: Array, y: Array, *, share: float, seed: int, most: int | None = Non
 
     Args:
         x, y: Points, (n, d) and (m, d).
-        share: Of either side, how much is held out; two points at least.
+        share: The share of either side that is held out; at least two points.
         seed: The same one parts in the same way.
         most: Take no more points of a side than this; None takes all.
     """
