@@ -105,8 +105,9 @@ def test_a_run_that_died_before_its_first_record_leaves_its_folder_free(tmp_path
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("{}")
     assert folder.holds_run(tmp_path, resume=False) is None
+    (tmp_path / "log.jsonl").touch()  # a run that was killed takes nothing away
+    assert folder.holds_run(tmp_path, resume=False) is None
     folder.make_folder(tmp_path)
-    (tmp_path / "log.jsonl").touch()
     folder.release(failed=True)
     assert not recipe.exists()
     recipe.write_text("{}")

@@ -45,14 +45,15 @@ _held: dict[Path, TextIO] = {}
 def holds_run(out: Path, *, resume: bool) -> Path | None:
     """The recipe of the run that is to be resumed; None where there is none, and the folder is free.
 
-    A run that ended before its training began left its recipe alone: the folder is free.
+    A run that ended before its first record or checkpoint, even one that was killed, left nothing but its recipe and
+    empty files: the folder is free.
 
     Raises:
         InputError: There is a run and it is not to be resumed, or the other way round.
     """
     recipe = next((out / name for name in (RECIPE, _OLD_RECIPE) if (out / name).is_file()), None)
     if recipe is not None and not resume:
-        if not any(path != recipe for path in _inside(out)):
+        if not _has_records(out):
             return None
         raise InputError(f"--out {out}: holds a run already; --resume goes on with it, or name another folder")
     if resume and recipe is None:
@@ -185,7 +186,7 @@ def release(*, failed: bool = False) -> None:
             the recipe is taken away, so that the folder is free.
     """
     for folder in _held if failed else ():
-        if not any(path.stat().st_size for path in _inside(folder) if path.name not in (RECIPE, _OLD_RECIPE)):
+        if not _has_records(folder):
             for name in (RECIPE, _OLD_RECIPE):
                 (folder / name).unlink(missing_ok=True)
     while _held:
@@ -194,8 +195,10 @@ def release(*, failed: bool = False) -> None:
         handle.close()
 
 
-def _inside(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+def _has_records(folder: Path) -> bool:
+    """Whether there is anything in the folder beside recipes, hidden files and empty files."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return any(path.stat().st_size for path in files if path.name not in (RECIPE, _OLD_RECIPE))
 
 
 def _lock(folder: Path) -> None:
