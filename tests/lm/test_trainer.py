@@ -21,6 +21,7 @@ from pushforward.lm.sinkhorn import SinkhornKD  # noqa: E402
 from pushforward.lm.students import student_from_layers, with_lora  # noqa: E402
 from pushforward.lm.trainer import DistillationArguments, DistillationTrainer  # noqa: E402
 from pushforward.training import verify  # noqa: E402
+from pushforward.training.seal import entries, sealed  # noqa: E402
 
 VOCABULARY, LENGTH = 40, 7
 COMBINED = 0.9 * KD("kl") + 0.8 * SinkhornKD()
@@ -307,6 +308,56 @@ def test_an_altered_checkpoint_is_refused_by_name_or_passed_over(tmp_path: Path)
         trainer(tmp_path / "elsewhere").train(resume_from_checkpoint=True)
 
 
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_finished_run_that_is_resumed_takes_no_step(accumulated: int, tmp_path: Path):
+    options = {"max_steps": 3, "gradient_accumulation_steps": accumulated, "save_strategy": "steps", "save_steps": 1}
+    finished = trainer(tmp_path, **options)
+    finished.train()
+    resumed = trainer(tmp_path, **options)
+    assert resumed.train(resume_from_checkpoint=True).global_step == resumed.state.global_step == 3
+    for name, value in resumed.model.state_dict().items():
+        torch.testing.assert_close(value, finished.model.state_dict()[name], rtol=0, atol=0)
+
+
+def _forged(checkpoint: Path, name: str, content: bytes) -> None:
+    (checkpoint / name).write_bytes(content)
+    (checkpoint / "manifest.json").unlink()
+    files = {file.name: file for file in sorted(checkpoint.iterdir())}
+    (checkpoint / "manifest.json").write_text(sealed({"step": 1, "files": entries(files)}))
+
+
+def test_files_of_a_forged_checkpoint_are_refused_by_name(tmp_path: Path):
+    trainer(tmp_path, save_strategy="steps", save_steps=1, max_steps=1).train()
+    checkpoint = tmp_path / "checkpoint-1"
+    resumed = trainer(tmp_path, max_steps=2)
+    resumed.accelerator.scaler = torch.amp.GradScaler("cpu")
+    state = (checkpoint / "trainer_state.json").read_bytes()
+    forged = [
+        ("trainer_state.json", content)
+        for content in (
+            b"{",
+            b"[]",
+            b'{"unknown": 1}',
+            b"\xff",
+            state.replace(b'"global_step": 1', b'"global_step": "x"'),
+        )
+    ]
+    torch.save({}, tmp_path / "empty")
+    torch.save({"growth": 1}, tmp_path / "other")
+    forged += [
+        ("scaler.pt", content) for content in (b"", b"x", *((tmp_path / n).read_bytes() for n in ("empty", "other")))
+    ]
+    forged += [(name, b"x") for name in ("scheduler.pt", "rng_state.pth")]
+    for name, content in forged:
+        before = (checkpoint / name).read_bytes() if (checkpoint / name).exists() else None
+        _forged(checkpoint, name, content)
+        with pytest.raises(CheckpointError, match=rf"checkpoint-1/{name}.* is damaged.*; take .*checkpoint-1 away"):
+            resumed.train(resume_from_checkpoint=str(checkpoint))
+        (checkpoint / name).unlink()
+        if before is not None:
+            (checkpoint / name).write_bytes(before)
+
+
 def test_a_full_disk_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run = trainer(tmp_path, save_strategy="steps", save_steps=2, max_steps=4)
     save = torch.save
@@ -327,6 +378,8 @@ def test_the_hooks_that_saving_rests_on_are_still_transformers_own():
     """Were one renamed, checkpoints would be written in the open again, silently."""
     assert list(inspect.signature(transformers.Trainer._save_checkpoint).parameters) == ["self", "model", "trial"]
     assert list(inspect.signature(transformers.Trainer._get_output_dir).parameters) == ["self", "trial"]
+    for name in ("_load_optimizer_and_scheduler", "_load_scaler", "_load_rng_state"):
+        assert list(inspect.signature(getattr(transformers.Trainer, name)).parameters) == ["self", "checkpoint"]
     assert "self._get_output_dir(" in inspect.getsource(transformers.Trainer._save_checkpoint)
     assert "self._save_checkpoint(" in inspect.getsource(transformers.Trainer._maybe_log_save_evaluate)
     assert transformers.trainer_utils.PREFIX_CHECKPOINT_DIR == module.NAME

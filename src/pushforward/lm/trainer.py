@@ -25,12 +25,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import OPTIMIZER_NAME, SCALER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from pushforward._checks import check_count, check_instance, check_weight
 from pushforward.errors import CheckpointError, InvalidArgument, ShapeError
 from pushforward.lm import pair
+from pushforward.lm.checkpoint_files import check_state, reading
 from pushforward.lm.data import Rows, arguments, taken
 from pushforward.lm.losses import Context, DistillationLoss
 from pushforward.lm.positions import IGNORED, counts, documents, longest, positions_that_count, separated
@@ -294,7 +295,11 @@ class DistillationTrainer(Trainer):
         return total if copies == 1 else total / copies
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        """The micro-batches of a step, and the counts that its means are taken over."""
+        """The micro-batches of a step, and the counts that its means are taken over; none after the last step."""
+        if self.state.global_step >= self.state.max_steps:
+            # The Trainer looks for its end after a step: a finished run that is resumed would take one more.
+            self.control.should_training_stop = True
+            return [], None
         samples, total = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._steps += bool(samples)
         return samples, total
@@ -397,11 +402,25 @@ class DistillationTrainer(Trainer):
             resume_from_checkpoint = str(found)
         elif resume_from_checkpoint:
             verify(Path(resume_from_checkpoint))
+        if resume_from_checkpoint:
+            check_state(Path(resume_from_checkpoint) / TRAINER_STATE_NAME)
         try:
             return super().train(resume_from_checkpoint or None, trial, ignore_keys_for_eval)
         except (SafetensorError, UnpicklingError) as error:
             # A manifest was forged, or the checkpoint is of another version; weights that cannot be saved end no run.
             raise CheckpointError(f"{resume_from_checkpoint} cannot be read: {error}") from error
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint, OPTIMIZER_NAME, SCHEDULER_NAME):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        with reading(checkpoint, SCALER_NAME):
+            super()._load_scaler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with reading(checkpoint, "rng_state.pth" if self.args.world_size == 1 else "rng_state_*.pth"):
+            super()._load_rng_state(checkpoint)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Let transformers' Trainer write its files into a draft, then publish them all at once."""
