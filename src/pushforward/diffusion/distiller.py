@@ -190,11 +190,10 @@ class Distiller:
             batch: Its samples give the number, mean and scale of the student's samples; the student gets its condition.
 
         Returns:
-            The loss, with these parts: score_gap (|x0_teacher - x0_fake| / |x0 - x0_teacher|); drift (the student's
-                mean
-            minus the data's, in standard deviations of the data); spread (the student's standard deviation over the
-            data's); and where there is a ratio, mean_ratio (E_q[r'], which is 1 if calibrated), effective_share (of the
-            batch, under h') and clamped (the share of ratios at the clamp).
+            The loss, with these parts: score_gap (|x0_teacher - x0_fake| / |x0 - x0_teacher|); drift (the mean of the
+            student's samples minus the data's, in standard deviations of the data); spread (the standard deviation of
+            the student's samples over the data's); and where there is a ratio, mean_ratio (E_q[r'], which is 1 if
+            calibrated), effective_share (of the batch, under h') and clamped (the share of ratios at the clamp).
 
         Raises:
             InvalidArgument: `prepare` was not called.
