@@ -226,7 +226,7 @@ def _scores(
         scales, network = scales | {network.sigma_data}, network.network
     times = process.quantile(torch.tensor(QUANTILES, device=data.device))
     levels = [_noised(process, data, t, seed) for t in times]
-    measured = tuple(_level(teacher, level, condition) for level in levels)
+    measured = () if only_declared else tuple(_level(teacher, level, condition) for level in levels)
     found: dict[Reading, _Score] = {}
     usual = "log(t) / 4" if declared.sigma_data is not None else "t"
     for words, time in times_of(process).items():

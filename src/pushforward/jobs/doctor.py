@@ -119,7 +119,9 @@ def _check_teacher(folder: Path, source: Path, *, samples: int) -> int:
     try:
         found = examine(teacher.eval(), data, labels)
     except (RuntimeError, ValueError, IndexError) as error:  # a network says in its own way that images do not fit it
-        raise InputError(f"--teacher {folder}: {error}") from None
+        unlabelled = labels is None and labels_of(teacher) is not None
+        hint = f"; the teacher takes labels, and {source} has none" if unlabelled else ""
+        raise InputError(f"--teacher {folder}: {error}{hint}") from None
     labelled = "" if labels is None else ", with labels"
     print(f"{'teacher':<18}{folder}: {found.declared}, {type(teacher.process).__name__}")
     print(f"{'data':<18}{source}: {len(data)} samples of {tuple(data.shape[1:])}{labelled}")
