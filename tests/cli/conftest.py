@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,4 +76,9 @@ def short_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
     from pushforward.diffusion import Trainer
 
     made = Trainer.__init__
-    monkeypatch.setattr(Trainer, "__init__", lambda self, *given, **more: made(self, *given, **{"warmup": 4, **more}))
+
+    @functools.wraps(made)  # the command line reads the arguments of it
+    def start(self: Trainer, *given: object, **more: object) -> None:
+        made(self, *given, **{"warmup": 4, **more})  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(Trainer, "__init__", start)

@@ -102,7 +102,7 @@ CHANGED_DISTILLER: dict[str, object] = {
     "divergence": "kl",
     "student": Generator(Denoiser(Net(8), PROCESS), times=(2.0,)),
     "ratio": Discriminator(network_teacher(), taps=("network.first",)),
-    "steps": 2,
+    "generator_steps": 2,
     "gan_weight": 0.1,
     "critic_steps": 2,
     "levels": VarianceExploding(sigma_max=3.0),

@@ -90,6 +90,7 @@ def monge_gap(
         NotConverged: `tol` was not reached.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
         >>> float(monge_gap(x, x + 3.0, estimator="exact"))
         0.0
