@@ -96,3 +96,10 @@ def test_a_recipe_under_its_old_name_leads_to_the_new_one(run: Callable, here: P
     assert outcome.code == 2
     assert "the run's recipe is run/recipe.yaml now" in outcome.err
     assert holds_run(Path("run"), resume=True) == Path("run/recipe.yaml")
+
+
+def test_a_date_that_is_none_is_called_so(run: Callable, tmp_path: Path):
+    (tmp_path / "r.yaml").write_text("seed: 2026-13-45\n")
+    outcome = run("solve", tmp_path / "r.yaml")
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "is no YAML: month must be in 1..12" in outcome.err

@@ -82,13 +82,14 @@ def load_recipe(file: Path) -> dict[str, Any]:
         content, tree = yaml.safe_load(text), yaml.compose(text, Loader=yaml.SafeLoader)
     except FileNotFoundError:
         newer = file.with_suffix(".yaml")
-        moved = f"; the run's recipe is {newer} now" if newer != file and newer.is_file() else ""
-        raise InputError(f"there is no such file{moved}") from None
+        renamed = file.name == "recipe.json" and newer.is_file()  # 0.1's name in a run's folder
+        hint = f"; the run's recipe is {newer} now" if renamed else ""
+        raise InputError(f"there is no such file{hint}") from None
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no text, or a date that is none
         raise InputError(f"is no YAML: {error}") from None
-    except (ValueError, RecursionError):
+    except RecursionError:
         raise InputError("is no recipe: its lists are nested without end") from None
     if not isinstance(content, dict) or not isinstance(tree, yaml.MappingNode):
         raise InputError("holds no settings; lines such as `seed: 0` are needed")

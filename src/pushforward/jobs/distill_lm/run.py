@@ -113,10 +113,10 @@ class Job:
 
 
 class _LabelsOnly(DistillationLoss):
-    """What "ce" alone takes from the teacher's logits."""
+    """The distillation loss of "ce" alone, which learns from labels and not from the teacher's logits."""
 
     def rows(self, student_logits: Tensor, teacher_logits: Tensor, context: Context) -> Tensor:
-        """Nothing."""
+        """Return 0, (), whatever the logits are."""
         return student_logits.new_zeros(())
 
 
